@@ -1,0 +1,125 @@
+# The front door. `make` lists the targets; each sets up what it needs, then calls one program.
+# Everything but the set-up lives in `python -m bench` and `python -m jobs`, which have a --help of their own.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data reproduce table bench test test-all lint clean distclean FORCE
+MAKEFLAGS += --no-builtin-rules
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+READY := .venv/.setup-done
+TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\1/p' pyproject.toml)
+
+#? EXPERIMENT=NAME    what reproduce trains: smoke (seconds), laptop, paper, ...; by default what suits the machine
+#? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table reads results/, unless this names another
+#? WORKERS=N          runs trained side by side
+#? SEEDS=42,69        the seeds to train, in place of the experiment's own
+#? PYTHON=COMMAND     the Python (3.11 or newer) under .venv; when named, its packages stay visible and its torch is kept
+#? TORCH_INDEX=URL    where to take torch from, for another build than the usual one
+#? YES=1              distclean does not ask
+#? BENCH_DATA_DIR     environment: a folder that holds tinyshakespeare/input.txt; without it the corpus is downloaded once
+
+help:  ## list targets and variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@sed -n 's/^#? /  /p' Makefile
+
+setup: $(READY)  ## make .venv and install everything into it; the other targets do this by themselves
+
+data: $(READY)  ## find or download the corpus, and check it
+	$(PY) -m bench data
+
+reproduce: $(READY)  ## train what is missing, then print the table with the committed values beside yours
+	$(PY) -m jobs reproduce$(call option,experiment,EXPERIMENT)$(call option,store,STORE)$(call option,workers,WORKERS)$(call option,seeds,SEEDS)
+
+table: $(READY)  ## make the tables from the records; trains nothing
+	$(PY) -m bench table$(call option,store,STORE)
+
+bench: $(READY)  ## measure training throughput
+	$(PY) -m pytest tests/test_throughput.py --benchmark-only
+
+test: $(READY)  ## run the tests, without the slow ones
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(READY)  ## run all tests
+	$(PY) -m pytest
+
+lint: $(READY)  ## check style, format and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+clean:  ## remove caches
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean:  ## remove .venv and reproduced/ (your own runs) too; asks first
+	@if [ "$(YES)" != 1 ]; then \
+	    printf 'Remove .venv and reproduced/, with every run you trained there? [y/N] '; \
+	    read -r answer || answer=n; \
+	    case "$$answer" in [yY]*) ;; *) echo 'Nothing removed.'; exit 1 ;; esac; \
+	fi
+	rm -rf .venv reproduced
+	@$(MAKE) --no-print-directory clean
+
+# $(call option,name,VARIABLE): " --name 'value'" where the variable is set, nothing otherwise
+option = $(if $($2), --$1 '$($2)')
+
+# --- Set-up: .venv, then torch, the locked packages and the project itself. Every step can be repeated. ---------------
+
+# A named PYTHON other than the one that .venv was made from makes .venv anew. With none named, any .venv will do.
+MADE_FROM := $(shell cat .venv/.made-from 2>/dev/null)
+PARENT := $(or $(PYTHON),$(MADE_FROM))
+ifneq ($(PARENT),$(MADE_FROM))
+ANOTHER_PARENT := FORCE
+endif
+BASE := $(or $(PARENT),python3)
+
+.venv/.made-from: $(ANOTHER_PARENT)
+	@'$(BASE)' -c "$$CHECK_PYTHON" || { echo 'Choose another: make PYTHON=/path/to/python3 (3.11 or newer)' >&2; exit 1; }
+	@echo 'Making .venv from $(BASE)'
+	@'$(BASE)' -m venv --clear .venv
+	@[ -z '$(PARENT)' ] || '$(BASE)' -c "$$LIST_PACKAGE_FOLDERS" > "$$($(PY) -c "$$NAME_PTH_FILE")"
+	@echo '$(PARENT)' > $@
+
+$(READY): .venv/.made-from requirements.lock pyproject.toml
+	@{ [ -n '$(PARENT)' ] && $(PY) -c "$$KEEP_TORCH"; } || { echo 'Installing $(TORCH)'; \
+	    $(PIP) install $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'; }
+	@echo 'Installing the packages of requirements.lock'
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) check || { [ -n '$(PARENT)' ] && echo 'Going on: judge whether what $(PARENT) brought fits.'; }
+	@touch $@
+
+define CHECK_PYTHON
+import os, sys
+version = ".".join(map(str, sys.version_info[:3]))
+if sys.version_info < (3, 11):
+    sys.exit("%s is Python %s, which is too old." % (sys.executable, version))
+if os.path.realpath(sys.prefix) == os.path.realpath(".venv"):
+    sys.exit("%s is the .venv that would be made anew; leave PYTHON= out to use it." % sys.executable)
+endef
+
+# --system-site-packages would not show the packages of a parent that is a virtual environment itself, so a .pth file
+# names their folders, and those that the parent sees in turn. An editable install of another checkout stays unseen.
+define LIST_PACKAGE_FOLDERS
+import sys
+print(*(folder for folder in sys.path if folder.endswith(("site-packages", "dist-packages"))), sep="\n")
+endef
+
+define NAME_PTH_FILE
+import sysconfig
+print(sysconfig.get_path("purelib") + "/parent.pth")
+endef
+
+define KEEP_TORCH
+import importlib.metadata, importlib.util, sys
+if importlib.util.find_spec("torch") is None:
+    sys.exit("No torch there yet.")
+version = importlib.metadata.version("torch")
+if tuple(map(int, version.split(".")[:2])) < (2, 10):
+    sys.exit("torch %s is too old." % version)
+print("Keeping torch", version)
+endef
+
+export CHECK_PYTHON LIST_PACKAGE_FOLDERS NAME_PTH_FILE KEEP_TORCH

@@ -1,0 +1,217 @@
+"""`python -m bench ...`: one run, its record, and what is made from records."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import EXIT_FAILED, existing_store, main, make_app, pick_device
+from bench.errors import CheckpointError, ConfigError
+
+app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the default is torch's own.")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
+
+
+@app.command()
+def data(data_dir: DataDir = None) -> None:
+    """Find or download the corpus and check its sha256."""
+    from bench.corpus import find_text
+
+    print(f"tinyshakespeare: {find_text('tinyshakespeare', data_dir)}, sha256 as pinned")
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")],
+    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    seed: Annotated[int | None, typer.Option(help="Seed; none for a fitted model.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. training.learning_rate=3e-3. Repeatable.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")] = None,
+    store: StorePath = Path("reproduced"),
+    device: Device = None,
+    threads: Threads = None,
+    data_dir: DataDir = None,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
+) -> None:
+    """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
+    from bench.config import Run, override
+    from bench.experiments import find_experiment
+    from bench.run import Settings, execute
+    from bench.store import Store
+
+    cells = {one.label: one for one in find_experiment(experiment).cells}
+    if cell not in cells:
+        raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
+    settings = Settings(
+        device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
+    )
+    default_mode = "fast" if settings.device.type == "cuda" else "exact"
+    try:
+        one = Run(
+            label=cell,
+            config=override(cells[cell].config, assignments or []),
+            seed=seed,
+            mode=mode or default_mode,  # type: ignore[arg-type]  # checked by Run
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    finished = execute(one, Store(store), settings)
+    _show(finished)
+    if finished.status not in ("done", "diverged"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def rerun(
+    path: Annotated[Path, typer.Argument(metavar="RECORD", help="A record file.")],
+    store: Annotated[Path | None, typer.Option(help="Where the new record goes; by default nowhere.")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train a record's run again, from the record alone, and compare."""
+    import tempfile
+
+    from bench.repeat import differences, environment_changes, read_record, run_of
+    from bench.run import Settings, execute
+    from bench.store import Store
+
+    old = read_record(path)
+    settings = Settings(
+        device=pick_device(device or old.environment.device), data_dir=data_dir, n_threads=old.environment.n_threads
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        new = execute(run_of(old), Store(store or Path(scratch)), settings)
+    _show(new)
+    for change in environment_changes(old.environment, new.environment):
+        print(f"note: {change}")
+    found = differences(old, new)
+    print("\n".join(found) if found else "equal: every measured number and the final parameters, bit for bit")
+    if found and old.mode == "exact":
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def recheck(
+    path: Annotated[Path, typer.Argument(metavar="RECORD", help="A record file of a store's runs/ folder.")],
+    device: Device = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Repeat a record's first 20 steps in exact mode; equal losses prove it under the present sources."""
+    from bench.repeat import environment_changes, read_record
+    from bench.repeat import recheck as repeat_first_steps
+    from bench.run import Settings
+    from bench.store import Store
+
+    old = read_record(path)
+    settings = Settings(device=pick_device(device or old.environment.device), data_dir=data_dir)
+    proof = repeat_first_steps(old, settings)
+    for change in environment_changes(old.environment, proof.environment):
+        print(f"note: {change}")
+    if not proof.equal:
+        pairs = zip(old.diagnostics.first_train_nats, proof.first_train_nats, strict=False)
+        largest = max(abs(before - after) for before, after in pairs)
+        print(f"not equal: the first losses differ by up to {largest:.2e} nats; the record stands unproved")
+        raise typer.Exit(EXIT_FAILED)
+    written = Store(path.resolve().parent.parent).write_recheck(proof)
+    print(f"equal: {len(proof.first_train_nats)} losses, bit for bit; proof in {written.parent.name}/{written.name}")
+
+
+@app.command()
+def sample(
+    run_id: Annotated[str, typer.Argument(help="Run id or name (k_operators-s42) in the store, or a checkpoint file.")],
+    store: StorePath = Path("reproduced"),
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "\n",
+    tokens: Annotated[int, typer.Option(min=0, help="Characters to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest each time.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Keep this many likeliest characters.")] = None,
+    top_p: Annotated[float, typer.Option(help="Keep the fewest that have this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    weights: Annotated[str, typer.Option(help="best or final")] = "best",
+    device: Device = None,
+) -> None:
+    """Print what a trained checkpoint writes."""
+    import json
+
+    import torch
+
+    from bench import checkpoint
+    from bench.config import read_config
+    from bench.sample import generate
+    from bench.store import Store
+    from models import build
+
+    if weights not in ("best", "final"):
+        raise ConfigError(f"--weights {weights}: there are best and final")
+    on = pick_device(device)
+    path = Path(run_id)
+    if path.suffix == ".pt":
+        content = checkpoint.load(path, on)
+    else:
+        folder = Store(existing_store(store)).find_run_folder(run_id)
+        newest, _ = checkpoint.load_newest(folder, on)
+        if newest is None:
+            raise CheckpointError(f"{folder} holds no whole checkpoint; run it first, or name another with --store")
+        content = newest
+    config = read_config(json.loads(content["identity"]["config"]))
+    model = build(config.model).to(on)
+    model.load_state_dict(content["history"]["best_model"] if weights == "best" else content["trainer"]["model"])
+    vocabulary = content["vocabulary"]
+    unknown = sorted(set(prompt) - set(vocabulary))
+    if unknown or not prompt:
+        raise ConfigError(f"--prompt: {unknown[0]!r} is no character of the corpus" if unknown else "--prompt is empty")
+    start = torch.tensor([vocabulary.index(character) for character in prompt], device=on)
+    written = generate(
+        model, start, tokens, config.context, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    print("".join(vocabulary[token] for token in written.tolist()))
+
+
+@app.command()
+def table(
+    store: StorePath = Path("results"),
+    compare: Annotated[Path | None, typer.Option(help="Another store, whose values stand beside.")] = None,
+    explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs behind one row.")] = None,
+) -> None:
+    """Make the tables of a store from its records, print them, and write them below STORE/tables."""
+    from bench.store import Store
+    from bench.tables import explain as explain_cell
+    from bench.tables import make_tables, write_tables
+
+    here = Store(existing_store(store))
+    if explain is not None:
+        experiment, _, label = explain.partition("/")
+        print(explain_cell(here, experiment, label))
+        return
+    made = make_tables(here, compare=Store(existing_store(compare)) if compare else None)
+    write_tables(here, made)
+    print(made.text)
+    for error in made.errors:
+        typer.echo(f"error: {error}", err=True)
+    if made.errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(finished: object) -> None:
+    import math
+
+    from bench.record import Record
+
+    assert isinstance(finished, Record)
+    print(f"{finished.label} seed {finished.seed} ({finished.run_id}): {finished.status}")
+    if finished.error:
+        print(f"  {finished.error}")
+    if finished.result:
+        for name, protocol in (("sweep", finished.result.sweep), ("sampled", finished.result.sampled)):
+            for choice, measured in (("best", protocol.best), ("final", protocol.final)):
+                perplexity = math.exp(measured.nats_per_token)
+                print(f"  {name} {choice}: perplexity {perplexity:.3f} at step {measured.step}")
+
+
+if __name__ == "__main__":
+    main(app)

@@ -1,0 +1,62 @@
+"""Which windows a step sees: a pure function of (seed, step), in integer arithmetic that CPU and CUDA share.
+
+Every model sees the same batches at the same seed, and a resumed run needs no sampler state. The generator is
+counter-based: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter, on wrapping int64.
+"""
+
+import torch
+from torch import Tensor
+
+STREAMS = {"init": 0, "batches": 1, "dropout": 2, "sampled": 3, "generation": 4}  # one seed, unrelated numbers
+_GOLDEN = 0x9E3779B97F4A7C15
+_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
+_ROWS = 1 << 20  # counters a step may use
+
+
+def stream_seed(seed: int, stream: str, step: int = 0) -> int:
+    """A 63-bit seed for torch, a function of (seed, stream, step)."""
+    key = _key(seed, stream)
+    return int(_mix(torch.tensor(_signed(key + _GOLDEN * step)))) & (2**63 - 1)
+
+
+def window_starts(seed: int, stream: str, step: int, n_windows: int, n_starts: int, device: torch.device) -> Tensor:
+    """Starts (n_windows,) int64 of a step's windows, uniform over 0..n_starts-1, with replacement."""
+    counters = torch.arange(n_windows, dtype=torch.int64, device=device) + step * _ROWS
+    words = _mix(counters * _signed(_GOLDEN) + _signed(_key(seed, stream)))
+    return (words & (2**63 - 1)) % n_starts
+
+
+def windows(tokens: Tensor, starts: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (n, context) int64: the windows of `tokens` at `starts`, and the same shifted by one."""
+    positions = starts[:, None] + torch.arange(context + 1, device=starts.device)
+    cut = tokens[positions].long()
+    return cut[:, :-1], cut[:, 1:]
+
+
+def train_batch(tokens: Tensor, seed: int, step: int, batch_size: int, context: int) -> tuple[Tensor, Tensor]:
+    """The batch of one step: inputs and targets (batch_size, context), at starts 0..n-context-1."""
+    starts = window_starts(seed, "batches", step, batch_size, len(tokens) - context, tokens.device)
+    return windows(tokens, starts, context)
+
+
+def _key(seed: int, stream: str) -> int:
+    """64 bits that set a seed's stream apart from every other."""
+    return int(_mix(_mix(torch.tensor(_signed(seed * 256 + STREAMS[stream] + _GOLDEN)))))
+
+
+def _mix(words: Tensor) -> Tensor:
+    """SplitMix64's output function on int64 read as 64 bits; products wrap, shifts are logical."""
+    for shift, factor in _FACTORS:
+        words = (words ^ _shift_right(words, shift)) * _signed(factor)
+    return words ^ _shift_right(words, _LAST_SHIFT)
+
+
+def _shift_right(words: Tensor, n_bits: int) -> Tensor:
+    return (words >> n_bits) & ((1 << (64 - n_bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    """64 bits as the int64 that holds them."""
+    word &= 2**64 - 1
+    return word - 2**64 if word >= 2**63 else word

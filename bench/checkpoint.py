@@ -1,0 +1,94 @@
+"""Checkpoints: everything a run needs to go on, written whole or not at all, and proved by a sha256 before use."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.errors import CheckpointError, CorruptCheckpoint
+from bench.files import write_atomically
+
+FORMAT = 1
+N_KEPT = 2
+
+
+def save(folder: Path, content: dict[str, Any]) -> Path:
+    """Write the checkpoint of `content["trainer"]["step"]` into `folder` and drop all but the last two."""
+    path = folder / f"checkpoint-{content['trainer']['step']:08d}.pt"
+    buffer = io.BytesIO()  # serialised to memory first: a full disk then fails in one place
+    torch.save({"format": FORMAT, **content}, buffer)
+    payload = buffer.getvalue()
+    write_atomically(path, payload)
+    write_atomically(_sidecar(path), hashlib.sha256(payload).hexdigest().encode())  # last: it marks completeness
+    for old in paths(folder)[:-N_KEPT]:
+        _sidecar(old).unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+    return path
+
+
+def paths(folder: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    return sorted(folder.glob("checkpoint-*.pt"))
+
+
+def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint. CorruptCheckpoint unless its bytes are those that were written."""
+    try:
+        payload = path.read_bytes()
+        expected = _sidecar(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptCheckpoint(f"{path}: it or its .sha256 cannot be read: {error}") from error
+    if hashlib.sha256(payload).hexdigest() != expected:
+        raise CorruptCheckpoint(f"{path}: its bytes are not those that were written (sha256 differs)")
+    content = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
+    return content
+
+
+def load_newest(folder: Path, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest whole checkpoint of a run folder (None: there is none), and why newer ones were passed over."""
+    passed_over: list[str] = []
+    for path in reversed(paths(folder)):
+        try:
+            return load(path, map_location), passed_over
+        except CorruptCheckpoint as error:
+            passed_over.append(str(error))
+    return None, passed_over
+
+
+def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) -> None:
+    """CheckpointError unless each identity in `expected` (name -> JSON text) is the checkpoint's own."""
+    for name, text in expected.items():
+        found = content["identity"].get(name)
+        if found != text:
+            raise CheckpointError(
+                f"the checkpoint in {folder} is of another {name}: {_difference(found, text)}; "
+                f"remove that folder to start this run anew"
+            )
+
+
+def _difference(found: str | None, expected: str) -> str:
+    """What differs between two JSON texts, key by key where both are objects."""
+    try:
+        ours, theirs = _flat(json.loads(expected)), _flat(json.loads(found or "null"))
+    except ValueError:
+        return f"{found}, not {expected}"
+    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    return ", ".join(f"{key}={theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_suffix(".pt.sha256")

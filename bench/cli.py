@@ -1,0 +1,81 @@
+"""What both command lines share: one-line errors with the right exit code, and the choices every command offers."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from bench.errors import ConfigError, UserError
+from bench.process import Interrupted
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 130
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """A command line with house rules."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+
+
+def main(app: typer.Typer) -> None:
+    """Run a command line."""
+    run_guarded(app)
+
+
+def run_guarded(action: Callable[[], Any]) -> None:
+    """Run and exit. A user's mistake is one line on stderr and its exit code; `--debug` shows the traceback."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        sys.exit(action())
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, UserError) else EXIT_FAILED)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"interrupted: {stop}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def pick_device(name: str | None) -> "torch.device":
+    """The device asked for, or CUDA where there is one. ConfigError where it is not here."""
+    import torch
+
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(chosen)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {chosen}: no such device; use cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {chosen}: runs here are on cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {chosen}: torch sees no CUDA device here; use --device cpu")
+    return device
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """`42,69` as seeds; None stays None."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text}: write whole numbers with commas, e.g. 42,69,420") from error
+
+
+def existing_store(root: Path) -> Path:
+    """`root`, or ConfigError where there is no such folder."""
+    if not root.is_dir():
+        raise ConfigError(f"there is no store {root}; name one with --store, or make one with `make reproduce`")
+    return root

@@ -1,0 +1,231 @@
+"""What a run is: its config, its identity, and how both are read from JSON and `--set` overrides."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.corpus import CORPORA
+from bench.errors import ConfigError
+from models import ARCHITECTURES, FITTED
+
+PROTOCOL_VERSION = 1  # raised when a default or a rule changes that would move a number under an unchanged config
+MODES = ("exact", "fast")
+
+Mode = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The optimizer, its schedule and the batches."""
+
+    n_steps: int
+    learning_rate: float  # peak
+    final_learning_rate: float
+    warmup_steps: int
+    schedule: Literal["k_operators", "nanogpt"]
+    betas: tuple[float, float]
+    weight_decay: float
+    eps: float = 1e-8
+    grouping: Literal["simple", "grouped"] = "simple"
+    clip_norm: float = 1.0
+    batch_size: int = 64  # windows a step
+    eval_every: int = 250  # steps; also at step 0 and the last
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "eval_every"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("learning_rate", "eps", "clip_norm"):
+            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
+        _require(0 <= self.warmup_steps <= self.n_steps, f"warmup_steps={self.warmup_steps} must be 0 to n_steps")
+        _require(
+            0 <= self.final_learning_rate <= self.learning_rate,
+            f"final_learning_rate={self.final_learning_rate} must be 0 to learning_rate={self.learning_rate}",
+        )
+        _require(all(0 <= beta < 1 for beta in self.betas), f"betas={self.betas} must each be in [0, 1)")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything about a run that may move its numbers, but for its mode and seed."""
+
+    architecture: str  # a key of models.ARCHITECTURES or models.FITTED
+    model: Any  # that architecture's config
+    context: int  # tokens in a training or evaluation window
+    training: TrainingConfig | None  # None for a fitted model
+    corpus: str = "tinyshakespeare"
+    n_sampled_batches: int = 200  # of the `sampled` protocol
+
+    def __post_init__(self) -> None:
+        expected = _config_type(self.architecture)
+        _require(isinstance(self.model, expected), f"architecture {self.architecture!r} needs a {expected.__name__}")
+        _require(self.context >= 1, f"context={self.context} must be at least 1")
+        longest = getattr(self.model, "context", self.context)
+        _require(
+            self.context <= longest,
+            f"context={self.context} is longer than the model's context={longest}; lower it or set model.context",
+        )
+        _require(self.corpus in CORPORA, f"corpus={self.corpus!r} is none of {sorted(CORPORA)}")
+        _require(
+            self.model.vocab_size == CORPORA[self.corpus].vocab_size,
+            f"vocab_size={self.model.vocab_size}, but {self.corpus} has {CORPORA[self.corpus].vocab_size} characters",
+        )
+        fitted = self.architecture in FITTED
+        _require(fitted == (self.training is None), f"{self.architecture!r} is fitted: it takes no training config")
+        _require(self.n_sampled_batches >= 1, f"n_sampled_batches={self.n_sampled_batches} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One config to be trained once. The label and the replicate change no number."""
+
+    label: str
+    config: RunConfig
+    seed: int | None  # None for a fitted model
+    mode: Mode
+    replicate: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.mode in MODES, f"mode={self.mode!r} is none of {MODES}")
+        _require(
+            self.label.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(self.label) <= 80,
+            f"label={self.label!r} must be at most 80 letters, digits, '-', '_' and '.'",
+        )
+        _require(self.seed is None or 0 <= self.seed < 2**31, f"seed={self.seed} must be 0 to 2^31 - 1")
+        fitted = self.config.architecture in FITTED
+        _require(fitted == (self.seed is None), f"seed={self.seed}: trained models need a seed, fitted ones have none")
+
+    @property
+    def run_id(self) -> str:
+        """12 hex digits over everything that may move a number; fields at their default do not count."""
+        identity = {
+            "config": without_defaults(self.config),
+            "corpus_sha256": CORPORA[self.config.corpus].sha256,
+            "protocol_version": PROTOCOL_VERSION,
+            "mode": self.mode,
+            "seed": self.seed,
+            "replicate": self.replicate,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """What a person reads; never parsed."""
+        seed = "fitted" if self.seed is None else f"s{self.seed}"
+        return f"{self.label}-{seed}" + (f"-r{self.replicate}" if self.replicate else "")
+
+
+def without_defaults(config: Any) -> dict[str, Any]:
+    """The fields of a config dataclass that differ from their default, as JSON values."""
+    kept: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            kept[field.name] = without_defaults(value) if dataclasses.is_dataclass(value) else value
+    return kept
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """Every field, defaults included, as JSON values: what a record stores."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """A run as JSON values."""
+    return {
+        "label": run.label,
+        "seed": run.seed,
+        "mode": run.mode,
+        "replicate": run.replicate,
+        "config": to_json(run.config),
+    }
+
+
+def read_config(data: dict[str, Any]) -> RunConfig:
+    """A RunConfig from JSON values; a missing field means its default. ConfigError names an unknown or wrong key."""
+    _refuse_unknown(RunConfig, data, "")
+    config_type = _config_type(data.get("architecture", ""))
+    fields = dict(data)
+    fields["model"] = _read(config_type, data.get("model", {}), "model")
+    if data.get("training") is not None:
+        fields["training"] = _read(TrainingConfig, data["training"], "training")
+    return _read(RunConfig, fields, "")
+
+
+def read_run(data: dict[str, Any]) -> Run:
+    """A Run from what `run_to_json` wrote."""
+    _refuse_unknown(Run, data, "")
+    config: RunConfig = read_config(data["config"])
+    return _read(Run, {**data, "config": config}, "")
+
+
+def override(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """`config` with `key.path=value` assignments applied; a value is a TOML literal, anything else a string."""
+    data = to_json(config)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment}: write it as key.path=value, e.g. training.learning_rate=3e-3")
+        *parents, key = path.strip().split(".")
+        target = data
+        for depth, parent in enumerate(parents):
+            if not isinstance(target.get(parent), dict):
+                raise ConfigError(f"--set {assignment}: {'.'.join(parents[: depth + 1])} is not a group of keys")
+            target = target[parent]
+        target[key] = _literal(text.strip())
+    return read_config(data)
+
+
+def _literal(text: str) -> Any:
+    if text == "null":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _config_type(architecture: str) -> type:
+    known = {**ARCHITECTURES, **FITTED}
+    if architecture not in known:
+        raise ConfigError(f"architecture {architecture!r} is none of {sorted(known)}{_suggestion(architecture, known)}")
+    return known[architecture][0]
+
+
+def _read(target: type, data: Any, path: str) -> Any:
+    """`data` as the dataclass `target`, types checked."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path or 'config'} must be a group of keys, not {data!r}")
+    _refuse_unknown(target, data, path)
+    try:
+        return TypeAdapter(target).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ([path] if path else []) + list(first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {message}" if where else message) from error
+
+
+def _refuse_unknown(target: type, data: dict[str, Any], path: str) -> None:
+    known = [field.name for field in dataclasses.fields(target)]
+    for key in data:
+        if key not in known:
+            where = f"{path}.{key}" if path else key
+            raise ConfigError(f"unknown key {where}{_suggestion(key, known)}; known: {', '.join(known)}")
+
+
+def _suggestion(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,79 @@
+"""Three protocols of validation loss, and which step each number of a record is taken at.
+
+    sweep     consecutive non-overlapping windows over the whole validation text (K-Operators' protocol)
+    sampled   random windows, 64 a batch (nanoGPT's protocol)
+    strided   windows that overlap by half, only the second half scored: context is always available
+
+All in float32 with dropout off, in batches of a fixed size; none consumes training randomness.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bench.batches import window_starts, windows
+
+EVAL_BATCH = 64  # windows; fixed, since another batch size may round differently
+SAMPLED_WINDOWS = 64  # windows a batch of `sampled`, as nanoGPT
+
+Model = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int, skip: int = 0) -> Tensor:
+    """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on."""
+    was_training = model.training
+    model.eval()
+    losses = []
+    for some in starts.split(EVAL_BATCH):
+        x, y = windows(tokens, some, context)
+        logits = model(x)[:, skip:].float()
+        losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))
+    model.train(was_training)
+    return torch.cat(losses).cpu()
+
+
+def sweep(model: nn.Module, val: Tensor, context: int) -> Tensor:
+    """Mean loss of each consecutive window (n,), n = the number of whole windows with a target for every position."""
+    return window_losses(model, val, sweep_starts(val, context), context)
+
+
+def sweep_starts(val: Tensor, context: int) -> Tensor:
+    """Starts of the consecutive windows; ValueError where the text holds none."""
+    n_windows = (len(val) - 1) // context
+    if n_windows < 2:
+        raise ValueError(f"a validation text of {len(val)} tokens is too short for two windows of {context}")
+    return torch.arange(n_windows, device=val.device) * context
+
+
+def sampled(model: nn.Module, val: Tensor, context: int, seed: int, n_batches: int) -> tuple[float, int]:
+    """Mean loss over `n_batches` random batches of 64 windows, drawn by `seed`, and the number of predictions."""
+    starts = [
+        window_starts(seed, "sampled", batch, SAMPLED_WINDOWS, len(val) - context, val.device)
+        for batch in range(n_batches)
+    ]
+    losses = window_losses(model, val, torch.cat(starts), context)
+    return losses.mean().item(), len(losses) * context
+
+
+def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
+    """Mean loss over the second halves of windows that overlap by half, and the number of predictions."""
+    half = context // 2
+    step = context - half
+    starts = torch.arange((len(val) - 1 - half) // step, device=val.device) * step
+    losses = window_losses(model, val, starts, context, skip=half)
+    return losses.mean().item(), len(losses) * step
+
+
+def half_sums(losses: Tensor, context: int) -> tuple[tuple[float, int], tuple[float, int]]:
+    """(sum of nats, predictions) of the first ceil(n/2) windows and of the rest."""
+    middle = -(-len(losses) // 2)
+    first, second = losses[:middle], losses[middle:]
+    return (first.sum().item() * context, len(first) * context), (second.sum().item() * context, len(second) * context)
+
+
+def best_step(losses: dict[int, float]) -> int:
+    """The step with the least loss; the earliest of equals."""
+    return min(losses, key=lambda step: (losses[step], step))

@@ -1,0 +1,107 @@
+"""What a run has measured so far, and the results chosen from it. Travels in checkpoints as plain values."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.config import RunConfig
+from bench.corpus import Corpus
+from bench.evaluate import best_step, half_sums, sampled, strided
+from bench.record import CrossFitted, Measurement, ProtocolResult, Result
+
+
+@dataclass
+class History:
+    """Measurements of one run across its attempts."""
+
+    curve: list[dict[str, Any]] = field(default_factory=list)  # as record.Evaluation
+    window_losses: dict[int, Tensor] = field(default_factory=dict)  # step -> (n_windows,) float64
+    diagnostics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    best_model: dict[str, Tensor] = field(default_factory=dict)  # the weights with the least sweep loss
+    first_train_nats: list[float] = field(default_factory=list)
+    interval_nats: float = 0.0  # sum of training losses since the last evaluation
+    interval_steps: int = 0
+    train_seconds: float = 0.0
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # as record.Attempt
+
+    def evaluated_at(self, step: int) -> bool:
+        """Whether `step` has its evaluation."""
+        return bool(self.curve) and self.curve[-1]["step"] == step
+
+    def add_evaluation(self, step: int, losses: Tensor, context: int, model: torch.nn.Module) -> None:
+        """Keep a sweep's window losses (n,), their sums, and the weights where they are the best so far."""
+        (first_nats, n_first), (second_nats, n_second) = half_sums(losses, context)
+        self.window_losses[step] = losses
+        self.curve.append(
+            {
+                "step": step,
+                "val_nats_per_token": losses.mean().item(),
+                "first_half": {"nats": first_nats, "n_tokens": n_first},
+                "second_half": {"nats": second_nats, "n_tokens": n_second},
+                "train_nats_per_token": self.interval_nats / self.interval_steps if self.interval_steps else None,
+            }
+        )
+        self.interval_nats, self.interval_steps = 0.0, 0
+        if best_step(self.losses()) == step:
+            self.best_model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def losses(self, half: str | None = None) -> dict[int, float]:
+        """Sweep loss in nats a token by step, of the whole text or of `first_half` or `second_half`."""
+        if half is None:
+            return {entry["step"]: entry["val_nats_per_token"] for entry in self.curve}
+        return {entry["step"]: entry[half]["nats"] / entry[half]["n_tokens"] for entry in self.curve}
+
+    def sweep_result(self, context: int) -> ProtocolResult:
+        """Best, final and cross-fitted sweep loss."""
+        first, second = self.losses("first_half"), self.losses("second_half")
+        on_first, on_second = best_step(first), best_step(second)
+
+        def at(step: int) -> Measurement:
+            n_tokens = len(self.window_losses[step]) * context
+            return Measurement(step=step, nats_per_token=self.losses()[step], n_tokens=n_tokens)
+
+        return ProtocolResult(
+            best=at(best_step(self.losses())),
+            final=at(self.curve[-1]["step"]),
+            cross_fitted=CrossFitted(
+                nats_per_token=(second[on_first] + first[on_second]) / 2,
+                step_chosen_on_first_half=on_first,
+                step_chosen_on_second_half=on_second,
+            ),
+        )
+
+    def rounded_window_losses(self, sweep: ProtocolResult) -> dict[int, list[float]]:
+        """Each window's loss at the steps that a result reports, to 6 decimals."""
+        steps = {sweep.best.step, sweep.final.step}
+        if sweep.cross_fitted is not None:
+            steps |= {sweep.cross_fitted.step_chosen_on_first_half, sweep.cross_fitted.step_chosen_on_second_half}
+        return {step: [round(loss, 6) for loss in self.window_losses[step].tolist()] for step in sorted(steps)}
+
+
+def measure(
+    history: History,
+    models: Iterable[tuple[int, torch.nn.Module]],
+    corpus: Corpus,
+    config: RunConfig,
+    seed: int,
+    parameters_sha256: str,
+) -> Result:
+    """Every protocol. `models` yields (step, model) for the best step and the final one, once where they are equal."""
+    sweep = history.sweep_result(config.context)
+    by_step = {}
+    for step, model in models:
+        nats, n_tokens = sampled(model, corpus.val, config.context, seed, config.n_sampled_batches)
+        at_random = Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
+        nats, n_tokens = strided(model, corpus.val, config.context)
+        by_step[step] = at_random, Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
+    best, final = by_step[sweep.best.step], by_step[sweep.final.step]
+    return Result(
+        sweep=sweep,
+        sampled=ProtocolResult(best=best[0], final=final[0], cross_fitted=None),
+        strided=ProtocolResult(best=best[1], final=final[1], cross_fitted=None),
+        window_nats=history.rounded_window_losses(sweep),
+        parameters_sha256=parameters_sha256,
+    )

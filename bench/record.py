@@ -1,0 +1,247 @@
+"""The record: the one JSON a run leaves, and the only thing that running and reporting share.
+
+Nothing here imports torch or `models`, so tables are made without them.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import RecordError
+
+SCHEMA_VERSION = 1
+Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys, other types, and NaN or infinite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Corpus(Strict):
+    """What was read; `entropy_rate_nats` where it is known exactly (synthetic text)."""
+
+    name: str
+    sha256: str
+    vocab_size: int
+    n_train_tokens: int
+    n_val_tokens: int
+    entropy_rate_nats: float | None
+
+
+class Sources(Strict):
+    """Which code ran. `fingerprint` is over the syntax trees of the files that decide this run's numbers."""
+
+    commit: str | None
+    dirty: bool | None
+    fingerprint: str
+
+
+class Environment(Strict):
+    """The machine and the software, without a name, a user or a path."""
+
+    device: str  # "cpu" or "cuda"
+    device_name: str
+    n_threads: int
+    platform: str
+    python: str
+    packages: dict[str, str]
+
+
+class Attempt(Strict):
+    """One process that worked on the run, from the step it found to the step it left."""
+
+    started_at: str  # UTC, for information only
+    first_step: int
+    last_step: int
+    train_seconds: float
+    environment: Environment
+
+
+class HalfSum(Strict):
+    """Sum of the losses over one half of the validation windows."""
+
+    nats: float
+    n_tokens: int
+
+
+class Evaluation(Strict):
+    """One sweep over the validation text after `step` updates."""
+
+    step: int
+    val_nats_per_token: float
+    first_half: HalfSum  # the first ceil(n/2) windows
+    second_half: HalfSum
+    train_nats_per_token: float | None  # mean over the steps since the evaluation before; None at step 0
+
+
+class Measurement(Strict):
+    """A validation loss under one protocol, of the weights after `step` updates."""
+
+    step: int
+    nats_per_token: float
+    n_tokens: int
+
+
+class CrossFitted(Strict):
+    """Plain mean of two half-text losses: each half scored at the step that was best on the other half."""
+
+    nats_per_token: float
+    step_chosen_on_first_half: int
+    step_chosen_on_second_half: int
+
+
+class ProtocolResult(Strict):
+    """`best` is the evaluation with the least sweep loss, as both published systems report; `final` the last step."""
+
+    best: Measurement
+    final: Measurement
+    cross_fitted: CrossFitted | None  # known for the sweep only
+
+
+class Result(Strict):
+    """What the run measured. `window_nats` holds each window's mean loss at the steps reported, by step."""
+
+    sweep: ProtocolResult
+    sampled: ProtocolResult
+    strided: ProtocolResult
+    window_nats: dict[int, list[float]]
+    parameters_sha256: str  # of the final parameters: equal for equal bits
+
+
+class Parameters(Strict):
+    """Counts under every convention; `parts` sums to `n_params`."""
+
+    n_params: int
+    n_live_params: int  # without entries that can never act
+    n_params_without_positions: int
+    parts: dict[str, int]
+
+
+class Cost(Strict):
+    """What the run took. Times leave evaluation and set-up out."""
+
+    train_seconds: float
+    tokens_per_second: float | None
+    peak_bytes: int
+    n_train_tokens: int
+    train_flops: float  # 3 x forward, from the model's closed form
+    parameters: Parameters
+
+
+class Diagnostics(Strict):
+    """`first_train_nats`: losses of the first 20 steps in exact mode, what `recheck` repeats."""
+
+    first_train_nats: list[float]
+    by_step: dict[int, dict[str, Any]]  # the model's own readings at each evaluation
+
+
+class Record(Strict):
+    """One run, whole."""
+
+    schema_version: int
+    run_id: str
+    label: str
+    seed: int | None
+    replicate: int
+    mode: Literal["exact", "fast"]
+    status: Status
+    stopped_at_step: int | None  # where a run that is not done ended
+    error: str | None  # one line
+    config: dict[str, Any]  # every field, defaults included
+    corpus: Corpus
+    sources: Sources
+    environment: Environment  # of the last attempt
+    attempts: list[Attempt]
+    curve: list[Evaluation]
+    result: Result | None  # None unless done
+    diagnostics: Diagnostics
+    cost: Cost
+
+    @property
+    def file_name(self) -> str:
+        """A label for people; nothing parses it."""
+        seed = "fitted" if self.seed is None else f"s{self.seed}"
+        return f"{self.label}-{seed}-{self.run_id}.json"
+
+
+class Cell(Strict):
+    """Runs of an experiment that differ only in seed. `run_ids` by seed; "fitted" stands for no seed."""
+
+    label: str
+    run_ids: dict[str, str]
+
+
+class Manifest(Strict):
+    """Which runs belong to an experiment: what `launch` writes before it runs anything."""
+
+    schema_version: int
+    name: str
+    question: str
+    corpus: str
+    mode: Literal["exact", "fast"]
+    cells: list[Cell]
+    claim_rules_sha256: str | None  # of the rules in force when it was launched
+
+
+class Recheck(Strict):
+    """The first steps of a record, repeated under other sources."""
+
+    schema_version: int
+    run_id: str
+    fingerprint: str  # of the sources that repeated it
+    first_train_nats: list[float]
+    equal: bool
+    environment: Environment
+
+
+def to_bytes(content: Strict) -> bytes:
+    """Canonical JSON with the sha256 of itself as its last key."""
+    plain = json.loads(content.model_dump_json())  # so that keys are text, as a reader meets them
+    return (json.dumps({**plain, "sha256": _digest(plain)}, allow_nan=False) + "\n").encode()
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+Content = TypeVar("Content", bound=Strict)
+
+
+def read(path: Path, kind: type[Content]) -> Content:
+    """The `kind` (Record, Manifest, Recheck) in the file at `path`. RecordError names the file and the reason."""
+    try:
+        plain = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not JSON, so cut or foreign; restore it or delete it and run again") from error
+    if not isinstance(plain, dict) or "sha256" not in plain:
+        raise RecordError(f"{path}: not a {kind.__name__.lower()} of this suite")
+    written = plain.pop("sha256")
+    if _digest_or_none(plain) != written:
+        raise RecordError(f"{path}: its content is not what was written (sha256 differs); restore it or delete it")
+    if plain.get("schema_version") != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema version {plain.get('schema_version')}, this suite reads {SCHEMA_VERSION}")
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"{path}: {where}: {first['msg']}") from error
+
+
+def _digest_or_none(plain: dict[str, Any]) -> str | None:
+    try:
+        return _digest(plain)
+    except ValueError:  # 1e999 reads as infinity, which no record holds
+        return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,75 @@
+"""Running a record again: whole (`rerun`), or its first steps to prove it under newer sources (`recheck`)."""
+
+from pathlib import Path
+
+import torch
+
+from bench import record
+from bench.config import Run, read_config
+from bench.corpus import load_corpus
+from bench.environment import describe
+from bench.errors import ConfigError
+from bench.record import SCHEMA_VERSION, Recheck, Record
+from bench.run import Settings
+from bench.sources import fingerprint
+from bench.train import first_losses
+
+
+def run_of(recorded: Record) -> Run:
+    """The run that a record is of, from the record alone."""
+    config = read_config(recorded.config)
+    return Run(
+        label=recorded.label, config=config, seed=recorded.seed, mode=recorded.mode, replicate=recorded.replicate
+    )
+
+
+def recheck(recorded: Record, settings: Settings) -> Recheck:
+    """Repeat a record's first steps in exact mode, with its number of threads, under the sources that are here now."""
+    if recorded.seed is None or not recorded.diagnostics.first_train_nats:
+        raise ConfigError(
+            f"{recorded.label}: the record holds no first training losses; use `rerun` to repeat it whole"
+        )
+    torch.set_num_threads(recorded.environment.n_threads)
+    run = run_of(recorded)
+    corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
+    losses = first_losses(run, corpus, settings.device)
+    return Recheck(
+        schema_version=SCHEMA_VERSION,
+        run_id=recorded.run_id,
+        fingerprint=fingerprint(run.config.architecture),
+        first_train_nats=losses,
+        equal=losses == recorded.diagnostics.first_train_nats,
+        environment=describe(settings.device),
+    )
+
+
+def differences(old: Record, new: Record) -> list[str]:
+    """What came out otherwise, in words; empty where every measured number and the final parameters are equal."""
+    if old.result is None or new.result is None:
+        return [] if old.status == new.status else [f"status {old.status}, now {new.status}"]
+    found = []
+    for name, before, after in (
+        ("best, sweep", old.result.sweep.best, new.result.sweep.best),
+        ("final, sweep", old.result.sweep.final, new.result.sweep.final),
+    ):
+        if before != after:
+            found.append(
+                f"{name}: {before.nats_per_token:.6f} nats at step {before.step}, "
+                f"now {after.nats_per_token:.6f} at step {after.step}"
+            )
+    if old.result.parameters_sha256 != new.result.parameters_sha256:
+        found.append("the final parameters differ in their bits")
+    if not found and (old.curve, old.result) != (new.curve, new.result):
+        found.append("a number of the curve or of another protocol differs")
+    return found
+
+
+def environment_changes(old: record.Environment, new: record.Environment) -> list[str]:
+    """Which of the things that exact repetition rests on are other than they were."""
+    before, after = old.model_dump(), new.model_dump()
+    return [f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key]]
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file."""
+    return record.read(path, Record)

@@ -1,0 +1,343 @@
+"""One run from start to record: resume, train, evaluate, checkpoint, measure, write. What every worker calls."""
+
+import hashlib
+import json
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from bench import checkpoint, record
+from bench.budget import count_fitted, count_parameters, n_train_tokens, train_flops
+from bench.config import Run, to_json
+from bench.corpus import CORPORA, Corpus, load_corpus
+from bench.environment import describe, peak_bytes
+from bench.errors import AlreadyDone, UserError
+from bench.evaluate import best_step, sweep
+from bench.history import History, measure
+from bench.process import Interrupted, Progress, lock, stop_requests
+from bench.sources import commit, fingerprint
+from bench.store import Store
+from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256
+from models import FITTED, Ngram, SequenceModel
+
+READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
+FITTED_SEED = 0  # of the random windows that a fitted model is measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where and how a run executes; none of it is part of the run's identity."""
+
+    device: torch.device
+    n_threads: int | None = None  # None: torch's default
+    data_dir: Path | None = None
+    checkpoint_seconds: float = 60.0  # and at every evaluation
+
+
+class Diverged(Exception):
+    """A loss or a gradient is not finite."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.step = step
+
+
+def execute(run: Run, store: Store, settings: Settings) -> record.Record:
+    """Bring a run to its record, from its newest checkpoint or from nothing, and write the record to the store.
+
+    A run that diverges, runs out of memory or fails leaves a record that says so. AlreadyDone where it has a record;
+    Interrupted after SIGINT or SIGTERM, with the state saved.
+    """
+    if run.run_id in store.statuses():
+        raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
+    store.check_writable()
+    if settings.n_threads is not None:
+        torch.set_num_threads(settings.n_threads)
+    corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
+    folder = store.run_folder(run.run_id)
+    with lock(folder), stop_requests() as asked_to_stop:
+        progress = Progress(folder)
+        if run.config.architecture in FITTED:
+            finished = fit(run, corpus, settings)
+        else:
+            finished = Attempt(run, corpus, settings, folder, progress, asked_to_stop).train()
+        store.write_record(finished)
+        progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)
+    return finished
+
+
+class Attempt:
+    """One process's work on one run."""
+
+    def __init__(
+        self,
+        run: Run,
+        corpus: Corpus,
+        settings: Settings,
+        folder: Path,
+        progress: Progress,
+        asked_to_stop: threading.Event,
+    ) -> None:
+        self.run, self.corpus, self.settings, self.folder = run, corpus, settings, folder
+        self.progress, self.asked_to_stop = progress, asked_to_stop
+        self.history = History()
+        self.trainer: Trainer | None = None
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.earlier_attempts: list[dict[str, Any]] = []
+        self.first_step, self.seconds_before = 0, 0.0
+        self.clock = time.monotonic()
+        self.unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, gradient norm
+
+    def train(self) -> record.Record:
+        """Train to the end, or to what stops it, and give the record."""
+        try:
+            self.trainer = trainer = self.start()
+            self.loop(trainer)
+            self.progress.write("measuring", now=True, step=trainer.step, n_steps=trainer.training.n_steps)
+            result = measure(
+                self.history,
+                self.reported_models(trainer),
+                self.corpus,
+                self.run.config,
+                trainer.seed,
+                parameters_sha256(trainer.model),
+            )
+            return self.make_record("done", result=result)
+        except Diverged as stop:
+            return self.make_record("diverged", error=str(stop), stopped_at_step=stop.step)
+        except (torch.OutOfMemoryError, MemoryError) as stop:
+            return self.make_record("oom", error=_one_line(stop))
+        except OSError as stop:
+            return self.make_record("io_error", error=_one_line(stop))
+        except UserError:
+            raise
+        except Exception as stop:
+            traceback.print_exc()
+            no_memory = "DefaultCPUAllocator" in str(stop)  # torch's only word for it on a CPU
+            return self.make_record("oom" if no_memory else "failed", error=_one_line(stop))
+
+    def start(self) -> Trainer:
+        """A trainer at the newest whole checkpoint, or at step 0."""
+        content, passed_over = checkpoint.load_newest(self.folder)
+        for reason in passed_over:
+            print(f"passed over: {reason}", flush=True)
+        if content is None:
+            if self.run.mode == "fast":
+                self.history.first_train_nats = first_losses(self.run, self.corpus, self.settings.device)
+            return Trainer(self.run, self.corpus, self.settings.device)
+        checkpoint.check_same(content, self.identity(), self.folder)
+        trainer = Trainer(self.run, self.corpus, self.settings.device)
+        trainer.load_state(content["trainer"])
+        self.history = History(**content["history"])
+        self.earlier_attempts = self.history.attempts
+        self.first_step, self.seconds_before = trainer.step, self.history.train_seconds
+        print(f"resumed at step {trainer.step}", flush=True)
+        return trainer
+
+    def loop(self, trainer: Trainer) -> None:
+        """Steps, evaluations and checkpoints, until the evaluation of the last step is saved."""
+        n_steps, eval_every = trainer.training.n_steps, trainer.training.eval_every
+        read_every = READ_EVERY_CUDA if self.settings.device.type == "cuda" else 1
+        self.clock = time.monotonic()
+        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as steps:
+            while True:
+                due = trainer.step % eval_every == 0 or trainer.step == n_steps
+                if due and not self.history.evaluated_at(trainer.step):
+                    self.read_losses(steps)
+                    self.evaluate(trainer)
+                    self.save(trainer)
+                if trainer.step == n_steps:
+                    return
+                self.unread.append((trainer.step, *trainer.advance()))
+                asked_to_stop = self.asked_to_stop.is_set()
+                save_is_due = time.monotonic() - self.clock >= self.settings.checkpoint_seconds or asked_to_stop
+                if len(self.unread) >= read_every or save_is_due:
+                    self.read_losses(steps)
+                if save_is_due:
+                    self.save(trainer)
+                if asked_to_stop:
+                    raise Interrupted(
+                        f"stopped at step {trainer.step} of {n_steps}; the same command goes on from there"
+                    )
+                self.tell(trainer)
+
+    def read_losses(self, steps: TextIO) -> None:
+        """Look at the losses since the last look. Diverged at the first that is not finite."""
+        if not self.unread:
+            return
+        values = torch.stack([torch.stack((loss, norm)) for _, loss, norm in self.unread]).tolist()
+        for (step, _, _), (nats, norm) in zip(self.unread, values, strict=True):
+            if not (abs(nats) < float("inf") and norm < float("inf")):  # false for NaN, too
+                raise Diverged(step, f"loss {nats}, gradient norm {norm}")
+            steps.write(json.dumps({"step": step, "train_nats": nats, "grad_norm": norm}) + "\n")
+            self.history.interval_nats += nats
+            self.history.interval_steps += 1
+            if self.run.mode == "exact" and len(self.history.first_train_nats) == step < N_FIRST:
+                self.history.first_train_nats.append(nats)
+        steps.flush()
+        self.unread.clear()
+
+    def evaluate(self, trainer: Trainer) -> None:
+        """One sweep and the model's own readings."""
+        self.stop_clock()
+        self.tell(trainer, state="evaluating", now=True)
+        losses = sweep(trainer.model, self.corpus.val, self.run.config.context)
+        if not losses.isfinite().all():
+            raise Diverged(trainer.step, "validation loss is not finite")
+        self.history.add_evaluation(trainer.step, losses, self.run.config.context, trainer.model)
+        self.history.diagnostics[trainer.step] = trainer.model.diagnostics()
+        print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats a token", flush=True)
+        self.clock = time.monotonic()
+
+    def stop_clock(self) -> None:
+        """Count the seconds since the clock was read as training."""
+        now = time.monotonic()
+        self.history.train_seconds += now - self.clock
+        self.clock = now
+
+    def save(self, trainer: Trainer) -> None:
+        """A checkpoint of this moment."""
+        self.stop_clock()
+        self.history.attempts = [*self.earlier_attempts, self.this_attempt(trainer.step).model_dump(mode="json")]
+        content = {
+            "identity": self.identity(),
+            "trainer": trainer.state(),
+            "history": vars(self.history),
+            "vocabulary": self.corpus.vocabulary,  # so that `sample` needs no corpus
+        }
+        checkpoint.save(self.folder, content)
+        self.clock = time.monotonic()
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint must share with the run that resumes from it."""
+        return {
+            "config": json.dumps(to_json(self.run.config), sort_keys=True),
+            "run": json.dumps([self.run.run_id, self.run.seed, self.run.mode, self.run.replicate]),
+            "sources": json.dumps(fingerprint(self.run.config.architecture)),
+        }
+
+    def tell(self, trainer: Trainer, *, state: str = "training", now: bool = False) -> None:
+        """Write the sign of life that `status` and the launcher show."""
+        seconds = self.history.train_seconds + time.monotonic() - self.clock
+        n_tokens = n_train_tokens(self.run.config, trainer.step - self.first_step)
+        elapsed = seconds - self.seconds_before
+        self.progress.write(
+            state,
+            now=now,
+            step=trainer.step,
+            n_steps=trainer.training.n_steps,
+            val_nats_per_token=self.history.curve[-1]["val_nats_per_token"] if self.history.curve else None,
+            tokens_per_second=n_tokens / elapsed if elapsed > 0 else None,
+        )
+
+    def reported_models(self, trainer: Trainer) -> Iterator[tuple[int, SequenceModel]]:
+        """The final weights, then, where they are others, the best."""
+        yield trainer.step, trainer.model
+        best = best_step(self.history.losses())
+        if best != trainer.step:
+            trainer.model.load_state_dict(self.history.best_model)
+            yield best, trainer.model
+
+    def this_attempt(self, step: int) -> record.Attempt:
+        """This attempt, as a record shows it."""
+        return record.Attempt(
+            started_at=self.started_at,
+            first_step=self.first_step,
+            last_step=step,
+            train_seconds=self.history.train_seconds - self.seconds_before,
+            environment=describe(self.settings.device),
+        )
+
+    def make_record(
+        self,
+        status: record.Status,
+        *,
+        result: record.Result | None = None,
+        error: str | None = None,
+        stopped_at_step: int | None = None,
+    ) -> record.Record:
+        """The record of what is known now."""
+        trainer, history = self.trainer, self.history
+        step = trainer.step if trainer else 0
+        seconds, n_tokens = history.train_seconds, n_train_tokens(self.run.config, step)
+        nothing = record.Parameters(n_params=0, n_live_params=0, n_params_without_positions=0, parts={})
+        return record.Record(
+            **describe_run(self.run, self.corpus, self.settings),
+            status=status,
+            stopped_at_step=None if status == "done" else step if stopped_at_step is None else stopped_at_step,
+            error=error,
+            attempts=[*(record.Attempt.model_validate(one) for one in self.earlier_attempts), self.this_attempt(step)],
+            curve=[record.Evaluation.model_validate(entry) for entry in history.curve],
+            result=result,
+            diagnostics=record.Diagnostics(first_train_nats=history.first_train_nats, by_step=history.diagnostics),
+            cost=record.Cost(
+                train_seconds=seconds,
+                tokens_per_second=n_tokens / seconds if seconds > 0 else None,
+                peak_bytes=peak_bytes(self.settings.device),
+                n_train_tokens=n_tokens,
+                train_flops=train_flops(trainer.model, self.run.config, step) if trainer else 0.0,
+                parameters=count_parameters(trainer.model) if trainer else nothing,
+            ),
+        )
+
+
+def fit(run: Run, corpus: Corpus, settings: Settings) -> record.Record:
+    """Fit a counted model to the training text and measure it as any other."""
+    config = run.config
+    model = Ngram(config.model).to(settings.device).fit(corpus.train.long())
+    history = History()
+    history.add_evaluation(0, sweep(model, corpus.val, config.context), config.context, model)
+    digest = hashlib.sha256(model.log_probabilities.cpu().numpy().tobytes()).hexdigest()
+    return record.Record(
+        **describe_run(run, corpus, settings),
+        status="done",
+        stopped_at_step=None,
+        error=None,
+        attempts=[],
+        curve=[record.Evaluation.model_validate(entry) for entry in history.curve],
+        result=measure(history, [(0, model)], corpus, config, FITTED_SEED, digest),
+        diagnostics=record.Diagnostics(first_train_nats=[], by_step={}),
+        cost=record.Cost(
+            train_seconds=0.0,
+            tokens_per_second=None,
+            peak_bytes=peak_bytes(settings.device),
+            n_train_tokens=0,
+            train_flops=0.0,
+            parameters=count_fitted(model),
+        ),
+    )
+
+
+def describe_run(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Any]:
+    """The fields of a record that are known before anything is measured."""
+    commit_id, dirty = commit()
+    return {
+        "schema_version": record.SCHEMA_VERSION,
+        "run_id": run.run_id,
+        "label": run.label,
+        "seed": run.seed,
+        "replicate": run.replicate,
+        "mode": run.mode,
+        "config": to_json(run.config),
+        "corpus": record.Corpus(
+            name=corpus.name,
+            sha256=corpus.sha256,
+            vocab_size=len(corpus.vocabulary),
+            n_train_tokens=len(corpus.train),
+            n_val_tokens=len(corpus.val),
+            entropy_rate_nats=CORPORA[corpus.name].entropy_rate_nats,
+        ),
+        "sources": record.Sources(commit=commit_id, dirty=dirty, fingerprint=fingerprint(run.config.architecture)),
+        "environment": describe(settings.device),
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]

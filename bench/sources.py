@@ -1,0 +1,72 @@
+"""Which code ran: the commit, and a fingerprint of the files that decide a run's numbers.
+
+Reads source text only, so that tables can tell old records from fresh ones without importing torch.
+"""
+
+import ast
+import hashlib
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DECIDING = tuple(f"bench/{name}.py" for name in ("batches", "corpus", "evaluate", "schedule", "synthetic", "train"))
+
+
+@cache
+def fingerprint(architecture: str, root: Path = ROOT) -> str:
+    """sha256 over the syntax trees of an architecture's file, what it imports from `models`, and the shared pipeline.
+
+    A comment, a docstring or another architecture does not count.
+    """
+    digest = hashlib.sha256()
+    for name in sorted({*DECIDING, *_with_imports(f"models/{architecture}.py", root)}):
+        tree = ast.parse((root / name).read_text(encoding="utf-8"))
+        digest.update(f"{name}\n{_dump(_without_docstrings(tree))}\n".encode())
+    return digest.hexdigest()
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The commit and whether the tree differs from it: from git, else from BENCH_COMMIT, else unknown."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, bool(_git("status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("BENCH_COMMIT") or None, None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def _with_imports(name: str, root: Path) -> set[str]:
+    """A file of `models` and, through its imports, every other file of `models` that it rests on."""
+    found, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models."):
+                waiting.append((node.module or "").replace(".", "/") + ".py")
+    return found
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text that no Python version spells differently: fields that are empty are left out."""
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "type_comment"))
+        inner = ",".join(f"{name}={_dump(value)}" for name, value in fields if value not in (None, []))
+        return f"{type(node).__name__}({inner})"
+    return "[" + ",".join(_dump(item) for item in node) + "]" if isinstance(node, list) else repr(node)

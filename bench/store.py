@@ -1,0 +1,105 @@
+"""A store: the folder that holds the records of some runs and the tables made from them."""
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+from bench.errors import ConfigError, RecordError, StoreError
+from bench.files import write_atomically, write_once
+from bench.record import Content, Manifest, Recheck, Record, read, to_bytes
+
+RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
+
+
+class Store:
+    """A folder of records: `runs/`, `experiments/`, `rechecks/`, and the tables made from them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where a run's checkpoints, step curve and log live: below BENCH_RUNS_DIR, else here, ignored by git."""
+        named = os.environ.get(RUNS_DIR_VARIABLE)
+        if not named:
+            return self.root / "work" / run_id
+        root = self.root.resolve()  # two stores never share a run's folder
+        return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}" / run_id
+
+    def record_paths(self) -> list[Path]:
+        """Every record file, sorted by name."""
+        return sorted((self.root / "runs").glob("*.json"))
+
+    def path_of(self, run_id: str) -> Path | None:
+        """The file of a run's record, if it has one."""
+        return next((path for path in self.record_paths() if read(path, Record).run_id == run_id), None)
+
+    def statuses(self) -> dict[str, str]:
+        """The status of every run that has a record, by run id. RecordError where one cannot be read."""
+        return {content.run_id: content.status for content in (read(path, Record) for path in self.record_paths())}
+
+    def records(self) -> tuple[list[Record], list[RecordError]]:
+        """All records that can be read, and an error for each that cannot."""
+        return self._read_all(self.record_paths(), Record)
+
+    def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
+        """The experiments of this store."""
+        return self._read_all(sorted((self.root / "experiments").glob("*.json")), Manifest)
+
+    def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
+        """Proofs that an older record stands under newer sources."""
+        return self._read_all(sorted((self.root / "rechecks").glob("*.json")), Recheck)
+
+    def write_record(self, record: Record) -> Path:
+        """Write a record once; AlreadyDone where the run has one."""
+        path = self.root / "runs" / record.file_name
+        write_once(path, to_bytes(record))
+        return path
+
+    def write_manifest(self, manifest: Manifest) -> Path:
+        """Write or replace an experiment's manifest."""
+        path = self.root / "experiments" / f"{manifest.name}.json"
+        write_atomically(path, to_bytes(manifest))
+        return path
+
+    def write_recheck(self, recheck: Recheck) -> Path:
+        """Write or replace a recheck."""
+        path = self.root / "rechecks" / f"{recheck.run_id}-{recheck.fingerprint[:12]}.json"
+        write_atomically(path, to_bytes(recheck))
+        return path
+
+    def find_run_folder(self, wanted: str) -> Path:
+        """The folder of a run that is named by its id or by label and seed, e.g. k_operators-s42."""
+        records, _ = self.records()
+        ids = [
+            one.run_id for one in records if wanted in (one.run_id, one.file_name.removesuffix(f"-{one.run_id}.json"))
+        ]
+        if len(set(ids)) > 1:
+            raise ConfigError(f"{wanted!r} is several runs of {self.root}: {', '.join(ids)}; name one by its id")
+        folder = self.run_folder(ids[0] if ids else wanted)
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{wanted!r} is no run of {self.root} with a run folder here; see `python -m jobs status`"
+            )
+        return folder
+
+    def check_writable(self) -> None:
+        """StoreError where a record could not be written here; leaves nothing behind."""
+        probe = self.root / "runs" / f".probe-{uuid.uuid4().hex}"
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"store {self.root} cannot be written: {error.strerror}; name another with --store"
+            ) from error
+
+    def _read_all(self, paths: list[Path], kind: type[Content]) -> tuple[list[Content], list[RecordError]]:
+        contents, errors = [], []
+        for path in paths:
+            try:
+                contents.append(read(path, kind))
+            except RecordError as error:
+                errors.append(error)
+        return contents, errors

@@ -1,0 +1,96 @@
+"""What a person sees while runs execute: a live table in a terminal, a few plain lines elsewhere."""
+
+import time
+from datetime import timedelta
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from bench.config import Run
+from bench.process import read_progress
+from bench.store import Store
+from jobs.local import Ended
+
+PLAIN_SECONDS = 60.0  # between lines where the output is no terminal
+
+
+class Display:
+    """Shows the active runs and the whole; a context manager."""
+
+    def __init__(self, store: Store, n_runs: int, expected_seconds: float | None) -> None:
+        self.store, self.n_runs, self.expected_seconds = store, n_runs, expected_seconds
+        self.n_ended, self.started = 0, time.monotonic()
+        self.console = Console(highlight=False)
+        self.live = (
+            Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
+        )
+        self._told_at = self.started
+        self._seen: set[str] = set()
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def tell(self, active: list[Run], ended: Ended | None) -> None:
+        """Show the moment, and one run's end if there is one."""
+        for run in active:
+            if run.run_id not in self._seen:
+                self._seen.add(run.run_id)
+                if self.live is None:
+                    self.console.print(f"{self.clock()}  started  {run.name}")
+        if ended is not None:
+            self.n_ended += 1
+            what = ended.status or f"no record: {ended.reason}"
+            self.console.print(
+                f"{self.clock()}  {what:8} {ended.run.name}  ({self.n_ended} of {self.n_runs})", markup=False
+            )
+        if self.live:
+            self.live.update(self.table(active))
+        elif time.monotonic() - self._told_at >= PLAIN_SECONDS:
+            self._told_at = time.monotonic()
+            for run in active:
+                self.console.print(f"{self.clock()}  {'  '.join(self.row(run))}", markup=False)
+
+    def table(self, active: list[Run]) -> Table:
+        """The active runs, one a row, and the whole as the caption."""
+        table = Table("run", "step", "nats a token", "tokens/s", "left", box=None, pad_edge=False)
+        for run in active:
+            table.add_row(*self.row(run))
+        left = ""
+        if self.expected_seconds is not None:
+            remaining = max(self.expected_seconds - (time.monotonic() - self.started), 0)
+            left = f", about {duration(remaining)} left"
+        table.caption = f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}"
+        return table
+
+    def row(self, run: Run) -> tuple[str, str, str, str, str]:
+        """A run's name, step, latest validation loss, speed and time left."""
+        progress = read_progress(self.store.run_folder(run.run_id)) or {}
+        step, n_steps = progress.get("step"), progress.get("n_steps")
+        nats, speed = progress.get("val_nats_per_token"), progress.get("tokens_per_second")
+        left = ""
+        if speed and step is not None and n_steps is not None and run.config.training is not None:
+            tokens = (n_steps - step) * run.config.training.batch_size * run.config.context
+            left = duration(tokens / speed)
+        return (
+            run.name,
+            f"{step} of {n_steps}" if n_steps else str(progress.get("state", "starting")),
+            f"{nats:.4f}" if nats is not None else "-",
+            f"{speed:,.0f}" if speed else "-",
+            left,
+        )
+
+    def clock(self) -> str:
+        """Time since the start."""
+        return duration(time.monotonic() - self.started)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,58 @@
+"""Which runs of an experiment are to be done: the grid, minus what has a record, minus what was filtered out."""
+
+import shutil
+from fnmatch import fnmatch
+
+from bench.config import Run
+from bench.errors import ConfigError
+from bench.experiments import Experiment
+from bench.record import Record, read
+from bench.store import Store
+
+RETRIES = {
+    "failed": {"failed", "oom", "timeout", "cancelled", "io_error"},
+    "oom": {"oom"},
+    "diverged": {"diverged"},
+}
+
+
+def select(experiment: Experiment, pattern: str | None) -> list[Run]:
+    """The runs of an experiment that a `-k` pattern keeps: each word must occur in the run's name; `!word` must not.
+
+    `*` and `?` match as in a shell. ConfigError where nothing is left.
+    """
+    words = (pattern or "").split()
+    kept = [run for run in experiment.runs() if all(_keeps(word, run.name) for word in words)]
+    if not kept:
+        names = ", ".join(dict.fromkeys(run.label for run in experiment.runs()))
+        raise ConfigError(f"-k {pattern!r} leaves no run of {experiment.name}; its labels are {names}")
+    return kept
+
+
+def missing(runs: list[Run], statuses: dict[str, str], retry: str | None) -> list[Run]:
+    """Those without a record, and those whose record has a status that `retry` names."""
+    if retry is not None and retry not in RETRIES:
+        raise ConfigError(f"--retry {retry}: there are {', '.join(RETRIES)}")
+    again = RETRIES[retry] if retry else set()
+    return [run for run in runs if run.run_id not in statuses or statuses[run.run_id] in again]
+
+
+def set_aside(run: Run, store: Store) -> None:
+    """Move the record of a run that is tried again into its run folder; a diverged run starts from step 0."""
+    path = store.path_of(run.run_id)
+    if path is None:
+        return
+    folder = store.run_folder(run.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    diverged = read(path, Record).status == "diverged"
+    number = len(list(folder.glob("earlier-record-*.json")))
+    shutil.move(path, folder / f"earlier-record-{number}.json")
+    if diverged:
+        for checkpoint in folder.glob("checkpoint-*"):
+            checkpoint.unlink()
+
+
+def _keeps(word: str, name: str) -> bool:
+    if word.startswith("!"):
+        return not fnmatch(name, f"*{word[1:]}*")
+    return fnmatch(name, f"*{word}*")

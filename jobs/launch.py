@@ -1,0 +1,114 @@
+"""From an experiment to its records: what is missing, what it will cost, and the pool that does it."""
+
+from collections import Counter
+from pathlib import Path
+
+from bench.config import MODES, Run
+from bench.corpus import DownloadError, find_text
+from bench.errors import ConfigError
+from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
+from bench.store import Store
+from jobs.display import Display, duration
+from jobs.grid import missing, select, set_aside
+from jobs.local import Ended, LocalPool, Slot
+from jobs.probe import estimate_seconds
+
+
+def prepare(
+    name: str, *, mode: str | None, device: str, seeds: tuple[int, ...] | None, data_dir: Path | None
+) -> Experiment:
+    """The experiment as it will run here: its mode, its seeds, and a corpus that is there and whole.
+
+    Only where nothing was named, nothing is cached and the download failed may small experiments run on the synthetic
+    corpus, which is said.
+    """
+    experiment = find_experiment(name)
+    chosen = mode or ("fast" if device == "cuda" else "exact")
+    if chosen not in MODES:
+        raise ConfigError(f"--mode {chosen}: there are {', '.join(MODES)}")
+    if chosen == "fast" and device != "cuda":
+        raise ConfigError("--mode fast needs CUDA, and there is none here; leave it out or use --mode exact")
+    corpus = experiment.cells[0].config.corpus
+    try:
+        find_text(corpus, data_dir)
+    except DownloadError as error:
+        if name not in SYNTHETIC_ALLOWED:
+            raise
+        print(f"WARNING: {error}")
+        print("WARNING: going on with a SYNTHETIC corpus; its numbers say nothing about Tiny Shakespeare")
+        corpus = "synthetic"
+    return experiment.on(corpus, chosen, seeds)  # type: ignore[arg-type]  # one of MODES
+
+
+def launch(
+    experiment: Experiment,
+    store: Store,
+    slots: list[Slot],
+    *,
+    pattern: str | None = None,
+    retry: str | None = None,
+    dry_run: bool = False,
+    data_dir: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> list[Ended]:
+    """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is."""
+    selected = select(experiment, pattern)
+    statuses = store.statuses()
+    runs = missing(selected, statuses, retry)
+    trained = [run for run in runs if run.config.training is not None]
+    seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
+    expected = schedule_seconds([seconds.get(run.run_id, 1.0) for run in runs], len(slots)) if seconds or runs else 0.0
+    announce(experiment, store, slots, selected, runs, statuses, expected)
+    if dry_run:
+        for run in selected:
+            done = statuses.get(run.run_id)
+            cost = f"about {duration(seconds[run.run_id])}" if run.run_id in seconds else "a moment"
+            print(f"  {run.run_id}  {run.name:40} {cost if run in runs else done}")
+        return []
+    store.check_writable()
+    store.write_manifest(experiment.manifest())
+    for run in runs:
+        set_aside(run, store)
+    pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
+    with Display(store, len(runs), expected) as display:
+        return pool.run(runs, display.tell)
+
+
+def schedule_seconds(seconds: list[float], n_slots: int) -> float:
+    """When the last run ends if each free slot takes the next one."""
+    free_at = [0.0] * n_slots
+    for one in seconds:
+        first = min(range(n_slots), key=free_at.__getitem__)
+        free_at[first] += one
+    return max(free_at)
+
+
+def announce(
+    experiment: Experiment,
+    store: Store,
+    slots: list[Slot],
+    selected: list[Run],
+    runs: list[Run],
+    statuses: dict[str, str],
+    expected: float,
+) -> None:
+    """Say what will be done, where, and about how long it takes."""
+    print(f"{experiment.name}: {experiment.question}")
+    recorded = Counter(statuses[run.run_id] for run in selected if run.run_id in statuses and run not in runs)
+    have = ", ".join(f"{n} {status}" for status, n in sorted(recorded.items()))
+    print(f"{len(runs)} of {len(selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}")
+    if runs:
+        where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
+        print(f"{where}, mode {experiment.mode}: about {duration(expected)}", flush=True)
+
+
+def summary(ended: list[Ended]) -> int:
+    """Name what did not end well; the exit code."""
+    failed = [one for one in ended if one.status not in ("done", "diverged")]
+    for one in ended:
+        if one.status == "diverged":
+            print(f"WARNING: {one.run.name} diverged; that is its result (--retry diverged would train it again)")
+    for one in failed:
+        command = f"python -m jobs logs {one.run.run_id}"
+        print(f"{one.run.name}: {one.status or 'no record, ' + one.reason}; read on with `{command}`")
+    return 1 if failed else 0

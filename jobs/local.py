@@ -1,0 +1,149 @@
+"""A local pool: one worker process a run, one a GPU or `--workers N` with the CPU's threads divided among them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import Run
+from bench.store import Store
+from jobs.worker import write_run
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 120.0  # for workers to save their state
+LOG_FILE = "log.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A place where one run at a time executes."""
+
+    device: str
+    n_threads: int
+    visible_gpu: str | None = None  # CUDA_VISIBLE_DEVICES of its workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a worker ended: the status of the record it left, or why there is none."""
+
+    run: Run
+    status: str | None
+    reason: str
+
+
+def make_slots(device: str | None, n_workers: int | None) -> list[Slot]:
+    """One slot a GPU where there are GPUs, else `n_workers` (by default one a core, at most two) on the CPU."""
+    import torch
+
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device != "cpu" and torch.cuda.is_available():
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        n_gpus = torch.cuda.device_count()
+        gpus = named if len(named) == n_gpus else [str(index) for index in range(n_gpus)]
+        n_workers = n_workers or n_gpus
+        threads = max(n_cores // n_workers, 1)
+        return [Slot(device="cuda", n_threads=threads, visible_gpu=gpus[i % n_gpus]) for i in range(n_workers)]
+    n_workers = n_workers or min(n_cores, 2)
+    return [Slot(device="cpu", n_threads=max(n_cores // n_workers, 1)) for _ in range(n_workers)]
+
+
+class LocalPool:
+    """Does runs on slots, goes on past those that fail, and leaves nothing behind when stopped."""
+
+    def __init__(
+        self, store: Store, slots: list[Slot], *, data_dir: Path | None = None, checkpoint_seconds: float = 60.0
+    ) -> None:
+        self.store, self.slots = store, slots
+        self.options = ["--checkpoint-seconds", str(checkpoint_seconds)]
+        if data_dir is not None:
+            self.options += ["--data-dir", str(data_dir)]
+        self.working: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}  # by slot
+
+    def run(self, runs: list[Run], tell: Callable[[list[Run], Ended | None], None]) -> list[Ended]:
+        """Do `runs` in order; `tell(active runs, one that just ended)` several times a second. KeyboardInterrupt on
+        SIGINT or SIGTERM, after every worker has saved its state.
+        """
+        waiting, ended = list(runs), []
+        with sigterm_as_interrupt():
+            try:
+                while waiting or self.working:
+                    for index in range(len(self.slots)):
+                        if index not in self.working and waiting:
+                            self.start(index, waiting.pop(0))
+                    tell([run for run, _ in self.working.values()], None)
+                    time.sleep(POLL_SECONDS)
+                    for index, (run, worker) in list(self.working.items()):
+                        if worker.poll() is not None:
+                            del self.working[index]
+                            ended.append(self.outcome(run, worker.returncode))
+                            tell([run for run, _ in self.working.values()], ended[-1])
+            finally:
+                self.stop()
+        return ended
+
+    def start(self, index: int, run: Run) -> None:
+        """Begin a run on a free slot."""
+        slot = self.slots[index]
+        folder = write_run(run, self.store)
+        command = [sys.executable, "-u", "-m", "jobs.worker", run.run_id, "--store", str(self.store.root)]
+        command += ["--device", slot.device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
+        environment = dict(os.environ)
+        if slot.visible_gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu
+        with (folder / LOG_FILE).open("ab") as log:
+            worker = subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher
+                [*command, *self.options], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        self.working[index] = run, worker
+
+    def outcome(self, run: Run, returncode: int) -> Ended:
+        """What a worker that has ended left behind."""
+        status = self.store.statuses().get(run.run_id)
+        if status is not None:
+            return Ended(run=run, status=status, reason="")
+        if returncode < 0:
+            return Ended(run=run, status=None, reason=f"killed by {signal.Signals(-returncode).name}")
+        return Ended(run=run, status=None, reason=last_line(self.store.run_folder(run.run_id) / LOG_FILE))
+
+    def stop(self) -> None:
+        """Ask every worker to save and stop; kill those that do not."""
+        for _, worker in self.working.values():
+            if worker.poll() is None:
+                worker.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for _, worker in self.working.values():
+            try:
+                worker.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self.working.clear()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, which names the reason when a worker fails."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"no log: {error.strerror}"
+    return lines[-1][:300] if lines else "the log is empty"
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,80 @@
+"""The process that does one run, wherever it was started: given a run id and a store, it finds the rest on disk.
+
+`python -m jobs.worker RUN_ID --store FOLDER` prints to its log and exits 0 (a result, be it diverged), 1 (failed),
+2 (the user's to mend) or 130 (stopped, state saved).
+"""
+
+import argparse
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from bench.cli import EXIT_FAILED, pick_device, run_guarded
+from bench.config import Run, read_run, run_to_json
+from bench.errors import ConfigError
+from bench.files import write_atomically
+from bench.store import Store
+
+RUN_FILE = "run.json"
+PARENT_CHECK_SECONDS = 1.0
+
+
+def write_run(run: Run, store: Store) -> Path:
+    """Put what a worker needs to know into the run's folder, and return that folder."""
+    folder = store.run_folder(run.run_id)
+    write_atomically(folder / RUN_FILE, json.dumps(run_to_json(run), indent=1).encode())
+    return folder
+
+
+def find_run(run_id: str, store: Store) -> Run:
+    """The run that `write_run` left. ConfigError where there is none or it is another."""
+    path = store.run_folder(run_id) / RUN_FILE
+    try:
+        run = read_run(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; launch the run again") from error
+    if run.run_id != run_id:
+        raise ConfigError(f"{path} describes run {run.run_id}; launch the run again")
+    return run
+
+
+def work() -> int:
+    """Do the run that the arguments name."""
+    from bench.run import Settings, execute
+
+    parser = argparse.ArgumentParser(prog="python -m jobs.worker")
+    parser.add_argument("run_id")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    parser.add_argument("--parent", type=int, default=None, help="stop, state saved, when this process is gone")
+    arguments = parser.parse_args()
+    if arguments.parent is not None:
+        threading.Thread(target=_stop_without_parent, args=(arguments.parent,), daemon=True).start()
+    settings = Settings(
+        device=pick_device(arguments.device),
+        n_threads=arguments.threads,
+        data_dir=arguments.data_dir,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+    )
+    store = Store(arguments.store)
+    finished = execute(find_run(arguments.run_id, store), store, settings)
+    print(f"{finished.status}{': ' + finished.error if finished.error else ''}", flush=True)
+    return 0 if finished.status in ("done", "diverged") else EXIT_FAILED
+
+
+def _stop_without_parent(parent: int) -> None:
+    """A launcher that was killed cannot stop its workers, so they look after it themselves."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    print("the launcher is gone", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    run_guarded(work)

@@ -1,0 +1,80 @@
+"""What every trained model here promises, so that one training loop, one budget and one test suite serve them all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share a learning-rate scale and whether weight decay acts on them."""
+
+    parameters: list[nn.Parameter]
+    learning_rate_scale: float
+    decayed: bool
+
+
+class SequenceModel(nn.Module, ABC):
+    """A causal model of token sequences: token ids (B, T) to logits (B, T, V), for any 1 <= T <= `config.context`."""
+
+    config: Any  # the frozen dataclass it was built from; has at least vocab_size and context
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V); position t sees tokens 0..t."""
+
+    @abstractmethod
+    def forward_macs_per_token(self, context: int) -> int:
+        """Multiply-adds of the matrix products one token costs in a forward pass over windows of `context` tokens.
+
+        Closed form, dense score and kernel matrices counted in full; times 2 gives FLOPs.
+        """
+
+    def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
+        """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate."""
+        if grouping != "simple":
+            raise ValueError(f"{type(self).__name__} has no parameter grouping {grouping!r}; it has 'simple'")
+        parameters = list(self.parameters())
+        return [
+            ParameterGroup(parameters=[p for p in parameters if p.ndim >= 2], learning_rate_scale=1.0, decayed=True),
+            ParameterGroup(parameters=[p for p in parameters if p.ndim < 2], learning_rate_scale=1.0, decayed=False),
+        ]
+
+    def live_masks(self) -> dict[str, Tensor]:
+        """For each parameter with entries that can never act on the output: its name and a mask, True where live."""
+        return {}
+
+    def position_parameters(self) -> list[str]:
+        """Names of the parameters that only encode positions (nanoGPT's published count leaves them out)."""
+        return []
+
+    def part_of(self, parameter_name: str) -> str:
+        """The row of the parameter table that a parameter belongs to."""
+        return parameter_name.split(".")[0]
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Readable state of the learned dynamics, from the parameters alone: numbers or lists of them, by name."""
+        return {}
+
+    def check_context(self, tokens: Tensor) -> int:
+        """The length T of `tokens` (B, T); ValueError where it exceeds the model's context."""
+        length = tokens.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"{length} tokens at once, but this model's context is {self.config.context}")
+        return length
+
+
+def require(condition: bool, message: str) -> None:
+    """ValueError(message) unless `condition`: the one way in which a config refuses a value."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_rates(config: Any, names: Iterator[str] | tuple[str, ...]) -> None:
+    """ValueError unless each named field of `config` is a dropout rate in [0, 1)."""
+    for name in names:
+        rate = getattr(config, name)
+        require(0.0 <= rate < 1.0, f"{name}={rate} is not a rate in [0, 1)")

@@ -1,0 +1,50 @@
+"""Fitted floors: unigram and bigram models with add-one smoothing. Counted, not trained, so they have no seed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.base import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgramConfig:
+    """`order` 1 ignores the context; 2 sees one token."""
+
+    vocab_size: int
+    order: int
+
+    def __post_init__(self) -> None:
+        require(self.vocab_size >= 1, f"vocab_size={self.vocab_size} must be at least 1")
+        require(self.order in (1, 2), f"order={self.order} is none of 1, 2")
+
+
+class Ngram(nn.Module):
+    """Token ids (B, T) to log-probabilities of the next token (B, T, V), from counts with one added to each."""
+
+    log_probabilities: Tensor  # (V, V): row = token seen last; for order 1 all rows are equal
+
+    def __init__(self, config: NgramConfig) -> None:
+        super().__init__()
+        self.config = config
+        uniform = torch.full((config.vocab_size, config.vocab_size), 1 / config.vocab_size)
+        self.register_buffer("log_probabilities", uniform.log())
+
+    def fit(self, tokens: Tensor) -> "Ngram":
+        """Count the token ids of a text (n,) and return the fitted model."""
+        size = self.config.vocab_size
+        if self.config.order == 1:
+            counts = torch.bincount(tokens, minlength=size).expand(size, size)
+        else:
+            counts = torch.bincount(tokens[:-1] * size + tokens[1:], minlength=size * size).view(size, size)
+        smoothed = counts.double() + 1
+        self.log_probabilities = (smoothed / smoothed.sum(-1, keepdim=True)).log().float().to(tokens.device)
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.log_probabilities[tokens]
+
+    def n_fitted(self) -> int:
+        """Free probabilities: what a parameter count means here."""
+        return (self.config.vocab_size - 1) * self.config.vocab_size ** (self.config.order - 1)

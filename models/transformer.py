@@ -1,0 +1,164 @@
+"""The baseline: nanoGPT's decoder-only Transformer.
+
+B batch   T sequence length   h heads   c width of a head   V vocabulary
+source: nanoGPT (github.com/karpathy/nanoGPT) at commit 3adf61e; rotary positions: RoFormer, arXiv 2104.09864
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from models.base import SequenceModel, require, require_rates
+from models.dropout import Dropout
+
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes and options of the Transformer; the defaults are nanoGPT's, without dropout."""
+
+    vocab_size: int
+    context: int  # tokens seen at once
+    d_model: int
+    n_layers: int
+    n_heads: int
+    dropout: float = 0.0  # on the embedding, the attention weights and both residual branches
+    bias: bool = False  # in linear layers and LayerNorms; never in the output
+    position: Literal["learned", "none", "rotary"] = "learned"
+    mlp_mult: int = 4  # hidden width of the MLP, in d_model
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "d_model", "n_layers", "n_heads", "mlp_mult"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        require(self.d_model % self.n_heads == 0, f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}")
+        require(
+            self.position in ("learned", "none", "rotary"),
+            f"position={self.position!r} is none of 'learned', 'none', 'rotary'",
+        )
+        require(
+            self.position != "rotary" or (self.d_model // self.n_heads) % 2 == 0,
+            f"rotary positions need heads of even width, not {self.d_model // self.n_heads}",
+        )
+        require_rates(self, ("dropout",))
+
+
+class Attention(nn.Module):
+    """Causal self-attention of several heads. (B, T, d) -> (B, T, d)"""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.rotary = config.position == "rotary"
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
+        self.weight_dropout = Dropout(config.dropout)
+        self.proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "B T (three h c) -> three B h T c", three=3, h=self.n_heads)
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        if self.weight_dropout.active and not self.weight_dropout.torch_stream:
+            heads = self.weight_dropout(causal_weights(q, k)) @ v  # the same function, with our own random stream
+        else:
+            rate = self.weight_dropout.rate if self.weight_dropout.active else 0.0
+            heads = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        return self.proj(rearrange(heads, "B h T c -> B T (h c)"))
+
+
+def causal_weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(c)) over positions up to each one's own. (B, h, T, c) twice -> (B, h, T, T)"""
+    length = q.shape[-2]
+    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.mT
+    return scores.masked_fill(future, -torch.inf).softmax(-1)
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Rotary positions: turn each pair (x_i, x_{i + c/2}) by position * base^(-2i/c). (B, h, T, c) -> same"""
+    half = x.shape[-1] // 2
+    frequencies = ROTARY_BASE ** (-torch.arange(half, device=x.device) / half)  # (c/2,)
+    angles = torch.arange(x.shape[-2], device=x.device)[:, None] * frequencies  # (T, c/2)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class MLP(nn.Module):
+    """W_down GELU(W_up x), hidden width `mlp_mult` d, exact GELU. (B, T, d) -> (B, T, d)"""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = config.mlp_mult * config.d_model
+        self.up = nn.Linear(config.d_model, hidden, bias=config.bias)
+        self.proj = nn.Linear(hidden, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm attention, then MLP, each added to the residual stream. (B, T, d) -> (B, T, d)"""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.mlp = MLP(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class Transformer(SequenceModel):
+    """The whole model: embedding and positions, blocks, norm, output tied to the embedding."""
+
+    config: TransformerConfig
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layers)])
+        self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                residual = name.endswith(".proj")  # the two projections that write to the residual stream
+                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * config.n_layers) if residual else 0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        length = self.check_context(tokens)
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[:length]
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.final_norm(x) @ self.embedding.weight.mT
+
+    def forward_macs_per_token(self, context: int) -> int:
+        """Dense (T, T) scores counted in full."""
+        c = self.config
+        block = (4 + 2 * c.mlp_mult) * c.d_model**2 + 2 * context * c.d_model
+        return c.n_layers * block + c.d_model * c.vocab_size
+
+    def position_parameters(self) -> list[str]:
+        return [] if self.positions is None else ["positions.weight"]
+
+    def part_of(self, parameter_name: str) -> str:
+        """embedding, positions, attention, mlp, norms."""
+        if "norm" in parameter_name:
+            return "norms"
+        return parameter_name.split(".")[2] if parameter_name.startswith("blocks.") else parameter_name.split(".")[0]
