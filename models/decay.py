@@ -59,9 +59,9 @@ def block(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     memory = n.new_zeros(n.shape[0], gamma.shape[0], n.shape[2])  # (B, r, d), before the block's first position
     reads = []
     for q_b, k_b, n_b in zip(*(x.split(PUBLISHED_BLOCK, dim=1) for x in (q, k, n)), strict=True):
-        powers = gamma ** torch.arange(n_b.shape[1], device=n.device)[:, None]  # (t, r): gamma^t
-        written = einsum(k_b / powers, n_b, "B t r, B t d -> B t r d")
-        states = powers[:, :, None] * (written.cumsum(dim=1) + (gamma[:, None] * memory)[:, None])
+        t = torch.arange(n_b.shape[1], device=n.device)[:, None]
+        written = einsum(k_b * gamma**-t, n_b, "B t r, B t d -> B t r d")
+        states = (gamma**t)[:, :, None] * (written.cumsum(dim=1) + (gamma[:, None] * memory)[:, None])
         reads.append(einsum(q_b, states, "B t r, B t r d -> B t d"))
         memory = states[:, -1]
     return torch.cat(reads, dim=1)
@@ -73,7 +73,7 @@ def chunked(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     O(T (C (r + d) + r d)) time, stable for every gamma in (0, 1), and it never holds a (T, r, d) tensor.
     """
     length = n.shape[1]
-    size = min(CHUNK, 1 << (length - 1).bit_length())
+    size = min(CHUNK, max(2, 1 << (length - 1).bit_length()))  # 2 at least: gamma stays in the graph
     n_chunks = -(-length // size)
     if n_chunks * size > length:  # zero keys write nothing and zero queries read nothing
         q, k, n = (pad(x, (0, 0, 0, n_chunks * size - length)) for x in (q, k, n))

@@ -1,0 +1,88 @@
+"""What several tests share: a small corpus, small runs, and the folder of the real corpus."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.config import Mode, Run, RunConfig, TrainingConfig
+from bench.corpus import DATA_DIR_VARIABLE, Corpus, load_corpus
+from models import KOperatorsConfig, TransformerConfig
+
+VOCAB_SIZE = 65
+CONTEXT = 16
+TINY_MODELS = {  # one a trained architecture, with dropout so that its random stream is tested
+    "k_operators": KOperatorsConfig(
+        vocab_size=VOCAB_SIZE,
+        context=CONTEXT,
+        d_model=8,
+        rank=3,
+        n_k2=2,
+        emb_dropout=0.1,
+        mlp_dropout=0.1,
+        residual_dropout=0.1,
+        head_dropout=0.1,
+    ),
+    "transformer": TransformerConfig(
+        vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, n_layers=2, n_heads=2, dropout=0.1
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_default_numerics():
+    """Equal bits whatever the machine, and no test leaves its mode to the next."""
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the real corpus; without it a test skips, but never in CI."""
+    named = os.environ.get(DATA_DIR_VARIABLE)
+    if not named:
+        reason = f"{DATA_DIR_VARIABLE} does not name a folder with the corpus"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """A little synthetic text on the CPU."""
+    whole = load_corpus("synthetic", torch.device("cpu"))
+    return dataclasses.replace(whole, train=whole.train[:20_000], val=whole.val[:3_000])
+
+
+@pytest.fixture
+def tiny_run() -> Callable[..., Run]:
+    """A run of a second or less: `tiny_run("transformer", seed=1, n_steps=8)`."""
+
+    def make(architecture: str = "k_operators", seed: int = 42, mode: Mode = "exact", **training: object) -> Run:
+        recipe = {
+            "n_steps": 12,
+            "batch_size": 4,
+            "eval_every": 4,
+            "learning_rate": 1e-2,
+            "final_learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "schedule": "nanogpt",
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.1,
+        }
+        config = RunConfig(
+            architecture=architecture,
+            model=TINY_MODELS[architecture],
+            context=CONTEXT,
+            corpus="synthetic",
+            n_sampled_batches=2,
+            training=TrainingConfig(**{**recipe, **training}),  # type: ignore[arg-type]
+        )
+        return Run(label=architecture, config=config, seed=seed, mode=mode)
+
+    return make
