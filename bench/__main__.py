@@ -19,7 +19,7 @@ StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
 @app.command()
 def data(data_dir: DataDir = None) -> None:
     """Find or download the corpus and check its sha256."""
-    from bench.corpus import find_text
+    from bench.fetch import find_text
 
     print(f"tinyshakespeare: {find_text('tinyshakespeare', data_dir)}, sha256 as pinned")
 

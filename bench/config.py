@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.corpus import CORPORA
+from bench.corpora import CORPORA
 from bench.errors import ConfigError
 from models import ARCHITECTURES, FITTED
 

@@ -16,7 +16,8 @@ import torch
 from bench import checkpoint, record
 from bench.budget import count_fitted, count_parameters, n_train_tokens, train_flops
 from bench.config import Run, to_json
-from bench.corpus import CORPORA, Corpus, load_corpus
+from bench.corpora import CORPORA
+from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
 from bench.errors import AlreadyDone, UserError
 from bench.evaluate import best_step, sweep

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DECIDING = tuple(f"bench/{name}.py" for name in ("batches", "corpus", "evaluate", "schedule", "synthetic", "train"))
+DECIDING = tuple(f"bench/{name}.py" for name in ("batches", "corpus", "evaluate", "schedule", "train"))
 
 
 @cache

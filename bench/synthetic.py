@@ -1,7 +1,8 @@
 """A stand-in text whose best possible perplexity is known: a second-order character process of 1.75 bits a character.
 
 Each pair of characters allows four successors with probabilities 1/2, 1/4, 1/8, 1/8, so every position costs a perfect
-model exactly 1.75 bits, 1.2130 nats, a perplexity of 3.3636. The text is made from integer arithmetic alone.
+model exactly 1.75 bits, 1.2130 nats, a perplexity of 3.3636. The likeliest successor follows from the last character
+alone, the others from the pair, so that a model can learn it by degrees. The text is made from integers alone.
 """
 
 import hashlib
@@ -13,18 +14,19 @@ ALPHABET = "".join(sorted(string.ascii_letters + string.digits + " .\n"))  # 65 
 ENTROPY_RATE_NATS = 1.75 * math.log(2)
 N_CHARACTERS = 1_115_394  # as many as Tiny Shakespeare
 _CHOICES = (0, 0, 0, 0, 1, 1, 2, 3)  # three random bits to one of four successors
-_STEP = 16  # successors of a pair are this far apart, so all four differ
 
 
 @cache
 def text() -> str:
     """The text, always the same."""
     size = len(ALPHABET)
-    first = [[_hash(a, b) % size for b in range(size)] for a in range(size)]
+    likeliest = [_hash(last) % size for last in range(size)]
+    # for each character before the last, how far the four successors are from the likeliest: 0, then three others
+    offsets = [[0, *(1 + (_hash(before, 0) + 21 * k) % (size - 1) for k in range(3))] for before in range(size)]
     words = _random_bytes(N_CHARACTERS)
     before, last, characters = 0, 1, []
     for word in words:
-        before, last = last, (first[before][last] + _STEP * _CHOICES[word & 7]) % size
+        before, last = last, (likeliest[last] + offsets[before][_CHOICES[word & 7]]) % size
         characters.append(ALPHABET[last])
     return "".join(characters)
 

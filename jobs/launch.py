@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 from bench.config import MODES, Run
-from bench.corpus import DownloadError, find_text
 from bench.errors import ConfigError
 from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
+from bench.fetch import DownloadError, find_text
 from bench.store import Store
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench.config import Mode, Run, RunConfig, TrainingConfig
-from bench.corpus import DATA_DIR_VARIABLE, Corpus, load_corpus
+from bench.corpus import Corpus, load_corpus
+from bench.fetch import DATA_DIR_VARIABLE
 from models import KOperatorsConfig, TransformerConfig
 
 VOCAB_SIZE = 65

@@ -1,0 +1,87 @@
+"""Finding a corpus: in the folder that was named, else in the user's cache, else at its pinned address.
+
+Its sha256 is checked every time.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from bench.corpora import CORPORA
+from bench.errors import CorpusError
+
+DATA_DIR_VARIABLE = "BENCH_DATA_DIR"
+CONNECT_SECONDS = 10
+MAX_DOWNLOAD_BYTES = 2_000_000
+
+
+def find_text(name: str, data_dir: Path | None = None) -> Path:
+    """The file of a corpus, its sha256 checked: in the folder named, else in the cache, else downloaded."""
+    facts = CORPORA[name]
+    assert facts.path is not None
+    named = data_dir or (Path(os.environ[DATA_DIR_VARIABLE]) if os.environ.get(DATA_DIR_VARIABLE) else None)
+    if named is not None:
+        path = named / facts.path
+        if not path.is_file():
+            raise CorpusError(f"{path} is missing, and {named} was named as the data folder; put the corpus there")
+        check_sha256(path, facts.sha256)
+        return path
+    path = cache_dir() / facts.path
+    if path.is_file():
+        check_sha256(path, facts.sha256)
+        return path
+    return download(name, path)
+
+
+def cache_dir() -> Path:
+    """The user's cache of corpora, laid out like a data folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k-operators-bench"
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """CorpusError with both hashes unless the file's bytes hash to `expected`."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise CorpusError(f"{path} is altered: sha256 {found}, expected {expected}; replace the file, or delete it")
+
+
+class DownloadError(CorpusError):
+    """The corpus is nowhere here and its home could not be reached: the one case in which a stand-in may serve."""
+
+
+def download(name: str, path: Path) -> Path:
+    """Fetch a corpus from its pinned address to `path`: verified, atomically, or not at all."""
+    import pooch  # type: ignore[import-untyped]  # only here: a run that finds its corpus needs no network and no pooch
+
+    facts = CORPORA[name]
+    try:
+        fetched = pooch.retrieve(
+            facts.url,
+            known_hash=f"sha256:{facts.sha256}",
+            path=path.parent,
+            fname=path.name,
+            downloader=_limited_download,
+        )
+    except ValueError as error:  # pooch's word for a hash that differs
+        raise CorpusError(f"{facts.url} served other bytes than the pinned ones: {error}") from error
+    except Exception as error:  # whatever the network stack raises: no address, no route, a refusal, a wrong hash
+        raise DownloadError(
+            f"corpus {name!r} is not in {DATA_DIR_VARIABLE} nor in {cache_dir()}, and {facts.url} could not be "
+            f"fetched ({type(error).__name__}: {error}); download it where there is internet to FOLDER/{facts.path} "
+            f"and set {DATA_DIR_VARIABLE}=FOLDER"
+        ) from error
+    return Path(fetched)
+
+
+def _limited_download(url: str, output_file: str, _pooch: object) -> None:
+    """Stream `url` to a file; give up after 10 s of silence or past the byte limit."""
+    import requests
+
+    with requests.get(url, stream=True, timeout=CONNECT_SECONDS) as response, Path(output_file).open("wb") as file:
+        response.raise_for_status()
+        n_bytes = 0
+        for part in response.iter_content(1 << 16):
+            n_bytes += len(part)
+            if n_bytes > MAX_DOWNLOAD_BYTES:
+                raise OSError(f"more than {MAX_DOWNLOAD_BYTES} bytes")
+            file.write(part)

@@ -1,0 +1,124 @@
+"""One step is what the recipe says, repeats to the bit in exact mode, and learns."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from bench.errors import ConfigError
+from bench.run import Settings, execute
+from bench.store import Store
+from bench.train import Trainer, first_losses, make_optimizer, parameters_sha256, set_learning_rate
+from models import ARCHITECTURES, build
+from tests.conftest import TINY_MODELS
+
+CPU = torch.device("cpu")
+
+
+def train(run, corpus, n_steps):
+    trainer = Trainer(run, corpus, CPU)
+    losses = [trainer.advance()[0].item() for _ in range(n_steps)]
+    return losses, parameters_sha256(trainer.model)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_same_seed_gives_the_same_bits(architecture, tiny_run, corpus):
+    run = tiny_run(architecture)
+    torch.manual_seed(0)
+    first = train(run, corpus, 5)
+    torch.manual_seed(1)
+    torch.rand(3)  # whatever else the process drew
+    assert train(run, corpus, 5) == first
+
+
+def test_another_seed_gives_another_start_and_other_batches(tiny_run, corpus):
+    assert train(tiny_run(seed=1), corpus, 1)[0] != train(tiny_run(seed=2), corpus, 1)[0]
+
+
+def test_models_meet_the_same_batches_at_the_same_seed(tiny_run, corpus, monkeypatch):
+    seen = []
+    original = __import__("bench.train", fromlist=["train_batch"]).train_batch
+
+    def watch(*arguments):
+        batch = original(*arguments)
+        seen.append(batch[0])
+        return batch
+
+    monkeypatch.setattr("bench.train.train_batch", watch)
+    for architecture in ("k_operators", "transformer"):
+        train(tiny_run(architecture), corpus, 2)
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+
+
+def test_a_replicate_is_a_label_that_changes_no_number(tiny_run, corpus):
+    run = tiny_run()
+    assert train(dataclasses.replace(run, replicate=3), corpus, 3) == train(run, corpus, 3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_learns_the_synthetic_text(architecture, tiny_run, corpus):
+    losses, _ = train(tiny_run(architecture, n_steps=150, batch_size=16), corpus, 150)
+    assert sum(losses[:5]) / 5 == pytest.approx(math.log(65), abs=0.1)
+    assert sum(losses[-5:]) / 5 < math.log(65) - 0.15
+
+
+def test_groups_get_their_scales_and_decay(tiny_run):
+    training = dataclasses.replace(tiny_run().config.training, grouping="grouped")
+    model = build(TINY_MODELS["k_operators"])
+    optimizer = make_optimizer(model, training)
+    set_learning_rate(optimizer, 0.01)
+    found = {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert found == {(0.005, 0.0), (0.0075, 0.0), (0.01, 0.1)}
+
+
+def test_gradients_are_clipped_to_their_norm(tiny_run, corpus):
+    trainer = Trainer(tiny_run(clip_norm=1e-3), corpus, CPU)
+    _, before = trainer.advance()
+    after = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
+    assert before > 1e-2
+    assert after.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_fast_mode_is_refused_without_cuda(tiny_run, corpus):
+    with pytest.raises(ConfigError, match="mode 'fast' needs CUDA"):
+        Trainer(tiny_run(mode="fast"), corpus, CPU)
+
+
+def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+    run = tiny_run()
+    made = execute(run, Store(tmp_path), Settings(device=CPU))
+    assert made.status == "done"
+    assert made.diagnostics.first_train_nats == first_losses(run, corpus, CPU)
+    assert len(made.diagnostics.first_train_nats) == 12
+
+
+def test_a_record_says_what_was_measured(tiny_run, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+    made = execute(tiny_run(), Store(tmp_path), Settings(device=CPU))
+    assert [one.step for one in made.curve] == [0, 4, 8, 12]
+    assert made.curve[0].train_nats_per_token is None
+    first = made.diagnostics.first_train_nats
+    assert made.curve[1].train_nats_per_token == pytest.approx(sum(first[:4]) / 4)
+    last = made.curve[-1]
+    both = (last.first_half.nats + last.second_half.nats) / (last.first_half.n_tokens + last.second_half.n_tokens)
+    assert both == pytest.approx(last.val_nats_per_token)
+    assert made.result.sweep.final.nats_per_token == last.val_nats_per_token
+    assert len(made.result.window_nats[12]) == (3000 - 1) // 16
+    assert made.cost.n_train_tokens == 12 * 4 * 16
+    assert made.cost.parameters.n_params == sum(p.numel() for p in build(TINY_MODELS["k_operators"]).parameters())
+    assert set(made.diagnostics.by_step) == {0, 4, 8, 12}
+    assert made.diagnostics.by_step[0]["eta"] == pytest.approx(0.3)
+
+
+def test_the_best_weights_are_measured_not_the_last(tiny_run, corpus, tmp_path, monkeypatch):
+    """A rate that ruins the model late: `sampled` on the best weights must be far below `sampled` on the final ones."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+    monkeypatch.setattr("bench.train.learning_rate", lambda step, _: 1e-2 if step < 40 else 3.0)
+    made = execute(tiny_run(n_steps=48, batch_size=16), Store(tmp_path), Settings(device=CPU))
+    assert made.result.sweep.best.step < 48
+    for protocol in (made.result.sampled, made.result.strided):
+        assert protocol.best.nats_per_token < protocol.final.nats_per_token - 0.1
+        assert protocol.best.nats_per_token == pytest.approx(made.result.sweep.best.nats_per_token, abs=0.1)
