@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from bench.errors import RecordError
 
@@ -144,6 +145,7 @@ class Record(Strict):
     """One run, whole."""
 
     schema_version: int
+    protocol_version: int  # hashed into the run id: raised when a rule changes that would move a number
     run_id: str
     label: str
     seed: int | None
@@ -199,15 +201,13 @@ class Recheck(Strict):
     environment: Environment
 
 
+_SEAL = b', "sha256": "'  # between a file's content and, as its last key, the sha256 of those bytes
+
+
 def to_bytes(content: Strict) -> bytes:
-    """Canonical JSON with the sha256 of itself as its last key."""
-    plain = json.loads(content.model_dump_json())  # so that keys are text, as a reader meets them
-    return (json.dumps({**plain, "sha256": _digest(plain)}, allow_nan=False) + "\n").encode()
-
-
-def _digest(plain: dict[str, Any]) -> str:
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    """JSON with, as its last key, the sha256 of its own bytes as they stand before that key."""
+    body = json.dumps(json.loads(content.model_dump_json()), allow_nan=False).encode().removesuffix(b"}")
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
 
 
 Content = TypeVar("Content", bound=Strict)
@@ -215,33 +215,24 @@ Content = TypeVar("Content", bound=Strict)
 
 def read(path: Path, kind: type[Content]) -> Content:
     """The `kind` (Record, Manifest, Recheck) in the file at `path`. RecordError names the file and the reason."""
+    name = kind.__name__.lower()
     try:
-        plain = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        body, seal, rest = path.read_bytes().rpartition(_SEAL)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not JSON, so cut or foreign; restore it or delete it and run again") from error
-    if not isinstance(plain, dict) or "sha256" not in plain:
-        raise RecordError(f"{path}: not a {kind.__name__.lower()} of this suite")
-    written = plain.pop("sha256")
-    if _digest_or_none(plain) != written:
-        raise RecordError(f"{path}: its content is not what was written (sha256 differs); restore it or delete it")
-    if plain.get("schema_version") != SCHEMA_VERSION:
-        raise RecordError(f"{path}: schema version {plain.get('schema_version')}, this suite reads {SCHEMA_VERSION}")
+    if not seal:
+        raise RecordError(f"{path}: not a {name} of this suite, or cut; restore it, or delete it and run again")
+    if rest != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
+        raise RecordError(f"{path}: its content is not what was written (sha256 differs); restore it, or delete it")
     try:
+        plain = from_json(body + b"}", allow_inf_nan=False)
+        if plain.get("schema_version") != SCHEMA_VERSION:
+            found = plain.get("schema_version")
+            raise RecordError(f"{path}: schema version {found}, this suite reads {SCHEMA_VERSION}")
         return kind.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecordError(f"{path}: {where}: {first['msg']}") from error
-
-
-def _digest_or_none(plain: dict[str, Any]) -> str | None:
-    try:
-        return _digest(plain)
-    except ValueError:  # 1e999 reads as infinity, which no record holds
-        return None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    except (ValueError, AttributeError) as error:
+        raise RecordError(f"{path}: sealed, but not a {name} of this suite") from error

@@ -15,7 +15,7 @@ import torch
 
 from bench import checkpoint, record
 from bench.budget import count_fitted, count_parameters, n_train_tokens, train_flops
-from bench.config import Run, to_json
+from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
@@ -321,6 +321,7 @@ def describe_run(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Any]
     commit_id, dirty = commit()
     return {
         "schema_version": record.SCHEMA_VERSION,
+        "protocol_version": PROTOCOL_VERSION,
         "run_id": run.run_id,
         "label": run.label,
         "seed": run.seed,

@@ -87,3 +87,13 @@ def tiny_run() -> Callable[..., Run]:
         return Run(label=architecture, config=config, seed=seed, mode=mode)
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Tokens a second below pytest-benchmark's table, which has no column for them."""
+    session = getattr(terminalreporter.config, "_benchmarksession", None)
+    for one in getattr(session, "benchmarks", []):
+        if "tokens_per_second" in one.extra_info:
+            info = one.extra_info
+            speed = f"{info['tokens_per_second']:,.0f} tokens/s"
+            terminalreporter.write_line(f"{one.name}: {speed}, {info['n_params']:,} parameters, {info['device']}")

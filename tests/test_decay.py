@@ -27,7 +27,8 @@ def case(length: int, gammas: tuple[float, ...], dtype: torch.dtype) -> list[Ten
 
 def value_and_gradients(backend: str, inputs: list[Tensor]) -> list[Tensor]:
     """The reads, then the gradient of a fixed weighted sum of them with respect to each input."""
-    reads = read_memory(*inputs, backend)
+    q, k, n, gamma = inputs
+    reads = read_memory(q, k, n, gamma, backend)
     weights = torch.randn(reads.shape, generator=torch.Generator().manual_seed(0)).to(reads.dtype)
     return [reads, *torch.autograd.grad((reads * weights).sum(), inputs)]
 
@@ -55,7 +56,9 @@ def test_every_form_is_exact_to_float32_rounding(backend, length, gammas):
         tolerance = 2e-6 * scale
         if backend == "block" and name == "gamma":  # a difference of sums with factors up to t = 128 in front
             tolerance = 2 * decay.PUBLISHED_BLOCK * torch.finfo(torch.float32).eps * scale
-        torch.testing.assert_close(ours.double(), right, rtol=1e-5, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            ours.double(), right, rtol=1e-5, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def test_chunked_stays_finite_where_powers_of_gamma_underflow():

@@ -1,0 +1,541 @@
+"""Tables from records: the same cells as Markdown, CSV and LaTeX, the same bytes from the same records."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from tabulate import tabulate
+
+from bench.aggregate import Aggregate, CellRuns, Experiment, aggregate, measurements, protocol_of
+from bench.errors import StoreError, UserError
+from bench.files import write_atomically
+from bench.published import Figure, Published, load_published
+from bench.record import Environment, Record
+from bench.statistics import Summary, mean, perplexity, summarise
+from bench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.toml"
+NOTHING = "–"
+STALE = "†"  # beside the n of an arm that other sources made
+KINDS = ("perplexity", "protocols", "parameters", "cost")
+LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--"}  # tabulate would escape their $
+MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
+
+Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One view over an experiment's cells: plain text, escaped only when it is rendered."""
+
+    experiment: str
+    kind: str  # one of KINDS
+    intro: str
+    columns: tuple[str, ...]
+    n_left: int  # columns that are words, aligned left; the rest are numbers
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The stem of its files."""
+        return f"{self.experiment}-{self.kind}"
+
+    def markdown(self) -> str:
+        """A heading, the table and its legend."""
+        notes = "\n".join(f"- {_markdown_text(note)}" for note in self.notes)
+        table = self._tabulate("pipe", _markdown_text)
+        return f"## {self.experiment}: {self.kind}\n\n{_markdown_text(self.intro)}\n\n{table}\n\n{notes}\n"
+
+    def csv(self) -> str:
+        """The cells alone; one that a spreadsheet would take for a formula starts with an apostrophe."""
+        text: str = self._frame(_csv_text).to_csv(index=False, lineterminator="\n")
+        return text
+
+    def latex(self) -> str:
+        """A booktabs tabular to \\input, its legend as comments."""
+        table = self._tabulate("latex_booktabs", _clean)
+        for symbol, command in LATEX_SYMBOLS.items():
+            table = table.replace(symbol, command)
+        legend = (f"{self.experiment}: {self.kind}", self.intro, *self.notes)
+        return "".join(f"% {_clean(line)}\n" for line in legend) + table + "\n"
+
+    def _frame(self, escape: Callable[[str], str]) -> "pd.DataFrame":
+        import pandas as pd
+
+        rows = [[escape(cell) for cell in row] for row in self.rows]
+        return pd.DataFrame(rows, columns=[escape(column) for column in self.columns], dtype=str)
+
+    def _tabulate(self, form: str, escape: Callable[[str], str]) -> str:
+        frame = self._frame(escape)
+        alignment = ["left"] * self.n_left + ["right"] * (len(self.columns) - self.n_left)
+        rows = cast(list[list[str]], frame.to_numpy().tolist())
+        return tabulate(rows, list(frame.columns), tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The tables of a store, notes on the store as a whole, and what could not be read."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    errors: tuple[UserError, ...]
+    complete: bool  # whether every manifest could be read
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a record could not be read, though the rest is here."""
+        return 1 if self.errors else 0
+
+    @property
+    def text(self) -> str:
+        """All tables as Markdown, as printed."""
+        notes = "".join(f"{_markdown_text(note)}\n" for note in self.notes)
+        return "\n".join([table.markdown() for table in self.tables] + ([notes] if notes else []))
+
+
+def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store | None = None) -> Tables:
+    """Every table of a store. With `compare`, the value of that store stands beside each perplexity of the same arm."""
+    published = load_published(published_path)
+    ours = aggregate(store)
+    theirs = None if compare is None else aggregate(compare)
+    tables = [table for experiment in ours.experiments for table in _tables_of(experiment, published, theirs)]
+    notes = []
+    if ours.n_unlisted:
+        notes.append(f"{_count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table.")
+    if not tables:
+        notes.append(f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME")
+    return Tables(
+        tables=tuple(tables),
+        notes=tuple(notes),
+        errors=ours.errors + (() if theirs is None else theirs.errors),
+        complete=ours.manifests_complete,
+    )
+
+
+def write_tables(store: Store, tables: Tables) -> list[Path]:
+    """Write the tables under the store where bytes differ, remove those no manifest makes; the paths touched."""
+    folder = store.root / "tables"
+    contents = {
+        folder / f"{table.name}.{suffix}": text.encode()
+        for table in tables.tables
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex()))
+    }
+    touched = []
+    try:
+        for path, content in contents.items():
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomically(path, content)
+                touched.append(path)
+        for path in _old_tables(folder) if tables.complete else ():
+            if path not in contents:
+                path.unlink()
+                touched.append(path)
+    except OSError as error:
+        raise StoreError(f"tables cannot be written to {folder}: {error.strerror}; name another --store") from error
+    return touched
+
+
+def explain(store: Store, experiment_name: str, label: str) -> str:
+    """The runs behind one cell of a table, as plain text. UserError lists what there is where the cell is not."""
+    found = aggregate(store)
+    experiment = found.experiment(experiment_name)
+    if experiment is None:
+        known = ", ".join(each.name for each in found.experiments) or "none"
+        raise UserError(f"no experiment {experiment_name!r} in {store.root}; there are: {known}")
+    cell = experiment.cell(label)
+    if cell is None:
+        known = ", ".join(each.label for each in experiment.cells) or "none"
+        raise UserError(f"no arm {label!r} in experiment {experiment_name}; there are: {known}")
+    columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
+    rows = [[_clean(text) for text in _explained(record, experiment)] for record in cell.records]
+    rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
+    table = tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
+    files = "".join(f"\n  {store.root / 'runs' / record.file_name}" for record in cell.records)
+    note = "" if cell.shortfall is None else f"{_clean(cell.shortfall)}.\n"
+    remake = f"Remake one with `python -m bench rerun RECORD`:{files}\n" if files else ""
+    return f"{_clean(experiment.name)}/{_clean(label)}, perplexity by run\n\n{table}\n\n{note}{remake}"
+
+
+def _explained(record: Record, experiment: Experiment) -> list[str]:
+    seed = "fitted" if record.seed is None else str(record.seed)
+    commit = (record.sources.commit or "unknown")[:12] + (" (dirty)" if record.sources.dirty else "")
+    sources = "other" if record.run_id in experiment.stale else "current"
+    if record.result is None:
+        at = "" if record.stopped_at_step is None else f" at {record.stopped_at_step}"
+        return [record.run_id, seed, record.status + at, "", "", "", commit, sources]
+    best, final = record.result.sweep.best, record.result.sweep.final
+    numbers = [_number(perplexity(best.nats_per_token)), str(best.step), _number(perplexity(final.nats_per_token))]
+    return [record.run_id, seed, record.status, *numbers, commit, sources]
+
+
+# --- the four tables of an experiment ---
+
+
+def _tables_of(experiment: Experiment, published: Published, committed: Aggregate | None) -> list[Table]:
+    summaries = _summaries(experiment)
+    beside = {
+        cell.label: published.beside(experiment.name, _corpus(experiment, cell), cell.label)
+        for cell in experiment.cells
+    }
+    reference = None if committed is None else committed.experiment(experiment.name)
+    return [
+        _perplexity_table(experiment, summaries, beside, reference, compare=committed is not None),
+        _protocols_table(experiment, summaries, beside),
+        _parameters_table(experiment, beside),
+        _cost_table(experiment),
+    ]
+
+
+def _perplexity_table(
+    experiment: Experiment,
+    summaries: Summaries,
+    beside: dict[str, list[Figure]],
+    committed: Experiment | None,
+    *,
+    compare: bool,
+) -> Table:
+    committed_summaries = {} if committed is None else _summaries(committed)
+    rows = []
+    for cell in experiment.cells:
+        best = summaries.get((cell.label, "sweep", "best"))
+        row = [
+            _arm(experiment, cell),
+            _common(record.mode for record in cell.records),
+            _count_of(cell, lambda record: record.cost.parameters.n_params),
+            _n(experiment, cell),
+            _mean_sd(best),
+            _interval(best),
+            _mean_sd(summaries.get((cell.label, "sweep", "final"))),
+            _mean_sd(summaries.get((cell.label, "sweep", "cross_fitted"))),
+            _published_perplexity(beside[cell.label]),
+        ]
+        if compare:
+            row.append(_committed(cell, committed, committed_summaries))
+        rows.append(tuple(row))
+    columns = ["arm", "mode", "parameters", "n", "sweep, best", "95 % interval of sweep, best", "sweep, final"]
+    columns += ["sweep, cross-fitted", "published", *(["committed (sweep, best)"] if compare else [])]
+    notes = [
+        "A number is a validation perplexity, exp(mean cross-entropy in nats): the mean over n distinct seeds "
+        "± the sample standard deviation (n - 1) between them. The interval is Student's t.",
+        *_protocol_legend(experiment, "sweep"),
+        "best: at the evaluation with the least sweep loss, chosen on the text it is reported on, so optimistic, and "
+        "as published numbers are taken; final: after the last step; cross-fitted: the step is chosen on one half of "
+        "the text and scored on the other, both ways, averaged.",
+        *_floor_notes(experiment),
+        *_state_notes(experiment),
+        *_machine_notes(experiment),
+    ]
+    return _table(experiment, "perplexity", columns, 2, rows, notes)
+
+
+def _protocols_table(experiment: Experiment, summaries: Summaries, beside: dict[str, list[Figure]]) -> Table:
+    keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
+    rows = [
+        (
+            _arm(experiment, cell),
+            _n(experiment, cell),
+            *(_mean_sd(summaries.get((cell.label, *key))) for key in keys),
+            _published_perplexity([figure for figure in beside[cell.label] if figure.protocol != "sweep"]),
+        )
+        for cell in experiment.cells
+    ]
+    columns = ["arm", "n", *(f"{protocol}, {selection}" for protocol, selection in keys), "published"]
+    notes = [
+        "Validation perplexity of the same runs under two further protocols, mean ± sample standard deviation over "
+        "n distinct seeds. best: of the weights with the least sweep loss; final: after the last step.",
+        *_protocol_legend(experiment, "sampled"),
+        *_protocol_legend(experiment, "strided"),
+        *_state_notes(experiment),
+    ]
+    return _table(experiment, "protocols", columns, 1, rows, notes)
+
+
+def _parameters_table(experiment: Experiment, beside: dict[str, list[Figure]]) -> Table:
+    first = next((cell.records[0] for cell in experiment.cells[:1] if cell.records), None)
+    rows = [
+        (
+            _arm(experiment, cell),
+            _count_of(cell, lambda record: record.cost.parameters.n_params),
+            _count_of(cell, lambda record: record.cost.parameters.n_params_without_positions),
+            _count_of(cell, lambda record: record.cost.parameters.n_live_params),
+            _ratios(cell.records[0], first) if cell.records and first else NOTHING,
+            _published_parameters(beside[cell.label]),
+            _parts(cell.records[0]) if cell.records else NOTHING,
+        )
+        for cell in experiment.cells
+    ]
+    columns = ["arm", "total", "without positions", "live", "relative to first row", "published", "by part"]
+    notes = [
+        "without positions: less the table of learned positions, as nanoGPT counts itself; live: less the entries "
+        "that can never act, such as those a causal mask hides; relative to first row: total / without positions / "
+        "live, each over the first row's. A fitted model counts its free probabilities.",
+    ]
+    return _table(experiment, "parameters", columns, 1, rows, notes)
+
+
+def _cost_table(experiment: Experiment) -> Table:
+    rows = []
+    for cell in experiment.cells:
+        if cell.fitted:
+            continue
+        costs = [record.cost for record in cell.done]
+        seconds = summarise([cost.train_seconds for cost in costs]) if costs else None
+        speeds = [cost.tokens_per_second for cost in costs if cost.tokens_per_second is not None]
+        rows.append(
+            (
+                _arm(experiment, cell),
+                _n(experiment, cell),
+                NOTHING if seconds is None else _seconds(seconds),
+                f"{mean(speeds):,.0f}" if speeds else NOTHING,
+                f"{max(cost.peak_bytes for cost in costs) / 2**20:,.0f}" if costs else NOTHING,
+                _common(f"{cost.n_train_tokens:,}" for cost in costs),
+                _common(f"{cost.train_flops:.3g}" for cost in costs),
+            )
+        )
+    columns = ["arm", "n", "train seconds", "tokens/s", "peak MiB", "train tokens", "train FLOPs"]
+    notes = [
+        "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
+        "the most that any of the runs held; train FLOPs: 3 × forward, from each model's closed form.",
+        *_machine_notes(experiment),
+    ]
+    return _table(experiment, "cost", columns, 1, rows, notes)
+
+
+def _table(
+    experiment: Experiment,
+    kind: str,
+    columns: Sequence[str],
+    n_left: int,
+    rows: Sequence[tuple[str, ...]],
+    notes: Sequence[str],
+) -> Table:
+    return Table(
+        experiment=experiment.name,
+        kind=kind,
+        intro=experiment.manifest.question,
+        columns=tuple(columns),
+        n_left=n_left,
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def _summaries(experiment: Experiment) -> Summaries:
+    groups = measurements(experiment).groupby(["label", "protocol", "selection"])["perplexity"]
+    return {cast(tuple[str, str, str], key): summarise(group.tolist()) for key, group in groups}
+
+
+# --- cells ---
+
+
+def _arm(experiment: Experiment, cell: CellRuns) -> str:
+    corpus = _corpus(experiment, cell)
+    return f"{cell.label} (synthetic)" if corpus == "synthetic" else cell.label
+
+
+def _n(experiment: Experiment, cell: CellRuns) -> str:
+    stale = any(record.run_id in experiment.stale for record in cell.records)
+    return f"{cell.n_text} {STALE}" if stale else cell.n_text
+
+
+def _count_of(cell: CellRuns, count: Callable[[Record], int]) -> str:
+    """A count that all records of a cell share, whatever became of them."""
+    return _common(f"{count(record):,}" for record in cell.records)
+
+
+def _common(texts: Iterable[str]) -> str:
+    """The text that all share; all of them where they differ."""
+    return " / ".join(sorted(set(texts))) or NOTHING
+
+
+def _mean_sd(summary: Summary | None) -> str:
+    if summary is None:
+        return NOTHING
+    sd = "" if summary.sd is None else f" ± {_number(summary.sd, like=summary.mean)}"
+    return _number(summary.mean) + sd
+
+
+def _interval(summary: Summary | None) -> str:
+    if summary is None or summary.interval is None:
+        return NOTHING
+    low, high = summary.interval
+    return f"{_number(low, like=summary.mean)} to {_number(high, like=summary.mean)}"
+
+
+def _number(value: float, like: float | None = None) -> str:
+    """A perplexity with 3 decimals, 1 above 100; a spread is written `like` its mean."""
+    size = value if like is None else like
+    if value == float("inf"):
+        return "above 1e308"
+    if size >= 1e6:
+        return f"{value:.1e}"
+    return f"{value:.1f}" if size > 100 else f"{value:.3f}"
+
+
+def _seconds(summary: Summary) -> str:
+    return f"{summary.mean:,.1f}" + ("" if summary.sd is None else f" ± {summary.sd:,.1f}")
+
+
+def _published_perplexity(figures: Sequence[Figure]) -> str:
+    def told(figure: Figure) -> str:
+        spread = "" if figure.perplexity_sd is None else f" ± {figure.perplexity_sd}"
+        return f"{figure.perplexity}{spread} ({figure.protocol}, {figure.selection}; {figure.n_text})"
+
+    return "; ".join(map(told, figures)) or NOTHING
+
+
+def _published_parameters(figures: Sequence[Figure]) -> str:
+    def told(figure: Figure) -> str:
+        return f"{figure.parameters_printed}{'' if figure.counts_positions else ' without positions'}"
+
+    return "; ".join(told(figure) for figure in figures if figure.parameters_printed is not None) or NOTHING
+
+
+def _committed(cell: CellRuns, committed: Experiment | None, summaries: Summaries) -> str:
+    """The committed value of the same experiment and label, unless it was measured on other text or otherwise."""
+    other = None if committed is None else committed.cell(cell.label)
+    summary = summaries.get((cell.label, "sweep", "best"))
+    if other is None or summary is None:
+        return NOTHING
+    if cell.done:
+        ours, theirs = cell.done[0], other.done[0]
+        if ours.corpus.sha256 != theirs.corpus.sha256 or protocol_of(ours) != protocol_of(theirs):
+            return NOTHING
+    mode = _common(record.mode for record in other.done)
+    told = "exact" if other.fitted else f"n = {other.n_text}, {mode}"
+    return f"{_mean_sd(summary)} ({told})"
+
+
+def _parts(record: Record) -> str:
+    return "; ".join(f"{part} {count:,}" for part, count in record.cost.parameters.parts.items()) or NOTHING
+
+
+def _ratios(record: Record, first: Record) -> str:
+    one, other = record.cost.parameters, first.cost.parameters
+    pairs = [
+        (one.n_params, other.n_params),
+        (one.n_params_without_positions, other.n_params_without_positions),
+        (one.n_live_params, other.n_live_params),
+    ]
+    return " / ".join(_ratio(count, of) for count, of in pairs)
+
+
+def _ratio(count: int, of: int) -> str:
+    if not of:
+        return NOTHING
+    return f"{count / of:.2f}" if count >= 0.1 * of else f"{count / of:.2g}"
+
+
+def _corpus(experiment: Experiment, cell: CellRuns) -> str:
+    return cell.records[0].corpus.name if cell.records else experiment.manifest.corpus
+
+
+# --- legends ---
+
+
+def _protocol_legend(experiment: Experiment, protocol: str) -> list[str]:
+    """What the protocol did, in numbers taken from the records; one line for each way of doing it."""
+    groups: dict[tuple[str, int, int], list[str]] = defaultdict(list)
+    for cell in experiment.cells:
+        if cell.done:
+            _, context, *n_tokens = protocol_of(cell.done[0])
+            n_predictions = n_tokens[("sweep", "sampled", "strided").index(protocol)]
+            groups[_corpus(experiment, cell), context, n_predictions].append(cell.label)
+    lines = []
+    for (corpus, context, n), labels in groups.items():
+        of = f" ({', '.join(labels)})" if len(groups) > 1 else ""
+        text = f"the validation text of {corpus}"
+        match protocol:
+            case "sweep":
+                does = f"{text} once, in {n // max(context, 1):,} windows of {context} that do not overlap"
+            case "sampled":
+                does = f"{n // max(context, 1):,} windows of {context} at random places of {text}"
+            case _:
+                does = f"windows of {context} over {text} that overlap by half, only the second half scored"
+        lines.append(f"{protocol}{of}: {does}; {n:,} predictions.")
+    return lines
+
+
+def _floor_notes(experiment: Experiment) -> list[str]:
+    notes = []
+    if any(cell.fitted for cell in experiment.cells):
+        notes.append(
+            "n = exact: a model that is counted, not trained. It has no seed and no spread, and is a floor to beat."
+        )
+    rates = {(r.corpus.name, r.corpus.entropy_rate_nats) for r in experiment.done}
+    for corpus, rate in sorted((corpus, rate) for corpus, rate in rates if rate is not None):
+        notes.append(
+            f"Corpus {corpus} is made by a random process of known entropy rate, not written by people: its entropy "
+            f"rate sets a floor of perplexity {_number(perplexity(rate))}, and no number compares with another text's."
+        )
+    return notes
+
+
+def _state_notes(experiment: Experiment) -> list[str]:
+    """What is missing or not fresh, by arm."""
+    notes = [f"{cell.label}: {cell.shortfall}." for cell in experiment.cells if cell.shortfall is not None]
+    if experiment.stale:
+        notes.append(
+            f"{STALE} {_count(len(experiment.stale), 'run')} made by other sources than the current ones, which may "
+            "give other numbers: python -m bench recheck RECORD tells; python -m bench table --explain "
+            f"{experiment.name}/ARM lists the runs."
+        )
+    return notes
+
+
+def _machine_notes(experiment: Experiment) -> list[str]:
+    """The machines behind the numbers, and a warning where times of one table come from more than one."""
+    counts: dict[str, int] = defaultdict(int)
+    for record in experiment.done:
+        counts[_machine(record.environment)] += 1
+    if not counts:
+        return []
+    notes = ["Made on " + "; ".join(f"{machine}: {_count(n, 'run')}" for machine, n in sorted(counts.items())) + "."]
+    if len(counts) > 1:
+        notes.append("More than one machine made these runs: their times do not compare.")
+    moved = [
+        record.file_name
+        for record in experiment.done
+        if any(_machine(attempt.environment) != _machine(record.environment) for attempt in record.attempts)
+    ]
+    if moved:
+        notes.append(f"Resumed on another machine or torch, so not bit for bit: {', '.join(sorted(moved))}.")
+    return notes
+
+
+def _machine(environment: Environment) -> str:
+    torch = environment.packages.get("torch", "unknown")
+    threads = _count(environment.n_threads, "thread")
+    return f"{environment.device_name} ({environment.device}, {threads}), torch {torch}"
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+
+
+# --- text that is safe in each form ---
+
+
+def _clean(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _markdown_text(text: str) -> str:
+    return "".join(f"\\{char}" if char in MARKDOWN_SPECIALS else char for char in _clean(text))
+
+
+def _csv_text(text: str) -> str:
+    cleaned = _clean(text)
+    return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned
+
+
+def _old_tables(folder: Path) -> list[Path]:
+    endings = tuple(f"-{kind}.{suffix}" for kind in KINDS for suffix in ("md", "csv", "tex"))
+    return sorted(path for path in folder.glob("*") if path.name.endswith(endings))
