@@ -1,81 +1,27 @@
 """Tables from records: the same cells as Markdown, CSV and LaTeX, the same bytes from the same records."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from tabulate import tabulate
 
 from bench.aggregate import Aggregate, CellRuns, Experiment, aggregate, measurements, protocol_of
 from bench.errors import StoreError, UserError
 from bench.files import write_atomically
+from bench.legends import STALE, corpus_of, count, floor_notes, machine_notes, number, protocol_legend, state_notes
 from bench.published import Figure, Published, load_published
-from bench.record import Environment, Record
+from bench.record import Record
+from bench.render import Table, clean, markdown_text
 from bench.statistics import Summary, mean, perplexity, summarise
 from bench.store import Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.toml"
 NOTHING = "–"
-STALE = "†"  # beside the n of an arm that other sources made
 KINDS = ("perplexity", "protocols", "parameters", "cost")
-LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--"}  # tabulate would escape their $
-MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
 
 Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One view over an experiment's cells: plain text, escaped only when it is rendered."""
-
-    experiment: str
-    kind: str  # one of KINDS
-    intro: str
-    columns: tuple[str, ...]
-    n_left: int  # columns that are words, aligned left; the rest are numbers
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The stem of its files."""
-        return f"{self.experiment}-{self.kind}"
-
-    def markdown(self) -> str:
-        """A heading, the table and its legend."""
-        notes = "\n".join(f"- {_markdown_text(note)}" for note in self.notes)
-        table = self._tabulate("pipe", _markdown_text)
-        return f"## {self.experiment}: {self.kind}\n\n{_markdown_text(self.intro)}\n\n{table}\n\n{notes}\n"
-
-    def csv(self) -> str:
-        """The cells alone; one that a spreadsheet would take for a formula starts with an apostrophe."""
-        text: str = self._frame(_csv_text).to_csv(index=False, lineterminator="\n")
-        return text
-
-    def latex(self) -> str:
-        """A booktabs tabular to \\input, its legend as comments."""
-        table = self._tabulate("latex_booktabs", _clean)
-        for symbol, command in LATEX_SYMBOLS.items():
-            table = table.replace(symbol, command)
-        legend = (f"{self.experiment}: {self.kind}", self.intro, *self.notes)
-        return "".join(f"% {_clean(line)}\n" for line in legend) + table + "\n"
-
-    def _frame(self, escape: Callable[[str], str]) -> "pd.DataFrame":
-        import pandas as pd
-
-        rows = [[escape(cell) for cell in row] for row in self.rows]
-        return pd.DataFrame(rows, columns=[escape(column) for column in self.columns], dtype=str)
-
-    def _tabulate(self, form: str, escape: Callable[[str], str]) -> str:
-        frame = self._frame(escape)
-        alignment = ["left"] * self.n_left + ["right"] * (len(self.columns) - self.n_left)
-        rows = cast(list[list[str]], frame.to_numpy().tolist())
-        return tabulate(rows, list(frame.columns), tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +41,13 @@ class Tables:
     @property
     def text(self) -> str:
         """All tables as Markdown, as printed."""
-        notes = "".join(f"{_markdown_text(note)}\n" for note in self.notes)
-        return "\n".join([table.markdown() for table in self.tables] + ([notes] if notes else []))
+        return self.select(KINDS)
+
+    def select(self, kinds: tuple[str, ...], experiment: str | None = None) -> str:
+        """The tables of these kinds, of one experiment or of all, and the notes on the store."""
+        tables = [one for one in self.tables if one.kind in kinds and experiment in (None, one.experiment)]
+        notes = "".join(f"{markdown_text(note)}\n" for note in self.notes)
+        return "\n".join([table.markdown() for table in tables] + ([notes] if notes else []))
 
 
 def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store | None = None) -> Tables:
@@ -107,7 +58,7 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     tables = [table for experiment in ours.experiments for table in _tables_of(experiment, published, theirs)]
     notes = []
     if ours.n_unlisted:
-        notes.append(f"{_count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table.")
+        notes.append(f"{count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table.")
     if not tables:
         notes.append(f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME")
     return Tables(
@@ -153,13 +104,13 @@ def explain(store: Store, experiment_name: str, label: str) -> str:
         known = ", ".join(each.label for each in experiment.cells) or "none"
         raise UserError(f"no arm {label!r} in experiment {experiment_name}; there are: {known}")
     columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
-    rows = [[_clean(text) for text in _explained(record, experiment)] for record in cell.records]
+    rows = [[clean(text) for text in _explained(record, experiment)] for record in cell.records]
     rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
     table = tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
     files = "".join(f"\n  {store.root / 'runs' / record.file_name}" for record in cell.records)
-    note = "" if cell.shortfall is None else f"{_clean(cell.shortfall)}.\n"
+    note = "" if cell.shortfall is None else f"{clean(cell.shortfall)}.\n"
     remake = f"Remake one with `python -m bench rerun RECORD`:{files}\n" if files else ""
-    return f"{_clean(experiment.name)}/{_clean(label)}, perplexity by run\n\n{table}\n\n{note}{remake}"
+    return f"{clean(experiment.name)}/{clean(label)}, perplexity by run\n\n{table}\n\n{note}{remake}"
 
 
 def _explained(record: Record, experiment: Experiment) -> list[str]:
@@ -170,7 +121,7 @@ def _explained(record: Record, experiment: Experiment) -> list[str]:
         at = "" if record.stopped_at_step is None else f" at {record.stopped_at_step}"
         return [record.run_id, seed, record.status + at, "", "", "", commit, sources]
     best, final = record.result.sweep.best, record.result.sweep.final
-    numbers = [_number(perplexity(best.nats_per_token)), str(best.step), _number(perplexity(final.nats_per_token))]
+    numbers = [number(perplexity(best.nats_per_token)), str(best.step), number(perplexity(final.nats_per_token))]
     return [record.run_id, seed, record.status, *numbers, commit, sources]
 
 
@@ -180,7 +131,7 @@ def _explained(record: Record, experiment: Experiment) -> list[str]:
 def _tables_of(experiment: Experiment, published: Published, committed: Aggregate | None) -> list[Table]:
     summaries = _summaries(experiment)
     beside = {
-        cell.label: published.beside(experiment.name, _corpus(experiment, cell), cell.label)
+        cell.label: published.beside(experiment.name, corpus_of(experiment, cell), cell.label)
         for cell in experiment.cells
     }
     reference = None if committed is None else committed.experiment(experiment.name)
@@ -223,13 +174,13 @@ def _perplexity_table(
     notes = [
         "A number is a validation perplexity, exp(mean cross-entropy in nats): the mean over n distinct seeds "
         "± the sample standard deviation (n - 1) between them. The interval is Student's t.",
-        *_protocol_legend(experiment, "sweep"),
+        *protocol_legend(experiment, "sweep"),
         "best: at the evaluation with the least sweep loss, chosen on the text it is reported on, so optimistic, and "
         "as published numbers are taken; final: after the last step; cross-fitted: the step is chosen on one half of "
         "the text and scored on the other, both ways, averaged.",
-        *_floor_notes(experiment),
-        *_state_notes(experiment),
-        *_machine_notes(experiment),
+        *floor_notes(experiment),
+        *state_notes(experiment),
+        *machine_notes(experiment),
     ]
     return _table(experiment, "perplexity", columns, 2, rows, notes)
 
@@ -249,9 +200,9 @@ def _protocols_table(experiment: Experiment, summaries: Summaries, beside: dict[
     notes = [
         "Validation perplexity of the same runs under two further protocols, mean ± sample standard deviation over "
         "n distinct seeds. best: of the weights with the least sweep loss; final: after the last step.",
-        *_protocol_legend(experiment, "sampled"),
-        *_protocol_legend(experiment, "strided"),
-        *_state_notes(experiment),
+        *protocol_legend(experiment, "sampled"),
+        *protocol_legend(experiment, "strided"),
+        *state_notes(experiment),
     ]
     return _table(experiment, "protocols", columns, 1, rows, notes)
 
@@ -302,7 +253,7 @@ def _cost_table(experiment: Experiment) -> Table:
     notes = [
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
         "the most that any of the runs held; train FLOPs: 3 × forward, from each model's closed form.",
-        *_machine_notes(experiment),
+        *machine_notes(experiment),
     ]
     return _table(experiment, "cost", columns, 1, rows, notes)
 
@@ -335,7 +286,7 @@ def _summaries(experiment: Experiment) -> Summaries:
 
 
 def _arm(experiment: Experiment, cell: CellRuns) -> str:
-    corpus = _corpus(experiment, cell)
+    corpus = corpus_of(experiment, cell)
     return f"{cell.label} (synthetic)" if corpus == "synthetic" else cell.label
 
 
@@ -357,25 +308,15 @@ def _common(texts: Iterable[str]) -> str:
 def _mean_sd(summary: Summary | None) -> str:
     if summary is None:
         return NOTHING
-    sd = "" if summary.sd is None else f" ± {_number(summary.sd, like=summary.mean)}"
-    return _number(summary.mean) + sd
+    sd = "" if summary.sd is None else f" ± {number(summary.sd, like=summary.mean)}"
+    return number(summary.mean) + sd
 
 
 def _interval(summary: Summary | None) -> str:
     if summary is None or summary.interval is None:
         return NOTHING
     low, high = summary.interval
-    return f"{_number(low, like=summary.mean)} to {_number(high, like=summary.mean)}"
-
-
-def _number(value: float, like: float | None = None) -> str:
-    """A perplexity with 3 decimals, 1 above 100; a spread is written `like` its mean."""
-    size = value if like is None else like
-    if value == float("inf"):
-        return "above 1e308"
-    if size >= 1e6:
-        return f"{value:.1e}"
-    return f"{value:.1f}" if size > 100 else f"{value:.3f}"
+    return f"{number(low, like=summary.mean)} to {number(high, like=summary.mean)}"
 
 
 def _seconds(summary: Summary) -> str:
@@ -430,110 +371,6 @@ def _ratio(count: int, of: int) -> str:
     if not of:
         return NOTHING
     return f"{count / of:.2f}" if count >= 0.1 * of else f"{count / of:.2g}"
-
-
-def _corpus(experiment: Experiment, cell: CellRuns) -> str:
-    return cell.records[0].corpus.name if cell.records else experiment.manifest.corpus
-
-
-# --- legends ---
-
-
-def _protocol_legend(experiment: Experiment, protocol: str) -> list[str]:
-    """What the protocol did, in numbers taken from the records; one line for each way of doing it."""
-    groups: dict[tuple[str, int, int], list[str]] = defaultdict(list)
-    for cell in experiment.cells:
-        if cell.done:
-            _, context, *n_tokens = protocol_of(cell.done[0])
-            n_predictions = n_tokens[("sweep", "sampled", "strided").index(protocol)]
-            groups[_corpus(experiment, cell), context, n_predictions].append(cell.label)
-    lines = []
-    for (corpus, context, n), labels in groups.items():
-        of = f" ({', '.join(labels)})" if len(groups) > 1 else ""
-        text = f"the validation text of {corpus}"
-        match protocol:
-            case "sweep":
-                does = f"{text} once, in {n // max(context, 1):,} windows of {context} that do not overlap"
-            case "sampled":
-                does = f"{n // max(context, 1):,} windows of {context} at random places of {text}"
-            case _:
-                does = f"windows of {context} over {text} that overlap by half, only the second half scored"
-        lines.append(f"{protocol}{of}: {does}; {n:,} predictions.")
-    return lines
-
-
-def _floor_notes(experiment: Experiment) -> list[str]:
-    notes = []
-    if any(cell.fitted for cell in experiment.cells):
-        notes.append(
-            "n = exact: a model that is counted, not trained. It has no seed and no spread, and is a floor to beat."
-        )
-    rates = {(r.corpus.name, r.corpus.entropy_rate_nats) for r in experiment.done}
-    for corpus, rate in sorted((corpus, rate) for corpus, rate in rates if rate is not None):
-        notes.append(
-            f"Corpus {corpus} is made by a random process of known entropy rate, not written by people: its entropy "
-            f"rate sets a floor of perplexity {_number(perplexity(rate))}, and no number compares with another text's."
-        )
-    return notes
-
-
-def _state_notes(experiment: Experiment) -> list[str]:
-    """What is missing or not fresh, by arm."""
-    notes = [f"{cell.label}: {cell.shortfall}." for cell in experiment.cells if cell.shortfall is not None]
-    if experiment.stale:
-        notes.append(
-            f"{STALE} {_count(len(experiment.stale), 'run')} made by other sources than the current ones, which may "
-            "give other numbers: python -m bench recheck RECORD tells; python -m bench table --explain "
-            f"{experiment.name}/ARM lists the runs."
-        )
-    return notes
-
-
-def _machine_notes(experiment: Experiment) -> list[str]:
-    """The machines behind the numbers, and a warning where times of one table come from more than one."""
-    counts: dict[str, int] = defaultdict(int)
-    for record in experiment.done:
-        counts[_machine(record.environment)] += 1
-    if not counts:
-        return []
-    notes = ["Made on " + "; ".join(f"{machine}: {_count(n, 'run')}" for machine, n in sorted(counts.items())) + "."]
-    if len(counts) > 1:
-        notes.append("More than one machine made these runs: their times do not compare.")
-    moved = [
-        record.file_name
-        for record in experiment.done
-        if any(_machine(attempt.environment) != _machine(record.environment) for attempt in record.attempts)
-    ]
-    if moved:
-        notes.append(f"Resumed on another machine or torch, so not bit for bit: {', '.join(sorted(moved))}.")
-    return notes
-
-
-def _machine(environment: Environment) -> str:
-    torch = environment.packages.get("torch", "unknown")
-    threads = _count(environment.n_threads, "thread")
-    return f"{environment.device_name} ({environment.device}, {threads}), torch {torch}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" + ("" if n == 1 else "s")
-
-
-# --- text that is safe in each form ---
-
-
-def _clean(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def _markdown_text(text: str) -> str:
-    return "".join(f"\\{char}" if char in MARKDOWN_SPECIALS else char for char in _clean(text))
-
-
-def _csv_text(text: str) -> str:
-    cleaned = _clean(text)
-    return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned
 
 
 def _old_tables(folder: Path) -> list[Path]:

@@ -96,9 +96,10 @@ def reproduce(
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; `make reproduce` goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop
+    write_tables(here, make_tables(here))
     made = make_tables(here, compare=Store(committed))
-    write_tables(here, made)
-    print(made.text)
+    print(made.select(("perplexity", "parameters"), name))
+    print(f"All tables: {store}/tables, or `make table STORE={store}`. The committed ones: `make table`.")
     raise typer.Exit(max(summary(ended), EXIT_FAILED if made.errors else 0))
 
 

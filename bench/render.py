@@ -1,0 +1,76 @@
+"""One table as Markdown, CSV and LaTeX: every cell plain text, made safe for the form it is written in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--"}  # tabulate would escape their $
+MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One view over an experiment's cells: plain text, escaped only when it is rendered."""
+
+    experiment: str
+    kind: str  # one of KINDS
+    intro: str
+    columns: tuple[str, ...]
+    n_left: int  # columns that are words, aligned left; the rest are numbers
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The stem of its files."""
+        return f"{self.experiment}-{self.kind}"
+
+    def markdown(self) -> str:
+        """A heading, the table and its legend."""
+        notes = "\n".join(f"- {markdown_text(note)}" for note in self.notes)
+        table = self._tabulate("pipe", markdown_text)
+        return f"## {self.experiment}: {self.kind}\n\n{markdown_text(self.intro)}\n\n{table}\n\n{notes}\n"
+
+    def csv(self) -> str:
+        """The cells alone; one that a spreadsheet would take for a formula starts with an apostrophe."""
+        text: str = self._frame(_csv_text).to_csv(index=False, lineterminator="\n")
+        return text
+
+    def latex(self) -> str:
+        """A booktabs tabular to \\input, its legend as comments."""
+        table = self._tabulate("latex_booktabs", clean)
+        for symbol, command in LATEX_SYMBOLS.items():
+            table = table.replace(symbol, command)
+        legend = (f"{self.experiment}: {self.kind}", self.intro, *self.notes)
+        return "".join(f"% {clean(line)}\n" for line in legend) + table + "\n"
+
+    def _frame(self, escape: Callable[[str], str]) -> "pd.DataFrame":
+        import pandas as pd
+
+        rows = [[escape(cell) for cell in row] for row in self.rows]
+        return pd.DataFrame(rows, columns=[escape(column) for column in self.columns], dtype=str)
+
+    def _tabulate(self, form: str, escape: Callable[[str], str]) -> str:
+        frame = self._frame(escape)
+        alignment = ["left"] * self.n_left + ["right"] * (len(self.columns) - self.n_left)
+        rows = cast(list[list[str]], frame.to_numpy().tolist())
+        return tabulate(rows, list(frame.columns), tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+def clean(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def markdown_text(text: str) -> str:
+    return "".join(f"\\{char}" if char in MARKDOWN_SPECIALS else char for char in clean(text))
+
+
+def _csv_text(text: str) -> str:
+    cleaned = clean(text)
+    return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned
