@@ -69,9 +69,12 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(word) for word in text.replace(",", " ").split())
+        seeds = tuple(int(word) for word in text.replace(",", " ").split())
     except ValueError as error:
         raise ConfigError(f"--seeds {text}: write whole numbers with commas, e.g. 42,69,420") from error
+    if not seeds or not all(0 <= seed < 2**31 for seed in seeds):
+        raise ConfigError(f"--seeds {text}: each must be 0 to 2^31 - 1, e.g. 42,69,420")
+    return seeds
 
 
 def existing_store(root: Path) -> Path:

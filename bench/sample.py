@@ -24,7 +24,7 @@ def generate(
     temperature 0 takes the likeliest token. `top_k` keeps that many likeliest; `top_p` keeps the fewest that together
     have that probability.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
+    if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
         raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")
     model.eval()
     generator = torch.Generator(prompt.device).manual_seed(stream_seed(seed, "generation"))

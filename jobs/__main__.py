@@ -87,12 +87,14 @@ def reproduce(
 
     on = pick_device(device).type
     name = experiment or ("paper" if on == "cuda" else "laptop")
-    why = "as asked" if experiment else f"chosen because this machine has {'a' if on == 'cuda' else 'no'} CUDA device"
-    print(f"Experiment {name}, {why}; choose another with EXPERIMENT=paper, laptop or smoke. Its cost follows.")
+    why = ""
+    if experiment is None:
+        has = "a" if on == "cuda" else "no"
+        why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke)"
     chosen = prepare(name, mode=None, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
     here = Store(store)
     try:
-        ended = do(chosen, here, make_slots(on, workers), data_dir=data_dir)
+        ended = do(chosen, here, make_slots(on, workers), data_dir=data_dir, why=why)
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; `make reproduce` goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop

@@ -3,7 +3,7 @@
 import time
 from datetime import timedelta
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -57,8 +57,8 @@ class Display:
             for run in active:
                 self.console.print(f"{self.clock()}  {'  '.join(self.row(run))}", markup=False)
 
-    def table(self, active: list[Run]) -> Table:
-        """The active runs, one a row, and the whole as the caption."""
+    def table(self, active: list[Run]) -> Group:
+        """The active runs, one a row, and the whole below them."""
         table = Table("run", "step", "nats a token", "tokens/s", "left", box=None, pad_edge=False)
         for run in active:
             table.add_row(*self.row(run))
@@ -66,8 +66,7 @@ class Display:
         if self.expected_seconds is not None:
             remaining = max(self.expected_seconds - (time.monotonic() - self.started), 0)
             left = f", about {duration(remaining)} left"
-        table.caption = f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}"
-        return table
+        return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}")
 
     def row(self, run: Run) -> tuple[str, str, str, str, str]:
         """A run's name, step, latest validation loss, speed and time left."""

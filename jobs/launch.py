@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+from rich.console import Console
+
 from bench.config import MODES, Run
 from bench.errors import ConfigError
 from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
@@ -12,6 +14,8 @@ from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
 from jobs.local import Ended, LocalPool, Slot
 from jobs.probe import estimate_seconds
+
+UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 
 
 def prepare(
@@ -50,27 +54,37 @@ def launch(
     dry_run: bool = False,
     data_dir: Path | None = None,
     checkpoint_seconds: float = 60.0,
+    why: str = "",
 ) -> list[Ended]:
-    """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is."""
+    """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is.
+
+    `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost.
+    """
+    if not dry_run:
+        store.check_writable()
     selected = select(experiment, pattern)
     statuses = store.statuses()
     runs = missing(selected, statuses, retry)
     trained = [run for run in runs if run.config.training is not None]
-    seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
-    expected = schedule_seconds([seconds.get(run.run_id, 1.0) for run in runs], len(slots)) if seconds or runs else 0.0
-    announce(experiment, store, slots, selected, runs, statuses, expected)
+    with Console(stderr=True).status("timing a few steps to estimate the cost"):
+        seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
+    expected = schedule_seconds([seconds.get(run.run_id, UNTRAINED_SECONDS) for run in runs], len(slots))
+    known = all(run.run_id in seconds for run in trained)
+    print(f"Experiment {experiment.name}{why}: about {duration(expected) if known else 'an unknown time'}")
+    announce(experiment, store, slots, selected, runs, statuses)
     if dry_run:
         for run in selected:
             done = statuses.get(run.run_id)
             cost = f"about {duration(seconds[run.run_id])}" if run.run_id in seconds else "a moment"
             print(f"  {run.run_id}  {run.name:40} {cost if run in runs else done}")
         return []
-    store.check_writable()
-    store.write_manifest(experiment.manifest())
+    manifest = experiment.manifest()
+    if manifest not in store.manifests()[0]:  # a finished store is left as it is
+        store.write_manifest(manifest)
     for run in runs:
         set_aside(run, store)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
-    with Display(store, len(runs), expected) as display:
+    with Display(store, len(runs), expected if known else None) as display:
         return pool.run(runs, display.tell)
 
 
@@ -90,16 +104,15 @@ def announce(
     selected: list[Run],
     runs: list[Run],
     statuses: dict[str, str],
-    expected: float,
 ) -> None:
-    """Say what will be done, where, and about how long it takes."""
-    print(f"{experiment.name}: {experiment.question}")
+    """Say what will be done, and where."""
+    print(experiment.question)
     recorded = Counter(statuses[run.run_id] for run in selected if run.run_id in statuses and run not in runs)
     have = ", ".join(f"{n} {status}" for status, n in sorted(recorded.items()))
     print(f"{len(runs)} of {len(selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}")
     if runs:
         where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
-        print(f"{where}, mode {experiment.mode}: about {duration(expected)}", flush=True)
+        print(f"{where}, mode {experiment.mode}", flush=True)
 
 
 def summary(ended: list[Ended]) -> int:

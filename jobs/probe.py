@@ -16,6 +16,7 @@ from jobs.local import Slot
 
 PROBE_SECONDS = 2.0  # of steps, at least
 N_STEPS = 3  # at least
+START_SECONDS = 4.0  # of a worker: Python, torch, the corpus
 
 
 def estimate_seconds(runs: list[Run], slots: list[Slot], data_dir: Path | None) -> dict[str, float]:
@@ -82,7 +83,7 @@ def probe(run: Run, device_name: str, data_dir: Path | None) -> float:
     window = timed(lambda: window_losses(trainer.model, corpus.val, batch, run.config.context)) / len(batch)
     n_sweeps = training.n_steps // training.eval_every + 2
     n_windows = n_sweeps * len(starts) + 2 * (run.config.n_sampled_batches * SAMPLED_WINDOWS + 2 * len(starts))
-    return training.n_steps * statistics.median(steps) + n_windows * window
+    return START_SECONDS + training.n_steps * statistics.median(steps) + n_windows * window
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from bench.run import Settings, execute
 from bench.store import Store
 from bench.train import Trainer, first_losses, make_optimizer, parameters_sha256, set_learning_rate
 from models import ARCHITECTURES, build
+from models.dropout import use_torch_stream
 from tests.conftest import TINY_MODELS
 
 CPU = torch.device("cpu")
@@ -84,6 +85,21 @@ def test_gradients_are_clipped_to_their_norm(tiny_run, corpus):
 def test_fast_mode_is_refused_without_cuda(tiny_run, corpus):
     with pytest.raises(ConfigError, match="mode 'fast' needs CUDA"):
         Trainer(tiny_run(mode="fast"), corpus, CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fast_mode_traces_as_one_graph(architecture):
+    """What CUDA compiles must have no breaks; here without a code generator, so that a CPU can tell."""
+    torch.manual_seed(0)
+    model = build(TINY_MODELS[architecture])
+    use_torch_stream(model)
+    traced = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = traced(torch.zeros(2, 16, dtype=torch.long))
+    logits.float().logsumexp(-1).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, corpus, tmp_path, monkeypatch):
