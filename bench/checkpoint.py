@@ -29,6 +29,12 @@ def save(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left half-written; only for whoever holds the folder's lock."""
+    for path in folder.glob(".checkpoint-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def paths(folder: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
     return sorted(folder.glob("checkpoint-*.pt"))
@@ -43,7 +49,12 @@ def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]
         raise CorruptCheckpoint(f"{path}: it or its .sha256 cannot be read: {error}") from error
     if hashlib.sha256(payload).hexdigest() != expected:
         raise CorruptCheckpoint(f"{path}: its bytes are not those that were written (sha256 differs)")
-    content = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+    try:
+        content = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # torch has several for what it will not unpickle
+        raise CheckpointError(f"{path}: not a checkpoint of this suite ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
     return content
@@ -66,19 +77,19 @@ def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) 
         found = content["identity"].get(name)
         if found != text:
             raise CheckpointError(
-                f"the checkpoint in {folder} is of another {name}: {_difference(found, text)}; "
+                f"the checkpoint in {folder} is of another {name}: {_difference(name, found, text)}; "
                 f"remove that folder to start this run anew"
             )
 
 
-def _difference(found: str | None, expected: str) -> str:
+def _difference(name: str, found: str | None, expected: str) -> str:
     """What differs between two JSON texts, key by key where both are objects."""
     try:
         ours, theirs = _flat(json.loads(expected)), _flat(json.loads(found or "null"))
     except ValueError:
         return f"{found}, not {expected}"
     keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
-    return ", ".join(f"{key}={theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
+    return ", ".join(f"{key or name}={theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,14 +42,15 @@ class TrainingConfig:
         for name in ("n_steps", "batch_size", "eval_every"):
             _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("learning_rate", "eps", "clip_norm"):
-            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name}={value} must be positive and finite")
         _require(0 <= self.warmup_steps <= self.n_steps, f"warmup_steps={self.warmup_steps} must be 0 to n_steps")
         _require(
             0 <= self.final_learning_rate <= self.learning_rate,
             f"final_learning_rate={self.final_learning_rate} must be 0 to learning_rate={self.learning_rate}",
         )
         _require(all(0 <= beta < 1 for beta in self.betas), f"betas={self.betas} must each be in [0, 1)")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        _require(0 <= self.weight_decay < math.inf, f"weight_decay={self.weight_decay} must be finite, not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +194,11 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _config_type(architecture: str) -> type:
+def _config_type(architecture: object) -> type:
     known = {**ARCHITECTURES, **FITTED}
-    if architecture not in known:
-        raise ConfigError(f"architecture {architecture!r} is none of {sorted(known)}{_suggestion(architecture, known)}")
+    if not isinstance(architecture, str) or architecture not in known:
+        hint = _suggestion(str(architecture), known)
+        raise ConfigError(f"architecture {architecture!r} is none of {sorted(known)}{hint}")
     return known[architecture][0]
 
 

@@ -15,6 +15,7 @@ from bench.files import replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
+LOCK_TRIES, LOCK_WAIT_SECONDS = 5, 0.1  # `status` holds a run's lock for a moment when it looks
 
 
 class Interrupted(BaseException):
@@ -30,10 +31,14 @@ def lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunIsTaken(f"another process is working in {folder}; wait for it or stop it") from error
+        for tries_left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not tries_left:
+                    raise RunIsTaken(f"another process is working in {folder}; wait for it or stop it") from error
+                time.sleep(LOCK_WAIT_SECONDS)
         yield
 
 

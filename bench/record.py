@@ -6,9 +6,9 @@ Nothing here imports torch or `models`, so tables are made without them.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from bench.errors import RecordError
@@ -134,11 +134,19 @@ class Cost(Strict):
     parameters: Parameters
 
 
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_finite)]  # JSON values, none of them infinite
+
+
 class Diagnostics(Strict):
     """`first_train_nats`: losses of the first 20 steps in exact mode, what `recheck` repeats."""
 
     first_train_nats: list[float]
-    by_step: dict[int, dict[str, Any]]  # the model's own readings at each evaluation
+    by_step: dict[int, Plain]  # the model's own readings at each evaluation
 
 
 class Record(Strict):
@@ -154,7 +162,7 @@ class Record(Strict):
     status: Status
     stopped_at_step: int | None  # where a run that is not done ended
     error: str | None  # one line
-    config: dict[str, Any]  # every field, defaults included
+    config: Plain  # every field, defaults included
     corpus: Corpus
     sources: Sources
     environment: Environment  # of the last attempt
@@ -167,8 +175,12 @@ class Record(Strict):
     @property
     def file_name(self) -> str:
         """A label for people; nothing parses it."""
-        seed = "fitted" if self.seed is None else f"s{self.seed}"
-        return f"{self.label}-{seed}-{self.run_id}.json"
+        return file_name(self.label, self.seed, self.run_id)
+
+
+def file_name(label: str, seed: int | None, run_id: str) -> str:
+    """The name of a run's record file."""
+    return f"{label}-{'fitted' if seed is None else f's{seed}'}-{run_id}.json"
 
 
 class Cell(Strict):

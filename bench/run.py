@@ -56,14 +56,15 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     A run that diverges, runs out of memory or fails leaves a record that says so. AlreadyDone where it has a record;
     Interrupted after SIGINT or SIGTERM, with the state saved.
     """
-    if run.run_id in store.statuses():
-        raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
     store.check_writable()
     if settings.n_threads is not None:
         torch.set_num_threads(settings.n_threads)
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
     folder = store.run_folder(run.run_id)
     with lock(folder), stop_requests() as asked_to_stop:
+        if run.run_id in store.statuses():
+            raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
+        store.check_free(run.label, run.seed, run.run_id)
         progress = Progress(folder)
         if run.config.architecture in FITTED:
             finished = fit(run, corpus, settings)
@@ -126,6 +127,7 @@ class Attempt:
 
     def start(self) -> Trainer:
         """A trainer at the newest whole checkpoint, or at step 0."""
+        checkpoint.sweep(self.folder)
         content, passed_over = checkpoint.load_newest(self.folder)
         for reason in passed_over:
             print(f"passed over: {reason}", flush=True)

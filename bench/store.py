@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from bench.errors import ConfigError, RecordError, StoreError
 from bench.files import write_atomically, write_once
-from bench.record import Content, Manifest, Recheck, Record, read, to_bytes
+from bench.record import Content, Manifest, Recheck, Record, file_name, read, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 
@@ -30,13 +32,9 @@ class Store:
         """Every record file, sorted by name."""
         return sorted((self.root / "runs").glob("*.json"))
 
-    def path_of(self, run_id: str) -> Path | None:
-        """The file of a run's record, if it has one."""
-        return next((path for path in self.record_paths() if read(path, Record).run_id == run_id), None)
-
     def statuses(self) -> dict[str, str]:
-        """The status of every run that has a record, by run id. RecordError where one cannot be read."""
-        return {content.run_id: content.status for content in (read(path, Record) for path in self.record_paths())}
+        """The status of every run that has a record that can be read, by run id."""
+        return {one.run_id: one.status for one in self.records()[0]}
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
         """All records that can be read, and an error for each that cannot."""
@@ -49,6 +47,23 @@ class Store:
     def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
         """Proofs that an older record stands under newer sources."""
         return self._read_all(sorted((self.root / "rechecks").glob("*.json")), Recheck)
+
+    def take_record(self, run_id: str, folder: Path) -> Record | None:
+        """Move the record of a run out of this store into `folder`, and return it; None where it has none."""
+        for path in self.record_paths():
+            with suppress(RecordError):
+                recorded = read(path, Record)
+                if recorded.run_id == run_id:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.move(path, folder / f"earlier-record-{len(list(folder.glob('earlier-record-*')))}.json")
+                    return recorded
+        return None
+
+    def check_free(self, label: str, seed: int | None, run_id: str) -> None:
+        """RecordError where the place of a run's record is taken by a file that cannot be read as one."""
+        path = self.root / "runs" / file_name(label, seed, run_id)
+        if path.exists():
+            read(path, Record)
 
     def write_record(self, record: Record) -> Path:
         """Write a record once; AlreadyDone where the run has one."""

@@ -65,7 +65,7 @@ def launch(
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; the same command goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop
-    raise typer.Exit(summary(ended))
+    raise typer.Exit(max(summary(ended), EXIT_FAILED if Store(store).records()[1] else 0))
 
 
 @app.command()

@@ -1,12 +1,10 @@
 """Which runs of an experiment are to be done: the grid, minus what has a record, minus what was filtered out."""
 
-import shutil
 from fnmatch import fnmatch
 
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import Experiment
-from bench.record import Record, read
 from bench.store import Store
 
 RETRIES = {
@@ -39,15 +37,9 @@ def missing(runs: list[Run], statuses: dict[str, str], retry: str | None) -> lis
 
 def set_aside(run: Run, store: Store) -> None:
     """Move the record of a run that is tried again into its run folder; a diverged run starts from step 0."""
-    path = store.path_of(run.run_id)
-    if path is None:
-        return
     folder = store.run_folder(run.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    diverged = read(path, Record).status == "diverged"
-    number = len(list(folder.glob("earlier-record-*.json")))
-    shutil.move(path, folder / f"earlier-record-{number}.json")
-    if diverged:
+    earlier = store.take_record(run.run_id, folder)
+    if earlier is not None and earlier.status == "diverged":
         for checkpoint in folder.glob("checkpoint-*"):
             checkpoint.unlink()
 

@@ -63,7 +63,10 @@ def launch(
     if not dry_run:
         store.check_writable()
     selected = select(experiment, pattern)
-    statuses = store.statuses()
+    records, unread = store.records()
+    for error in unread:
+        print(f"WARNING: {error}")
+    statuses: dict[str, str] = {one.run_id: one.status for one in records}
     runs = missing(selected, statuses, retry)
     trained = [run for run in runs if run.config.training is not None]
     with Console(stderr=True).status("timing a few steps to estimate the cost"):

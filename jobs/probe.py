@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.config import Run, RunConfig, read_run, run_to_json
@@ -28,20 +29,31 @@ def estimate_seconds(runs: list[Run], slots: list[Slot], data_dir: Path | None) 
     command = [sys.executable, "-m", "jobs.probe", slot.device, str(slot.n_threads), str(data_dir or "")]
     # as many probes as there will be workers, so that they share memory bandwidth as the workers will
     n_probes = min(len(slots), len(runs))
-    probes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(one), text=True)
-        for one in slots[:n_probes]
-    ]
-    for probe in probes:
-        assert probe.stdin is not None
-        probe.stdin.write(request)
-        probe.stdin.close()
     answers = []
-    for probe in probes:
-        assert probe.stdout is not None
-        answer = probe.stdout.read()
-        if probe.wait() == 0:
-            answers.append(json.loads(answer))
+    with ExitStack() as stack:
+        probes = [
+            stack.enter_context(
+                subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=_environment(one),
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            for one in slots[:n_probes]
+        ]
+        for probe in probes:
+            stack.callback(probe.kill)  # before Popen's own wait; nothing where it has ended
+            assert probe.stdin is not None
+            probe.stdin.write(request)
+            probe.stdin.close()
+        for probe in probes:
+            assert probe.stdout is not None
+            answer = probe.stdout.read()
+            if probe.wait() == 0:
+                answers.append(json.loads(answer))
     if not answers:
         return {}
     seconds = dict(zip(by_config, (max(some) for some in zip(*answers, strict=True)), strict=True))

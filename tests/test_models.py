@@ -175,7 +175,7 @@ class TestKOperators:
             dataclasses.replace(TINY_MODELS["k_operators"], **{field: value})
 
     def test_the_published_block_is_refused_where_it_would_overflow(self):
-        with pytest.raises(ValueError, match="needs gamma_min >= 0.55"):
+        with pytest.raises(ValueError, match=r"needs gamma_min >= 0\.55"):
             dataclasses.replace(TINY_MODELS["k_operators"], backend="block", gamma_min=0.5)
 
 

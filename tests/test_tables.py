@@ -16,9 +16,10 @@ from bench import sources
 from bench.errors import StoreError, UserError
 from bench.published import PublishedError, load_published
 from bench.record import Manifest, Record, to_bytes
+from bench.render import Table
 from bench.statistics import mean, sample_sd
 from bench.store import Store
-from bench.tables import PUBLISHED, Table, explain, make_tables, write_tables
+from bench.tables import PUBLISHED, explain, make_tables, write_tables
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,60 @@
+"""Both command lines for tests: called in this process, or started as real ones."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import run_guarded
+from bench.fetch import DATA_DIR_VARIABLE
+from bench.store import RUNS_DIR_VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 120.0  # a machine may be busy with other work
+
+
+def call(app: Callable[[], Any], *arguments: object) -> int:
+    """Run a command line as `python -m` would and return its exit code; its output is for capsys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            run_guarded(app)
+    return int(stop.value.code or 0)
+
+
+def start(*arguments: object, data_dir: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """Start `python -m ARGUMENTS` from the root of the project, one thread, its output piped as text."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop(RUNS_DIR_VARIABLE, None)
+    if data_dir is not None:
+        environment[DATA_DIR_VARIABLE] = str(data_dir.resolve())
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process that is to end by itself."""
+    try:
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()  # does nothing to one that has ended
+        process.wait()
+    return process.returncode, output or "", errors or ""
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return once `condition()` holds; fail after two minutes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.01)

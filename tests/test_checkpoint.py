@@ -1,0 +1,380 @@
+"""A checkpoint is whole or not used: kills, flipped bits, full disks, foreign files and hostile ones."""
+
+import errno
+import hashlib
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import checkpoint
+from bench.config import Run
+from bench.corpus import Corpus
+from bench.errors import CheckpointError, CorruptCheckpoint
+from bench.files import write_atomically
+from bench.run import Settings, execute
+from bench.store import Store
+from bench.train import Trainer
+from tests.command_line import ROOT
+
+EVERY_STEP = Settings(device=torch.device("cpu"), n_threads=1, checkpoint_seconds=0)
+
+
+def content_of(step: int) -> dict[str, Any]:
+    """A small checkpoint that can be told from others."""
+    return {"identity": {}, "trainer": {"step": step, "model": {"w": torch.full((40,), float(step))}}}
+
+
+def write_raw(folder: Path, payload: bytes, step: int = 1) -> Path:
+    """Put bytes in the place of a checkpoint, with the sha256 that belongs to them."""
+    path = folder / f"checkpoint-{step:08d}.pt"
+    path.write_bytes(payload)
+    path.with_suffix(".pt.sha256").write_text(hashlib.sha256(payload).hexdigest())
+    return path
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, content_of(3))
+    loaded = checkpoint.load(path)
+    assert loaded["trainer"]["step"] == 3
+    assert torch.equal(loaded["trainer"]["model"]["w"], torch.full((40,), 3.0))
+    assert [one.name for one in checkpoint.paths(tmp_path)] == ["checkpoint-00000003.pt"]
+
+
+def test_the_last_two_are_kept_with_their_hashes_and_nothing_else(tmp_path: Path) -> None:
+    for step in (0, 5, 9, 10, 100):
+        checkpoint.save(tmp_path, content_of(step))
+    names = ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names + [f"{name}.sha256" for name in names])
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path) == (None, [])
+
+
+# kills ----------------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import os, sys
+from pathlib import Path
+import torch
+from bench import checkpoint
+
+def naive(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for start in range(0, len(content), 4096):
+            file.write(content[start : start + 4096])
+            file.flush()
+
+if sys.argv[1] == "naive":
+    checkpoint.write_atomically = naive
+for folder in sys.stdin:  # one import of torch for all the processes that will be killed
+    child = os.fork()
+    if child == 0:
+        step = 0
+        while True:
+            step += 1
+            tensors = {"w": torch.full((250_000,), float(step))}
+            checkpoint.save(Path(folder.strip()), {"identity": {}, "trainer": {"step": step, "model": tensors}})
+    print(child, flush=True)
+"""
+
+
+@pytest.fixture
+def writer() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a process that forks one endless writer of checkpoints a line of input."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(kind: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, kind], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def kill_while_writing(process: subprocess.Popen[str], folder: Path, n_kills: int) -> list[Path]:
+    """Let `n_kills` writers fill a folder each, and kill each at a random moment after its first two checkpoints."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    rng = random.Random(7)
+    folders = []
+    for i in range(n_kills):
+        folders.append(folder / str(i))
+        process.stdin.write(f"{folders[-1]}\n")
+        process.stdin.flush()
+        child = int(process.stdout.readline())
+        deadline = time.monotonic() + 60
+        while len(list(folders[-1].glob("*.sha256"))) < 2:
+            assert time.monotonic() < deadline, "the writer writes nothing"
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.03)
+        os.kill(child, signal.SIGKILL)
+    return folders
+
+
+def test_a_kill_during_a_write_never_costs_more_than_that_write(
+    tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    n_interrupted = 0
+    for folder in kill_while_writing(writer("atomic"), tmp_path, n_kills=15):
+        content, passed_over = checkpoint.load_newest(folder)
+        assert content is not None, passed_over
+        step = content["trainer"]["step"]
+        assert torch.equal(content["trainer"]["model"]["w"], torch.full((250_000,), float(step)))
+        newest = int(checkpoint.paths(folder)[-1].stem.removeprefix("checkpoint-"))
+        assert newest - step == len(passed_over) <= 1
+        n_interrupted += bool(passed_over) or any(folder.glob(".*.tmp"))
+        checkpoint.save(folder, content_of(newest + 1))  # what a kill left behind is in nobody's way
+        assert checkpoint.load(checkpoint.paths(folder)[-1])["trainer"]["step"] == newest + 1
+    assert n_interrupted > 0, "no kill met a write: the test saw nothing"
+
+
+def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(
+    tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    n_torn = 0
+    for folder in kill_while_writing(writer("naive"), tmp_path, n_kills=15):
+        whole_size = max(path.stat().st_size for path in checkpoint.paths(folder))
+        n_torn += any(path.stat().st_size < whole_size for path in checkpoint.paths(folder))
+        content, _ = checkpoint.load_newest(folder)
+        assert content is None or torch.equal(
+            content["trainer"]["model"]["w"], torch.full((250_000,), float(content["trainer"]["step"]))
+        )
+    assert n_torn > 0, "the kills of these tests meet no write"
+
+
+# damage ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("run")
+    for step in (1, 2):
+        checkpoint.save(folder, content_of(step))
+    return folder
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(
+    two_checkpoints: Path, data: st.DataObject
+) -> None:
+    newest = checkpoint.paths(two_checkpoints)[-1]
+    victim = data.draw(st.sampled_from([newest, newest.with_suffix(".pt.sha256")]), "file")
+    whole = victim.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1), "at")
+    flipped = data.draw(st.integers(0, 255), "xor")  # 0: cut there
+    damaged = whole[:at] + bytes([whole[at] ^ flipped]) + whole[at + 1 :] if flipped else whole[:at]
+    victim.write_bytes(damaged)
+    try:
+        with pytest.raises(CorruptCheckpoint, match=newest.name):
+            checkpoint.load(newest)
+        content, passed_over = checkpoint.load_newest(two_checkpoints)
+        assert content is not None
+        assert content["trainer"]["step"] == 1
+        assert len(passed_over) == 1
+        assert newest.name in passed_over[0]
+    finally:
+        victim.write_bytes(whole)
+    assert checkpoint.load(newest)["trainer"]["step"] == 2
+
+
+def test_a_checkpoint_without_its_hash_is_not_used(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, content_of(1))
+    checkpoint.save(tmp_path, content_of(2)).with_suffix(".pt.sha256").unlink()
+    content, passed_over = checkpoint.load_newest(tmp_path)
+    assert content is not None
+    assert content["trainer"]["step"] == 1
+    assert "checkpoint-00000002.pt" in passed_over[0]
+
+
+def test_damage_to_every_checkpoint_means_to_start_anew_not_to_crash(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, content_of(step)).write_bytes(b"")
+    content, passed_over = checkpoint.load_newest(tmp_path)
+    assert content is None
+    assert len(passed_over) == 2
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    tiny_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(n_steps=6, eval_every=3)
+    whole = execute(run, Store(tmp_path / "whole"), EVERY_STEP)
+    store = Store(tmp_path / "damaged")
+    stop_at(5, run, store)
+    newest = checkpoint.paths(store.run_folder(run.run_id))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    capsys.readouterr()
+    finished = execute(run, store, EVERY_STEP)
+    printed = capsys.readouterr().out
+    assert f"passed over: {newest}" in printed
+    assert "resumed at step 4" in printed
+    assert (finished.result, finished.curve) == (whole.result, whole.curve)
+
+
+# hostile and foreign --------------------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.canary), "w"))
+
+
+@pytest.mark.parametrize("how", ["torch.save", "pickle"])
+def test_a_file_that_would_run_code_is_refused_and_runs_none(how: str, tmp_path: Path) -> None:
+    canary, scratch = tmp_path / "canary", tmp_path / "hostile.pt"
+    content = {"format": checkpoint.FORMAT, **content_of(1), "x": Hostile(canary)}
+    if how == "pickle":
+        payload = pickle.dumps(content, protocol=2)
+    else:
+        torch.save(content, scratch)
+        payload = scratch.read_bytes()
+    path = write_raw(tmp_path, payload)
+    with pytest.raises(CheckpointError, match=path.name):
+        checkpoint.load(path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load_newest(tmp_path)
+    assert not canary.exists()
+    pickle.loads(pickle.dumps(Hostile(canary))).close()  # it would have
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("content", [{"format": 0}, {"weights": 1}, [1, 2]])
+def test_a_file_of_another_program_is_refused(content: Any, tmp_path: Path) -> None:
+    scratch = tmp_path / "foreign"
+    torch.save(content, scratch)
+    path = write_raw(tmp_path, scratch.read_bytes())
+    with pytest.raises(CheckpointError, match=path.name):
+        checkpoint.load(path)
+
+
+@pytest.fixture
+def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `execute` find the small corpus."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+
+
+def stop_at(step: int, run: Run, store: Store) -> None:
+    """Leave the run folder of a run that was killed after the checkpoint of `step`."""
+    advance = Trainer.advance
+
+    def killed(trainer: Trainer) -> Any:
+        if trainer.step == step:
+            raise KeyboardInterrupt
+        return advance(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "advance", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(run, store, EVERY_STEP)
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"learning_rate": 2e-2}, "training.learning_rate=0.02 there, 0.01 here"),
+        ({"architecture": "transformer"}, "architecture='transformer' there, 'k_operators' here"),
+        ({"seed": 69}, "69"),
+    ],
+)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
+    other: dict[str, Any], difference: str, tiny_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run, store = tiny_run(), Store(tmp_path)
+    another = tiny_run(**other)
+    stop_at(2, another, store)
+    store.run_folder(another.run_id).rename(store.run_folder(run.run_id))
+    with pytest.raises(CheckpointError) as refusal:
+        execute(run, store, EVERY_STEP)
+    assert difference in str(refusal.value)
+    assert str(store.run_folder(run.run_id)) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not store.record_paths()
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_checkpoint_of_other_sources_is_refused(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(), Store(tmp_path)
+    stop_at(2, run, store)
+    monkeypatch.setattr("bench.run.fingerprint", lambda _: "f" * 64)
+    with pytest.raises(CheckpointError, match="sources"):
+        execute(run, store, EVERY_STEP)
+
+
+# full disks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_full_disk_ends_the_run_as_io_error_and_leaves_the_checkpoints_before(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(), Store(tmp_path)
+
+    def full_after_step_3(path: Path, content: bytes) -> None:
+        if path.stem == "checkpoint-00000004":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_atomically(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full_after_step_3)
+    finished = execute(run, store, EVERY_STEP)
+    assert finished.status == "io_error"
+    assert "No space left" in (finished.error or "")
+    assert finished.stopped_at_step == 4
+    folder = store.run_folder(run.run_id)
+    assert [checkpoint.load(path)["trainer"]["step"] for path in checkpoint.paths(folder)] == [2, 3]
+    assert not list(folder.glob(".*.tmp"))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from bench.files import write_atomically
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+write_atomically(path, b"old")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_atomically(path, bytes(200_000))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_write_that_does_not_fit_leaves_the_old_file_and_no_part_of_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-00000001.pt"
+    child = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert child.stdout.strip() == os.strerror(errno.EFBIG)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

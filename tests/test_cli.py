@@ -1,0 +1,345 @@
+"""A user's mistake is one line on stderr, its exit code, and nothing half-written."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.__main__ import app as bench_app
+from bench.cli import parse_seeds, run_guarded
+from bench.config import Run
+from bench.corpus import Corpus
+from bench.errors import ConfigError, UserError
+from bench.experiments import smoke
+from bench.fetch import DATA_DIR_VARIABLE
+from bench.process import Interrupted
+from bench.run import Settings, execute
+from bench.store import RUNS_DIR_VARIABLE, Store
+from jobs.__main__ import app as jobs_app
+from tests.command_line import call, finish, start
+from tests.records import make_record
+
+RUN = ["run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
+LAUNCH = ["launch", "--experiment", "smoke", "--device", "cpu"]
+CPU = Settings(device=torch.device("cpu"), n_threads=1)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    """Relative paths, defaults included, stay in the test's folder."""
+    monkeypatch.setenv(DATA_DIR_VARIABLE, str(data_dir.resolve()))
+    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jobs.launch.estimate_seconds", lambda *_: {})
+
+
+def files(folder: Path) -> set[str]:
+    """Every file below a folder, but for empty locks, which hold nothing."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], object], *arguments: object, code: int = 2) -> str:
+    """The one line on stderr that a command line with a mistake in it is answered with."""
+    capsys.readouterr()
+    assert call(app, *arguments) == code
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert printed.err.startswith("error: "), printed.err
+    assert printed.err.count("\n") == 1, printed.err
+    return printed.err
+
+
+# mistakes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "training.learning_rat=1"], ["training.learning_rat", "did you mean 'learning_rate'"]),
+        (["--set", "modle.rank=1"], ["modle", "not a group of keys"]),
+        (["--set", "model.rnak=1"], ["model.rnak", "did you mean 'rank'"]),
+        (["--set", "contxt=16"], ["contxt", "did you mean 'context'"]),
+        (["--set", "training.n_steps=many"], ["training.n_steps", "integer"]),
+        (["--set", "training.n_steps=0"], ["n_steps=0", "at least 1"]),
+        (["--set", "training.schedule=linear"], ["schedule", "nanogpt"]),
+        (["--set", "training.n_steps"], ["key.path=value"]),
+        (["--set", "training=null"], ["training"]),
+        (["--set", "architecture=lstm"], ["lstm", "transformer"]),
+        (["--set", "corpus=wikipedia"], ["wikipedia", "tinyshakespeare"]),
+        (["--set", "model.vocab_size=10"], ["vocab_size=10", "65"]),
+        (["--set", "context=64"], ["context=64", "context=32", "set model.context"]),
+        (["--cell", "k_operator"], ["k_operator", "k_operators, transformer"]),
+        (["--experiment", "smok"], ["smok", "paper, laptop"]),
+        (["--device", "tpu"], ["tpu", "cpu or cuda"]),
+        (["--device", "mps"], ["mps", "cpu or cuda"]),
+        (["--mode", "quick"], ["quick", "exact"]),
+        (["--mode", "fast"], ["fast", "CUDA"]),
+        (["--seed", "4294967296"], ["seed=4294967296"]),
+        (["--cell", "unigram"], ["seed=42"]),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_line_with_the_next_step(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = mistake(capsys, bench_app, *RUN, *arguments)
+    for word in words:
+        assert word in said
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--experiment", "smok"], ["smok", "paper, laptop"]),
+        (["-k", "nothing"], ["nothing", "k_operators"]),
+        (["--retry", "everything"], ["everything", "diverged"]),
+        (["--device", "tpu"], ["tpu", "cpu or cuda"]),
+        (["--mode", "fast"], ["fast", "CUDA"]),
+        (["--mode", "quick"], ["quick", "exact"]),
+        (["--seeds", "42,x"], ["42,x", "e.g. 42,69,420"]),
+        (["--seeds", "42,42"], ["twice"]),
+        (["--seeds", "-1"], ["-1", "2^31"]),
+        (["--seeds", "4294967296"], ["4294967296", "2^31"]),
+        (["--seeds", ","], ["--seeds"]),
+    ],
+)
+def test_a_launch_that_makes_no_sense_is_one_line_with_the_next_step(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = mistake(capsys, jobs_app, *LAUNCH, *arguments)
+    for word in words:
+        assert word in said
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_refused_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for app, command in ((bench_app, RUN), (jobs_app, LAUNCH)):
+        assert "torch sees no CUDA device here" in mistake(capsys, app, *command, "--device", "cuda")
+    assert files(tmp_path) == set()
+
+
+def test_a_missing_or_altered_corpus_is_one_line_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for app, command in ((bench_app, RUN), (jobs_app, LAUNCH), (bench_app, ["data"])):
+        assert "is missing" in mistake(capsys, app, *command, "--data-dir", tmp_path / "none")
+    assert files(tmp_path) == set()
+    path = tmp_path / "data" / "tinyshakespeare" / "input.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"altered")
+    for app, command in ((bench_app, RUN), (jobs_app, LAUNCH), (bench_app, ["data"])):
+        assert "is altered: sha256" in mistake(capsys, app, *command, "--data-dir", tmp_path / "data")
+    assert files(tmp_path) == {"data/tinyshakespeare/input.txt"}
+
+
+def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")  # stops a superuser, too
+    for app, command in ((bench_app, RUN), (jobs_app, LAUNCH)):
+        said = mistake(capsys, app, *command, "--store", tmp_path / "file" / "store")
+        assert "cannot be written" in said
+        assert "--store" in said
+    monkeypatch.setenv(RUNS_DIR_VARIABLE, str(tmp_path / "file" / "work"))
+    assert RUNS_DIR_VARIABLE in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store")
+    assert files(tmp_path) == {"file"}
+    assert (tmp_path / "file").read_bytes() == b"in the way"
+
+
+@pytest.mark.parametrize("command", [["table"], ["sample", "x"]])
+def test_a_store_that_is_not_there_is_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no store" in mistake(capsys, bench_app, *command, "--store", "nowhere")
+    assert "there is no store" in mistake(capsys, jobs_app, "status", "--store", "nowhere")
+    assert "there is no store" in mistake(capsys, jobs_app, "logs", "x", "--store", "nowhere")
+
+
+def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = Store(tmp_path / "store").write_record(make_record())
+    path.write_bytes(path.read_bytes()[:-30])
+    for command in (["rerun", path], ["recheck", path], ["rerun", path, "--store", tmp_path / "other"]):
+        assert str(path) in mistake(capsys, bench_app, *command, code=1)
+    assert "nowhere.json" in mistake(capsys, bench_app, "rerun", tmp_path / "nowhere.json", code=1)
+    assert path.name in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store", code=1)
+    assert path.name in mistake(capsys, jobs_app, *LAUNCH, "--store", tmp_path / "store", code=1)
+    assert files(tmp_path) == {f"store/runs/{path.name}"}
+
+
+def test_the_other_records_still_make_a_table_when_one_is_cut(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    whole, cut = make_record(), make_record(seed=69)
+    store.write_record(whole)
+    path = store.write_record(cut)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert call(bench_app, "table", "--store", store.root) == 1
+    printed = capsys.readouterr()
+    assert path.name in printed.err
+    assert printed.err.count("\n") == 1
+    assert (store.root / "tables").is_dir() or printed.out
+
+
+def checkpoint_of_another(
+    architecture: str, label: str, store: Store, corpus: Corpus, tiny_run: Callable[..., Run]
+) -> str:
+    """Put a checkpoint of `architecture` where the run of `label` in smoke has its own, and return that folder."""
+    other = tiny_run(architecture, n_steps=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.run.load_corpus", lambda *_: corpus)
+        execute(other, store, CPU)
+    store.record_paths()[0].unlink()
+    wanted = next(run for run in smoke().runs() if (run.label, run.seed) == (label, 42))
+    folder = store.run_folder(wanted.run_id)
+    store.run_folder(other.run_id).rename(folder)
+    return str(folder)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Corpus, tiny_run: Callable[..., Run]
+) -> None:
+    store = Store(tmp_path / "store")
+    folder = checkpoint_of_another("transformer", "k_operators", store, corpus, tiny_run)
+    before = files(tmp_path)
+    said = mistake(capsys, bench_app, *RUN, "--store", store.root)
+    assert folder in said
+    assert "architecture='transformer' there, 'k_operators' here" in said
+    assert "remove that folder" in said
+    assert {name for name in files(tmp_path) if "progress" not in name} == {
+        name for name in before if "progress" not in name
+    }
+
+
+# sampling from what a run left ----------------------------------------------------------------------------------------
+
+
+def test_sample_writes_what_a_checkpoint_gives_and_refuses_what_it_cannot(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Corpus, tiny_run: Callable[..., Run]
+) -> None:
+    store, run = Store(tmp_path / "store"), tiny_run(n_steps=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.run.load_corpus", lambda *_: corpus)
+        execute(run, store, CPU)
+    capsys.readouterr()
+    command = ["sample", "--store", store.root, "--device", "cpu", "--tokens", 20, "--prompt", "ab"]
+
+    def written(*arguments: object) -> str:
+        assert call(bench_app, *command, *arguments) == 0
+        return capsys.readouterr().out
+
+    text = written(run.run_id)
+    assert text.startswith("ab")
+    assert len(text) == len("ab") + 20 + len("\n")
+    assert set(text) <= set(corpus.vocabulary)
+    newest = sorted(store.run_folder(run.run_id).glob("*.pt"))[-1]
+    assert text == written(run.run_id) == written(run.name) == written(newest)
+    assert text != written(run.run_id, "--seed", 43)
+    assert written(run.run_id, "--temperature", 0) == written(run.run_id, "--temperature", 0, "--seed", 43)
+    assert len({written(run.run_id, "--temperature", 0, "--weights", which) for which in ("best", "final")}) >= 1
+
+    for arguments, word in (
+        (["nobody-s1"], "nobody-s1"),
+        ([run.run_id, "--prompt", "ж"], "ж"),
+        ([run.run_id, "--prompt", ""], "empty"),
+        ([run.run_id, "--weights", "worst"], "best and final"),
+        ([run.run_id, "--top-k", 0], "top-k"),
+        ([run.run_id, "--temperature", -1], "temperature"),
+        ([tmp_path / "nowhere.pt"], "nowhere.pt"),
+    ):
+        assert word in mistake(capsys, bench_app, *command, *arguments)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert newest.name in mistake(capsys, bench_app, *command, newest)
+
+
+# one line, unless asked for more --------------------------------------------------------------------------------------
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, RUN), "--set", "contxt=16", "--debug"])
+    with pytest.raises(ConfigError, match="contxt"):
+        run_guarded(bench_app)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (UserError("wrong"), 2, "error: wrong\n"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (Interrupted("stopped at step 3"), 130, "interrupted: stopped at step 3\n"),
+        (KeyboardInterrupt(), 130, "interrupted: \n"),
+    ],
+)
+def test_every_ending_has_its_exit_code(
+    ending: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> None:
+        raise ending
+
+    assert call(action) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_a_users() -> None:
+    def action() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_guarded(action)
+
+
+def test_seeds_are_read_with_commas_or_spaces() -> None:
+    assert parse_seeds(None) is None
+    assert parse_seeds("42") == (42,)
+    assert parse_seeds("42, 69 420") == (42, 69, 420)
+
+
+# help -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("app", "commands"),
+    [
+        (bench_app, ["data", "run", "rerun", "recheck", "sample", "table"]),
+        (jobs_app, ["launch", "reproduce", "status", "logs"]),
+    ],
+)
+def test_help_works_at_each_level(
+    app: Callable[[], object], commands: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(app, "--help") == 0
+    top = capsys.readouterr().out
+    for command in commands:
+        assert command in top
+        assert call(app, command, "--help") == 0
+        printed = capsys.readouterr()
+        assert "Usage" in printed.out
+        assert printed.err == ""
+    assert call(app, "no-such-command") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+# real processes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_process_ends_with_one_line_and_its_code(data_dir: Path, tmp_path: Path) -> None:
+    mistaken = [*map(str, RUN), "--set", "contxt=16", "--store", str(tmp_path / "store")]
+    code, output, errors = finish(start("bench", *mistaken, data_dir=data_dir))
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: unknown key contxt, did you mean 'context'?")
+    assert errors.count("\n") == 1
+    code, _, errors = finish(start("bench", *mistaken, "--debug", data_dir=data_dir))
+    assert code == 1
+    assert "Traceback" in errors
+    assert files(tmp_path) == set()
+
+
+def test_a_real_worker_of_no_run_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
+    process = start("jobs.worker", "0" * 12, "--store", tmp_path)
+    code, output, errors = finish(process)
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert process.returncode != -signal.SIGSEGV

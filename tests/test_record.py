@@ -1,0 +1,287 @@
+"""A record is read whole and unaltered, or refused by name; of several writers exactly one writes it."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import record
+from bench.errors import AlreadyDone, RecordError, StoreError
+from bench.files import write_atomically, write_once
+from bench.record import Manifest, Record, to_bytes
+from bench.store import Store
+from tests.records import make_manifest, make_record
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FINITE | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples of one property write."""
+    return tmp_path_factory.mktemp("records")
+
+
+def seal(body: bytes) -> bytes:
+    """JSON with the sha256 that makes it look as if it was written here."""
+    body = body.rstrip().removesuffix(b"}")
+    return body + b', "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+
+
+def signed(plain: dict[str, Any], **changes: Any) -> bytes:
+    """The bytes of a record whose content was changed and sealed anew, as no writer here would."""
+    return seal(json.dumps({**plain, **changes}).encode())
+
+
+def plain_record(**changes: Any) -> dict[str, Any]:
+    """A valid record as JSON values."""
+    plain: dict[str, Any] = json.loads(to_bytes(make_record(**changes)))
+    return {key: value for key, value in plain.items() if key != "sha256"}
+
+
+def refusal(path: Path, content: bytes) -> str:
+    """The RecordError that a file of these bytes is answered with; it names the file and is one line."""
+    path.write_bytes(content)
+    with pytest.raises(RecordError) as error:
+        record.read(path, Record)
+    message = str(error.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert error.value.exit_code == 1
+    return message
+
+
+# reading back ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(perplexity=st.floats(1.0, 1e6), seed=st.integers(0, 2**31 - 1), config=st.dictionaries(st.text(), JSON))
+def test_what_was_written_is_what_is_read(folder: Path, perplexity: float, seed: int, config: dict[str, Any]) -> None:
+    written, path = make_record(seed=seed, perplexity=perplexity, config=config), folder / "record.json"
+    path.write_bytes(to_bytes(written))
+    assert record.read(path, Record) == written
+
+
+def test_a_record_of_real_size_a_failed_one_and_a_manifest_come_back_equal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    records = [make_record(real_size=True), make_record(seed=69, status="failed"), make_record("bigram", None)]
+    for one in records:
+        store.write_record(one)
+    manifest = make_manifest({"k_operators": {"42": records[0].run_id}})
+    store.write_manifest(manifest)
+    read, errors = store.records()
+    assert (sorted(read, key=lambda one: one.label + str(one.seed)), errors) == (
+        sorted(records, key=lambda one: one.label + str(one.seed)),
+        [],
+    )
+    assert store.manifests() == ([manifest], [])
+    assert store.statuses() == {one.run_id: one.status for one in records}
+
+
+def test_a_record_is_the_same_bytes_each_time_and_has_no_number_that_json_lacks() -> None:
+    content = make_record(real_size=True)
+    assert to_bytes(content) == to_bytes(content)
+    json.loads(to_bytes(content), parse_constant=lambda name: pytest.fail(name))
+    with pytest.raises(ValueError, match="finite"):
+        make_record(config={}, cost={**make_record().cost.model_dump(), "train_seconds": float("nan")})
+
+
+# what is refused ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    for content in (
+        b"",
+        b"\0\0",
+        b"\xff\xfe",
+        b"<html>404</html>",
+        b"[1, 2]",
+        b"3",
+        b"{}",
+        b'"sha256"',
+        b"[" * 100_000,
+    ):
+        refusal(path, content)
+    assert "cut" in refusal(path, to_bytes(make_record())[:100])
+    refusal(path, to_bytes(make_record())[:-20])
+
+
+def test_a_hand_edit_is_refused_even_where_the_result_is_a_valid_record(tmp_path: Path) -> None:
+    text = to_bytes(make_record()).decode()
+    assert '"seed": 42' in text
+    assert "not what was written" in refusal(
+        tmp_path / "record.json", text.replace('"seed": 42', '"seed": 43').encode()
+    )
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(number: str, tmp_path: Path) -> None:
+    plain = plain_record()
+    for place in ({"config": {"rate": "HERE"}}, {"cost": {**plain["cost"], "train_seconds": "HERE"}}, {"seed": "HERE"}):
+        text = json.dumps({**plain, **place})
+        assert '"HERE"' in text
+        refusal(tmp_path / "record.json", seal(text.replace('"HERE"', number).encode()))
+
+
+@pytest.mark.parametrize(
+    "body", ["[1]}", "3}", "{}", "{", "", "[" * 100_000, '{"schema_version": 1}', '{"a": "\\ud800"}']
+)
+def test_a_sealed_file_that_holds_no_record_is_refused(body: str, tmp_path: Path) -> None:
+    refusal(tmp_path / "record.json", seal(body.encode()))
+
+
+def test_an_unknown_field_another_type_or_another_schema_version_is_refused_and_said(tmp_path: Path) -> None:
+    path, plain = tmp_path / "record.json", plain_record()
+    path.write_bytes(signed(plain))
+    assert record.read(path, Record) == make_record()  # signing alone changes nothing
+    assert "surprise" in refusal(path, signed(plain, surprise=1))
+    assert "cost.surprise" in refusal(path, signed(plain, cost={**plain["cost"], "surprise": 1}))
+    assert "status" in refusal(path, signed(plain, status="finished"))
+    assert "seed" in refusal(path, signed(plain, seed="many"))
+    assert "schema version 2" in refusal(path, signed(plain, schema_version=2))
+    without_status = {key: value for key, value in plain.items() if key != "status"}
+    assert "status" in refusal(path, signed(without_status))
+
+
+def test_a_file_that_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.json", tmp_path):
+        assert store.statuses() == {good.run_id: "done"}
+    with pytest.raises(RecordError, match=path.name):  # before the run is trained in vain
+        store.check_free(bad.label, bad.seed, bad.run_id)
+
+
+def test_a_record_is_no_manifest_and_a_manifest_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_bytes(to_bytes(make_record()))
+    with pytest.raises(RecordError):
+        record.read(path, Manifest)
+    refusal(path, to_bytes(make_manifest({"a": {"42": "0" * 12}})))
+
+
+def read_or_refusal(path: Path, content: bytes) -> Record | RecordError:
+    """What reading these bytes gives: a record or a RecordError, never another exception."""
+    path.write_bytes(content)
+    try:
+        return record.read(path, Record)
+    except RecordError as error:
+        return error
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_cut_or_changed_byte_gives_the_record_or_a_record_error(folder: Path, data: st.DataObject) -> None:
+    whole = make_record()
+    content = to_bytes(whole)
+    at = data.draw(st.integers(0, len(content) - 1), "at")
+    new = data.draw(st.binary(max_size=3), "put there")
+    end = data.draw(st.sampled_from([at, at + 1, len(content)]), "up to")
+    path = folder / "changed.json"
+    found = read_or_refusal(path, content[:at] + new + content[end:])
+    assert found == whole or str(path) in str(found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_json_in_any_field_gives_a_record_or_a_record_error(folder: Path, data: st.DataObject) -> None:
+    plain = plain_record()
+    key = data.draw(st.sampled_from([*plain, "surprise"]), "key")
+    value = data.draw(JSON, "value")
+    path = folder / "field.json"
+    found = read_or_refusal(path, signed(plain, **{key: value}))
+    assert isinstance(found, Record) or str(path) in str(found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_other_file_gives_a_record_error(folder: Path, content: bytes) -> None:
+    refusal(folder / "foreign.json", content)
+
+
+def test_one_bad_record_does_not_hide_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    good, bad = make_record(), make_record(seed=69)
+    store.write_record(good)
+    path = store.write_record(bad)
+    path.write_bytes(path.read_bytes()[:-5])
+    (tmp_path / "runs" / ".left-over.tmp").write_bytes(b"a part")  # what a kill leaves is not a record
+    read, errors = store.records()
+    assert read == [good]
+    assert len(errors) == 1
+    assert path.name in str(errors[0])
+    with pytest.raises(RecordError, match=path.name):
+        store.statuses()
+
+
+# several writers ------------------------------------------------------------------------------------------------------
+
+
+def race(write: Callable[[Path, bytes], None], path: Path, n_writers: int = 8) -> list[bool]:
+    """Let writers of different contents loose on one path at once; which of them succeeded."""
+    ready = threading.Barrier(n_writers)
+
+    def attempt(number: int) -> bool:
+        ready.wait()
+        try:
+            write(path, f"writer {number}".encode() * 1000)
+        except AlreadyDone:
+            return False
+        return True
+
+    with ThreadPoolExecutor(n_writers) as pool:
+        return list(pool.map(attempt, range(n_writers)))
+
+
+def test_of_eight_writers_exactly_one_writes_and_nothing_is_left_over(tmp_path: Path) -> None:
+    for turn in range(20):
+        path = tmp_path / "runs" / f"{turn}.json"
+        succeeded = race(write_once, path)
+        assert succeeded.count(True) == 1
+        assert path.read_bytes() == f"writer {succeeded.index(True)}".encode() * 1000
+    assert len(list((tmp_path / "runs").iterdir())) == 20
+
+
+def test_a_writer_that_only_looks_first_would_not_be_alone(tmp_path: Path) -> None:
+    def look_then_write(path: Path, content: bytes) -> None:
+        if path.exists():
+            raise AlreadyDone
+        write_atomically(path, content)
+
+    assert any(race(look_then_write, tmp_path / f"{turn}.json").count(True) > 1 for turn in range(50))
+
+
+def test_a_record_is_written_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write_record(make_record())
+    before = path.read_bytes()
+    with pytest.raises(AlreadyDone, match=path.name):
+        store.write_record(make_record(perplexity=1.5))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+# a store that cannot be written ---------------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")  # stops a superuser, too
+    with pytest.raises(StoreError, match="Not a directory"):
+        Store(tmp_path / "file" / "store").check_writable()
+    assert (tmp_path / "file").read_bytes() == b"in the way"
+
+
+def test_a_store_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.check_writable()
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []

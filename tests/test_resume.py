@@ -1,0 +1,406 @@
+"""A run that was stopped, however and wherever, goes on as if nothing had happened, bit for bit."""
+
+import dataclasses
+import json
+import random
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import checkpoint
+from bench.config import Run, RunConfig, TrainingConfig, override
+from bench.corpus import Corpus
+from bench.errors import AlreadyDone
+from bench.experiments import find_experiment
+from bench.history import History
+from bench.process import Interrupted, read_progress
+from bench.record import Record, read
+from bench.run import Attempt, Settings, execute
+from bench.store import Store
+from bench.train import Trainer, parameters_sha256
+from models import ARCHITECTURES
+from tests.command_line import finish, start, wait_until
+from tests.conftest import CONTEXT, TINY_MODELS
+
+CPU = torch.device("cpu")
+EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
+SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
+N_STEPS = 12
+
+
+@pytest.fixture
+def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `execute` find the small corpus."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+
+
+def measured(finished: Record) -> dict[str, Any]:
+    """All that a run measured: what must not depend on whether it was interrupted."""
+    return {
+        "status": finished.status,
+        "curve": finished.curve,
+        "result": finished.result,
+        "diagnostics": finished.diagnostics,
+        "n_train_tokens": finished.cost.n_train_tokens,
+        "train_flops": finished.cost.train_flops,
+    }
+
+
+def checkpoints_of_every_step(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> Record:
+    """Train `run` to its end and keep the checkpoint of each of its steps in its run folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "N_KEPT", 1000)
+        return execute(run, store, EVERY_STEP)
+
+
+def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
+    """Give `target` a run folder as a process leaves it that was killed right after the checkpoint of `step`."""
+    folder = target.run_folder(run.run_id)
+    folder.mkdir(parents=True)
+    for path in source.run_folder(run.run_id).glob(f"checkpoint-{step:08d}.pt*"):
+        shutil.copy(path, folder)
+
+
+# a real process, killed -----------------------------------------------------------------------------------------------
+
+
+def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ["training.n_steps=80", "training.eval_every=30"]
+    command = ["bench", "run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
+    command += [word for change in changes for word in ("--set", change)]
+    command += ["--threads", 1, "--checkpoint-seconds", 0, "--store", tmp_path / "killed"]
+    smoke = next(cell for cell in find_experiment("smoke").cells if cell.label == "k_operators")
+    run = Run(label="k_operators", config=override(smoke.config, changes), seed=42, mode="exact")
+    store = Store(tmp_path / "killed")
+    folder = store.run_folder(run.run_id)
+
+    def newest_step() -> int:
+        return max((int(path.stem.removeprefix("checkpoint-")) for path in checkpoint.paths(folder)), default=-1)
+
+    rng = random.Random(20)
+    for low, high in ((2, 20), (32, 44), (55, 70)):
+        stop_at = rng.randint(low, high)
+        process = start(*command, data_dir=data_dir)
+        wait_until(lambda at=stop_at: newest_step() >= at, f"step {stop_at}")  # type: ignore[misc]
+        threading.Event().wait(rng.random() * 0.01)  # anywhere within a step or the writing of its checkpoint
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not store.record_paths()
+    code, output, errors = finish(start(*command, data_dir=data_dir))
+    assert (code, errors) == (0, "")
+    assert "resumed at step" in output
+
+    monkeypatch.delenv("BENCH_RUNS_DIR", raising=False)
+    uninterrupted = execute(run, Store(tmp_path / "clean"), dataclasses.replace(EVERY_STEP, data_dir=data_dir))
+    resumed = read(store.record_paths()[0], Record)
+    assert measured(resumed) == measured(uninterrupted)
+    assert resumed.result is not None
+    assert [one.first_step for one in resumed.attempts[1:]] == [one.last_step for one in resumed.attempts[:-1]]
+    assert len(resumed.attempts) == 4
+    assert resumed.attempts[-1].last_step == 80
+
+
+# every step -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_resumed_at_any_step_ends_with_the_same_bits(
+    architecture: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(architecture, n_steps=N_STEPS, eval_every=5)
+    source = Store(tmp_path / "whole")
+    whole = measured(checkpoints_of_every_step(run, source, monkeypatch))
+    for step in range(N_STEPS + 1):
+        target = Store(tmp_path / str(step))
+        resume_at(step, run, source, target)
+        assert measured(execute(run, target, EVERY_STEP)) == whole, f"resumed at step {step}"
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = tiny_run(n_steps=6)
+    whole = execute(run, Store(tmp_path / "whole"), SELDOM)
+    store = Store(tmp_path / "stopped")
+    advance = Trainer.advance
+
+    def stop_in_step_2(trainer: Trainer) -> Any:
+        if trainer.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "advance", stop_in_step_2)
+        with pytest.raises(Interrupted, match="step 3 of 6"):
+            execute(run, store, SELDOM)
+    assert not store.record_paths()
+    finished = execute(run, store, SELDOM)
+    assert [(one.first_step, one.last_step) for one in finished.attempts] == [(0, 3), (3, 6)]
+    assert measured(finished) == measured(whole)
+    assert finished.cost.train_seconds >= sum(one.train_seconds for one in finished.attempts) - 1e-6
+    assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == "done"
+    with pytest.raises(AlreadyDone):
+        execute(run, store, SELDOM)
+
+
+# what a checkpoint must hold ------------------------------------------------------------------------------------------
+
+RESUME_AT = 6  # between evaluations, with one evaluation of the best weights behind it
+
+
+def fresh(part: str, run: Run, corpus: Corpus) -> Any:
+    """The part of a trainer's state that a process without a checkpoint would have."""
+    return Trainer(run, corpus, CPU).state()[part]
+
+
+def without_moment(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
+    """Set one item of AdamW's state to zero, as it is before the first update."""
+
+    def leave_out(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
+        for state in content["trainer"]["optimizer"]["state"].values():
+            state[name] = torch.zeros_like(state[name])
+
+    return leave_out
+
+
+def without_history(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
+    """Forget one item that was measured before the interruption."""
+
+    def leave_out(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
+        content["history"][name] = vars(History())[name]
+
+    return leave_out
+
+
+def without_model(content: dict[str, Any], run: Run, corpus: Corpus) -> None:
+    content["trainer"]["model"] = fresh("model", run, corpus)
+
+
+def without_one_tensor(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
+    model = content["trainer"]["model"]
+    del model[next(iter(model))]
+
+
+def without_optimizer(content: dict[str, Any], run: Run, corpus: Corpus) -> None:
+    content["trainer"]["optimizer"] = fresh("optimizer", run, corpus)
+
+
+def without_groups(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
+    del content["trainer"]["optimizer"]["param_groups"]
+
+
+def without_step(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
+    content["trainer"]["step"] = 0
+
+
+LEFT_OUT: dict[str, Callable[[dict[str, Any], Run, Corpus], None]] = {
+    "trainer.step": without_step,
+    "trainer.model": without_model,
+    "one tensor of trainer.model": without_one_tensor,
+    "trainer.optimizer": without_optimizer,
+    "trainer.optimizer.param_groups": without_groups,
+    **{f"trainer.optimizer.state.{name}": without_moment(name) for name in ("exp_avg", "exp_avg_sq", "step")},
+    **{f"history.{field.name}": without_history(field.name) for field in dataclasses.fields(History)},
+}
+
+
+def seen_in_record(finished: Record) -> dict[str, Any]:
+    """What was measured, and that the time and the attempts before the interruption are counted."""
+    ours = sum(one.train_seconds for one in finished.attempts[1:])
+    return {
+        **measured(finished),
+        "n_attempts": len(finished.attempts),
+        "counts_earlier_seconds": finished.cost.train_seconds > ours,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Interruption:
+    """A run, its checkpoint after step 6, and what its record shows when it goes on from there."""
+
+    run: Run
+    store: Store
+    resumed: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Interruption:
+    """Interrupted with its best evaluation behind it: at this rate the loss only rises after step 5."""
+    training = TrainingConfig(
+        n_steps=10,
+        batch_size=4,
+        eval_every=5,
+        warmup_steps=0,
+        learning_rate=3.0,
+        final_learning_rate=3.0,
+        schedule="nanogpt",
+        betas=(0.9, 0.99),
+        weight_decay=0.1,
+    )
+    config = RunConfig(
+        architecture="k_operators",
+        model=TINY_MODELS["k_operators"],
+        context=CONTEXT,
+        corpus="synthetic",
+        n_sampled_batches=2,
+        training=training,
+    )
+    run = Run(label="k_operators", config=config, seed=42, mode="exact")
+    folder = tmp_path_factory.mktemp("interruption")
+    source, target = Store(folder / "whole"), Store(folder / "resumed")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.run.load_corpus", lambda *_: corpus)
+        whole = checkpoints_of_every_step(run, source, patch)
+        resume_at(RESUME_AT, run, source, target)
+        resumed = execute(run, target, EVERY_STEP)
+    assert whole.result is not None
+    assert whole.result.sweep.best.step < RESUME_AT < whole.result.sweep.final.step
+    assert measured(resumed) == measured(whole)
+    return Interruption(run, source, seen_in_record(resumed))
+
+
+@pytest.mark.parametrize("item", LEFT_OUT)
+@pytest.mark.usefixtures("on_little_text")
+def test_the_comparison_sees_whatever_is_left_out_of_a_checkpoint(
+    item: str, interruption: Interruption, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = interruption.run, Store(tmp_path)
+    resume_at(RESUME_AT, run, interruption.store, store)
+    content = checkpoint.load(checkpoint.paths(store.run_folder(run.run_id))[0])
+    LEFT_OUT[item](content, run, corpus)
+    monkeypatch.setattr(checkpoint, "load_newest", lambda *_: (content, []))
+    maimed = execute(run, store, EVERY_STEP)
+    assert maimed.status == "failed" or seen_in_record(maimed) != interruption.resumed
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_every_item_of_a_checkpoint_has_its_negative_control(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(n_steps=2), Store(tmp_path)
+    checkpoints_of_every_step(run, store, monkeypatch)
+    content = checkpoint.load(checkpoint.paths(store.run_folder(run.run_id))[-1])
+    trainer, optimizer = content["trainer"], content["trainer"]["optimizer"]
+    items = {f"trainer.{name}" for name in trainer} | {f"history.{name}" for name in content["history"]}
+    items |= {f"trainer.optimizer.state.{name}" for state in optimizer["state"].values() for name in state}
+    items |= {f"trainer.optimizer.{name}" for name in optimizer if name != "state"}
+    assert items <= set(LEFT_OUT)
+    # format, identity and vocabulary decide no number; tests of checkpoints and of sampling hold them
+    assert set(content) == {"format", "identity", "trainer", "history", "vocabulary"}
+
+
+# evaluation leaves training alone -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.usefixtures("on_little_text")
+def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(
+    architecture: str, tiny_run: Callable[..., Run], corpus: Corpus, tmp_path: Path
+) -> None:
+    never = Trainer(tiny_run(architecture, n_steps=N_STEPS), corpus, CPU)
+    for _ in range(N_STEPS):
+        never.advance()
+    hashes = {parameters_sha256(never.model)}
+    for eval_every in (1, 3, 5, N_STEPS):
+        run = tiny_run(architecture, n_steps=N_STEPS, eval_every=eval_every)
+        finished = execute(run, Store(tmp_path / str(eval_every)), SELDOM)
+        assert finished.result is not None
+        hashes.add(finished.result.parameters_sha256)
+    assert len(hashes) == 1
+
+
+def test_another_seed_ends_with_other_bits(tiny_run: Callable[..., Run], corpus: Corpus) -> None:
+    def trained(seed: int) -> str:
+        trainer = Trainer(tiny_run(seed=seed), corpus, CPU)
+        trainer.advance()
+        return parameters_sha256(trainer.model)
+
+    assert trained(42) == trained(42)
+    assert trained(42) != trained(69)
+
+
+# divergence -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_before(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(n_steps=12, eval_every=4), Store(tmp_path)
+    advance = Trainer.advance
+
+    def poisoned(trainer: Trainer) -> Any:
+        if trainer.step == 6:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(torch.nan)
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", poisoned)
+    finished = execute(run, store, EVERY_STEP)
+    assert finished.status == "diverged"
+    assert finished.stopped_at_step == 6
+    assert "nan" in (finished.error or "")
+    assert finished.error is not None
+    assert "\n" not in finished.error
+    assert [one.step for one in finished.curve] == [0, 4]
+    assert finished.result is None  # no best, final or cross-fitted loss is made up
+    assert read(store.record_paths()[0], Record) == finished
+    assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == "diverged"
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Attempt.evaluate
+
+    def poisoned(attempt: Attempt, trainer: Trainer) -> None:
+        if trainer.step == 4:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(torch.nan)
+        evaluate(attempt, trainer)
+
+    monkeypatch.setattr(Attempt, "evaluate", poisoned)
+    finished = execute(tiny_run(eval_every=4), Store(tmp_path), EVERY_STEP)
+    assert (finished.status, finished.stopped_at_step, finished.result) == ("diverged", 4, None)
+    assert [one.step for one in finished.curve] == [0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (RuntimeError("something else\nwith a second line"), "failed"),
+    ],
+)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_that_ends_badly_leaves_a_record_that_says_how(
+    error: Exception, status: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Trainer.advance
+
+    def failing(trainer: Trainer) -> Any:
+        if trainer.step == 5:
+            raise error
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", failing)
+    store = Store(tmp_path)
+    finished = execute(tiny_run(eval_every=4), store, EVERY_STEP)
+    assert (finished.status, finished.stopped_at_step, finished.result) == (status, 5, None)
+    assert finished.error is not None
+    assert type(error).__name__ in finished.error
+    assert "\n" not in finished.error
+    assert [one.step for one in finished.curve] == [0, 4]
+    assert json.loads(store.record_paths()[0].read_bytes())["status"] == status

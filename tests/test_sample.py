@@ -1,0 +1,145 @@
+"""What a model writes follows from its probabilities and the seed alone."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.config import Run
+from bench.errors import ConfigError
+from bench.sample import generate, kept_probabilities
+from models import ARCHITECTURES, build
+
+PROBABILITIES = (0.1, 0.4, 0.05, 0.25, 0.2)  # ordered: tokens 1, 3, 4, 0, 2
+LOGITS = torch.tensor(PROBABILITIES).log()
+
+
+class Next(nn.Module):
+    """Predicts the successor of the last token, and remembers what it was shown."""
+
+    def __init__(self, vocab_size: int = 7) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.shown: list[list[int]] = []
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.shown.append(tokens[0].tolist())
+        return 50.0 * nn.functional.one_hot((tokens + 1) % self.vocab_size, self.vocab_size).float()
+
+
+def close(found: Tensor, expected: tuple[float, ...]) -> None:
+    torch.testing.assert_close(
+        found, torch.tensor([float(p) for p in expected]), rtol=0, atol=1e-6
+    )  # float32 of numbers below 1
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "expected"),
+    [
+        (None, 1.0, PROBABILITIES),
+        (5, 1.0, PROBABILITIES),
+        (99, 1.0, PROBABILITIES),
+        (1, 1.0, (0, 1, 0, 0, 0)),
+        (2, 1.0, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
+        (None, 0.3, (0, 1, 0, 0, 0)),  # token 1 alone has 0.4
+        (None, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),  # 0.4 is not enough, 0.65 is
+        (None, 0.8, (0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85)),
+        (None, 0.9, (0.1 / 0.95, 0.4 / 0.95, 0, 0.25 / 0.95, 0.2 / 0.95)),
+        (None, 1e-9, (0, 1, 0, 0, 0)),  # one always stays
+        (2, 0.9, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
+        (3, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
+    ],
+)
+def test_top_k_and_top_p_keep_the_likeliest_and_share_out_the_rest(
+    top_k: int | None, top_p: float, expected: tuple[float, ...]
+) -> None:
+    close(kept_probabilities(LOGITS, 1.0, top_k, top_p), expected)
+
+
+def test_temperature_sharpens_and_flattens_before_the_cut() -> None:
+    squares = [p * p for p in PROBABILITIES]
+    close(kept_probabilities(LOGITS, 0.5, None, 1.0), tuple(p / sum(squares) for p in squares))
+    roots = [math.sqrt(p) for p in PROBABILITIES]
+    close(kept_probabilities(LOGITS, 2.0, None, 1.0), tuple(p / sum(roots) for p in roots))
+    # at 0.5, token 1 has 0.16 of 0.275: enough for a half, which 0.4 is not
+    close(kept_probabilities(LOGITS, 0.5, None, 0.5), (0, 1, 0, 0, 0))
+
+
+def test_temperature_zero_takes_the_likeliest_whatever_else_is_asked() -> None:
+    for top_k, top_p in ((None, 1.0), (3, 0.1)):
+        close(kept_probabilities(LOGITS, 0.0, top_k, top_p), (0, 1, 0, 0, 0))
+
+
+def test_drawn_tokens_have_the_probabilities_of_the_model() -> None:
+    class Constant(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return LOGITS.expand(*tokens.shape, -1)
+
+    n = 4000
+    written = generate(Constant(), torch.tensor([0]), n, 4, seed=1)[1:]
+    shares = torch.bincount(written, minlength=5) / n
+    # five standard deviations of a share: 5 * sqrt(0.4 * 0.6 / 4000) = 0.039
+    torch.testing.assert_close(shares, torch.tensor(PROBABILITIES), rtol=0, atol=0.039)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_seed_writes_the_same_text_every_time_and_another_seed_another(
+    architecture: str, tiny_run: Callable[..., Run]
+) -> None:
+    torch.manual_seed(0)
+    model = build(tiny_run(architecture).config.model)
+    prompt = torch.tensor([3, 1, 4])
+
+    def write(seed: int) -> list[int]:
+        model.train()  # dropout must play no part
+        written: list[int] = generate(model, prompt, 40, 16, seed=seed, temperature=0.8).tolist()
+        return written
+
+    first = write(7)
+    torch.manual_seed(123)  # nor torch's own generator
+    assert write(7) == first
+    assert write(8) != first
+    assert first[:3] == prompt.tolist()
+    assert len(first) == 43
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_temperature_zero_follows_the_model_step_by_step(architecture: str, tiny_run: Callable[..., Run]) -> None:
+    torch.manual_seed(0)
+    model = build(tiny_run(architecture).config.model).eval()
+    tokens = torch.tensor([3, 1, 4])
+    written = generate(model, tokens, 20, 16, seed=0, temperature=0)  # 23 tokens: past the context of 16
+    for _ in range(20):
+        with torch.no_grad():
+            tokens = torch.cat([tokens, model(tokens[None, -16:])[0, -1].argmax()[None]])
+    assert torch.equal(written, tokens)
+
+
+def test_a_text_longer_than_the_context_slides() -> None:
+    model = Next()
+    written = generate(model, torch.arange(5), 6, 4, seed=0)
+    assert written.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
+    assert model.shown == [[1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6], [4, 5, 6, 0], [5, 6, 0, 1], [6, 0, 1, 2]]
+
+
+def test_no_tokens_asked_for_is_the_prompt() -> None:
+    assert generate(Next(), torch.arange(3), 0, 4, seed=0).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": math.nan},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        generate(Next(), torch.arange(3), 1, 4, seed=0, **wrong)  # type: ignore[arg-type]
