@@ -91,8 +91,8 @@ def rerun(
     for change in environment_changes(old.environment, new.environment):
         print(f"note: {change}")
     found = differences(old, new)
-    print("\n".join(found) if found else "equal: every measured number and the final parameters, bit for bit")
-    if found and old.mode == "exact":
+    print("\n".join(found) if found else "equal: every number that both measured, bit for bit")
+    if new.status not in ("done", "diverged") or (found and old.mode == "exact"):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -109,14 +109,18 @@ def recheck(
     from bench.store import Store
 
     old = read_record(path)
+    if path.resolve().parent.name != "runs":
+        raise ConfigError(f"{path} lies in no store's runs/ folder, so there is no place for its proof")
     settings = Settings(device=pick_device(device or old.environment.device), data_dir=data_dir)
     proof = repeat_first_steps(old, settings)
     for change in environment_changes(old.environment, proof.environment):
         print(f"note: {change}")
     if not proof.equal:
         pairs = zip(old.diagnostics.first_train_nats, proof.first_train_nats, strict=False)
-        largest = max(abs(before - after) for before, after in pairs)
-        print(f"not equal: the first losses differ by up to {largest:.2e} nats; the record stands unproved")
+        largest = max((abs(before - after) for before, after in pairs), default=float("nan"))
+        print(
+            f"not equal: the first losses differ by up to {largest:.2e} nats; these sources do not confirm the record"
+        )
         raise typer.Exit(EXIT_FAILED)
     written = Store(path.resolve().parent.parent).write_recheck(proof)
     print(f"equal: {len(proof.first_train_nats)} losses, bit for bit; proof in {written.parent.name}/{written.name}")

@@ -27,10 +27,9 @@ def count_fitted(model: Ngram) -> Parameters:
     return Parameters(n_params=n, n_live_params=n, n_params_without_positions=n, parts={"probabilities": n})
 
 
-def train_flops(model: SequenceModel, config: RunConfig, n_steps: int) -> float:
-    """FLOPs of the matrix products of `n_steps` updates: 2 a multiply-add, the backward pass twice the forward."""
-    assert config.training is not None
-    return 3 * 2.0 * model.forward_macs_per_token(config.context) * n_train_tokens(config, n_steps)
+def train_flops(forward_macs_per_token: int, n_tokens: int) -> float:
+    """FLOPs of the matrix products of training: 2 a multiply-add, the backward pass twice the forward."""
+    return 3 * 2.0 * forward_macs_per_token * n_tokens
 
 
 def n_train_tokens(config: RunConfig, n_steps: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from bench.errors import CheckpointError, CorruptCheckpoint
 from bench.files import write_atomically
 
-FORMAT = 1
+FORMAT = 1  # raised when what Trainer.state or History holds changes
 N_KEPT = 2
 
 
@@ -23,9 +23,12 @@ def save(folder: Path, content: dict[str, Any]) -> Path:
     payload = buffer.getvalue()
     write_atomically(path, payload)
     write_atomically(_sidecar(path), hashlib.sha256(payload).hexdigest().encode())  # last: it marks completeness
-    for old in paths(folder)[:-N_KEPT]:
-        _sidecar(old).unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+    everything = paths(folder)
+    kept = [one for one in everything if one <= path][-N_KEPT:]  # a later one was corrupt, or this would not be here
+    for other in everything:
+        if other not in kept:
+            _sidecar(other).unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
     return path
 
 
@@ -77,7 +80,7 @@ def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) 
         found = content["identity"].get(name)
         if found != text:
             raise CheckpointError(
-                f"the checkpoint in {folder} is of another {name}: {_difference(name, found, text)}; "
+                f"the checkpoint in {folder} was made with different {name}: {_difference(name, found, text)}; "
                 f"remove that folder to start this run anew"
             )
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.corpora import CORPORA
 from bench.errors import ConfigError
 from models import ARCHITECTURES, FITTED
+from models.base import require
 
 PROTOCOL_VERSION = 1  # raised when a default or a rule changes that would move a number under an unchanged config
 MODES = ("exact", "fast")
@@ -40,17 +41,17 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "batch_size", "eval_every"):
-            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name}={value} must be positive and finite")
-        _require(0 <= self.warmup_steps <= self.n_steps, f"warmup_steps={self.warmup_steps} must be 0 to n_steps")
-        _require(
+            require(0 < value < math.inf, f"{name}={value} must be positive and finite")
+        require(0 <= self.warmup_steps <= self.n_steps, f"warmup_steps={self.warmup_steps} must be 0 to n_steps")
+        require(
             0 <= self.final_learning_rate <= self.learning_rate,
             f"final_learning_rate={self.final_learning_rate} must be 0 to learning_rate={self.learning_rate}",
         )
-        _require(all(0 <= beta < 1 for beta in self.betas), f"betas={self.betas} must each be in [0, 1)")
-        _require(0 <= self.weight_decay < math.inf, f"weight_decay={self.weight_decay} must be finite, not negative")
+        require(all(0 <= beta < 1 for beta in self.betas), f"betas={self.betas} must each be in [0, 1)")
+        require(0 <= self.weight_decay < math.inf, f"weight_decay={self.weight_decay} must be finite, not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +67,22 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         expected = _config_type(self.architecture)
-        _require(isinstance(self.model, expected), f"architecture {self.architecture!r} needs a {expected.__name__}")
-        _require(self.context >= 1, f"context={self.context} must be at least 1")
+        require(isinstance(self.model, expected), f"architecture {self.architecture!r} needs a {expected.__name__}")
+        require(self.context >= 1, f"context={self.context} must be at least 1")
         longest = getattr(self.model, "context", self.context)
-        _require(
+        require(
             self.context <= longest,
             f"context={self.context} is longer than the model's context={longest}; lower it or set model.context",
         )
-        _require(self.corpus in CORPORA, f"corpus={self.corpus!r} is none of {sorted(CORPORA)}")
-        _require(
+        require(self.corpus in CORPORA, f"corpus={self.corpus!r} is none of {sorted(CORPORA)}")
+        require(
             self.model.vocab_size == CORPORA[self.corpus].vocab_size,
             f"vocab_size={self.model.vocab_size}, but {self.corpus} has {CORPORA[self.corpus].vocab_size} characters",
         )
         fitted = self.architecture in FITTED
-        _require(fitted == (self.training is None), f"{self.architecture!r} is fitted: it takes no training config")
-        _require(self.n_sampled_batches >= 1, f"n_sampled_batches={self.n_sampled_batches} must be at least 1")
+        what = "is fitted: it takes no training config" if fitted else "is trained: it needs a training config"
+        require(fitted == (self.training is None), f"{self.architecture!r} {what}")
+        require(self.n_sampled_batches >= 1, f"n_sampled_batches={self.n_sampled_batches} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +96,20 @@ class Run:
     replicate: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.mode in MODES, f"mode={self.mode!r} is none of {MODES}")
-        _require(
+        require(self.mode in MODES, f"mode={self.mode!r} is none of {MODES}")
+        require(
             self.label.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(self.label) <= 80,
             f"label={self.label!r} must be at most 80 letters, digits, '-', '_' and '.'",
         )
-        _require(self.seed is None or 0 <= self.seed < 2**31, f"seed={self.seed} must be 0 to 2^31 - 1")
+        require(self.seed is None or 0 <= self.seed < 2**31, f"seed={self.seed} must be 0 to 2^31 - 1")
         fitted = self.config.architecture in FITTED
-        _require(fitted == (self.seed is None), f"seed={self.seed}: trained models need a seed, fitted ones have none")
+        require(fitted == (self.seed is None), f"seed={self.seed}: trained models need a seed, fitted ones have none")
 
     @property
     def run_id(self) -> str:
         """12 hex digits over everything that may move a number; fields at their default do not count."""
         identity = {
-            "config": without_defaults(self.config),
+            "config": without_defaults(read_config(to_json(self.config))),  # 1 and 1.0 are one value
             "corpus_sha256": CORPORA[self.config.corpus].sha256,
             "protocol_version": PROTOCOL_VERSION,
             "mode": self.mode,
@@ -227,8 +229,3 @@ def _refuse_unknown(target: type, data: dict[str, Any], path: str) -> None:
 def _suggestion(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

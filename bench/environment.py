@@ -22,6 +22,8 @@ def describe(device: torch.device) -> record.Environment:
         platform=f"{platform.system()}-{platform.machine()}",
         python=platform.python_version(),
         packages={name: version(name) for name in PACKAGES},
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        cuda=torch.version.cuda,
     )
 
 

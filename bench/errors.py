@@ -16,7 +16,7 @@ class CorpusError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used: corrupt, foreign, or of another config or other sources."""
+    """A checkpoint that cannot be used: corrupt, foreign, or made by another config or other sources."""
 
 
 class CorruptCheckpoint(CheckpointError):

@@ -24,14 +24,18 @@ Model = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int, skip: int = 0) -> Tensor:
     """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on."""
-    was_training = model.training
+    was_training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
-    losses = []
-    for some in starts.split(EVAL_BATCH):
-        x, y = windows(tokens, some, context)
-        logits = model(x)[:, skip:].float()
-        losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))
-    model.train(was_training)
+    torch.set_float32_matmul_precision("highest")  # training in `fast` mode allows TF32
+    try:
+        losses = []
+        for some in starts.split(EVAL_BATCH):
+            x, y = windows(tokens, some, context)
+            logits = model(x)[:, skip:].float()
+            losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))
+    finally:
+        model.train(was_training)
+        torch.set_float32_matmul_precision(precision)
     return torch.cat(losses).cpu()
 
 

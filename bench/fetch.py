@@ -62,9 +62,9 @@ def download(name: str, path: Path) -> Path:
             fname=path.name,
             downloader=_limited_download,
         )
-    except ValueError as error:  # pooch's word for a hash that differs
-        raise CorpusError(f"{facts.url} served other bytes than the pinned ones: {error}") from error
-    except Exception as error:  # whatever the network stack raises: no address, no route, a refusal, a wrong hash
+    except Exception as error:  # whatever the network stack raises: no address, no route, a refusal
+        if isinstance(error, ValueError) and not isinstance(error, OSError):  # pooch's word for a hash that differs
+            raise CorpusError(f"{facts.url} served other bytes than the pinned ones: {error}") from error
         raise DownloadError(
             f"corpus {name!r} is not in {DATA_DIR_VARIABLE} nor in {cache_dir()}, and {facts.url} could not be "
             f"fetched ({type(error).__name__}: {error}); download it where there is internet to FOLDER/{facts.path} "

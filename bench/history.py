@@ -1,5 +1,6 @@
 """What a run has measured so far, and the results chosen from it. Travels in checkpoints as plain values."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,11 @@ from torch import Tensor
 
 from bench.config import RunConfig
 from bench.corpus import Corpus
-from bench.evaluate import best_step, half_sums, sampled, strided
+from bench.evaluate import best_step, half_sums, sampled, strided, sweep
 from bench.record import CrossFitted, Measurement, ProtocolResult, Result
+from models import Ngram
+
+FITTED_SEED = 0
 
 
 @dataclass
@@ -73,12 +77,21 @@ class History:
             ),
         )
 
-    def rounded_window_losses(self, sweep: ProtocolResult) -> dict[int, list[float]]:
+    def rounded_window_losses(self, on_sweep: ProtocolResult) -> dict[int, list[float]]:
         """Each window's loss at the steps that a result reports, to 6 decimals."""
-        steps = {sweep.best.step, sweep.final.step}
-        if sweep.cross_fitted is not None:
-            steps |= {sweep.cross_fitted.step_chosen_on_first_half, sweep.cross_fitted.step_chosen_on_second_half}
+        steps = {on_sweep.best.step, on_sweep.final.step}
+        if (crossed := on_sweep.cross_fitted) is not None:
+            steps |= {crossed.step_chosen_on_first_half, crossed.step_chosen_on_second_half}
         return {step: [round(loss, 6) for loss in self.window_losses[step].tolist()] for step in sorted(steps)}
+
+
+def measure_fitted(model: Ngram, corpus: Corpus, config: RunConfig) -> tuple[History, Result]:
+    """Every protocol of a counted model, whose one step is 0; its random windows are those of seed 0."""
+    history = History()
+    losses = sweep(model, corpus.val, config.context)
+    history.add_evaluation(0, losses, config.context, model)
+    digest = hashlib.sha256(model.log_probabilities.cpu().numpy().tobytes()).hexdigest()
+    return history, measure(history, [(0, model)], corpus, config, FITTED_SEED, digest)
 
 
 def measure(
@@ -90,18 +103,18 @@ def measure(
     parameters_sha256: str,
 ) -> Result:
     """Every protocol. `models` yields (step, model) for the best step and the final one, once where they are equal."""
-    sweep = history.sweep_result(config.context)
+    on_sweep = history.sweep_result(config.context)
     by_step = {}
     for step, model in models:
         nats, n_tokens = sampled(model, corpus.val, config.context, seed, config.n_sampled_batches)
         at_random = Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
         nats, n_tokens = strided(model, corpus.val, config.context)
         by_step[step] = at_random, Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
-    best, final = by_step[sweep.best.step], by_step[sweep.final.step]
+    best, final = by_step[on_sweep.best.step], by_step[on_sweep.final.step]
     return Result(
-        sweep=sweep,
+        sweep=on_sweep,
         sampled=ProtocolResult(best=best[0], final=final[0], cross_fitted=None),
         strided=ProtocolResult(best=best[1], final=final[1], cross_fitted=None),
-        window_nats=history.rounded_window_losses(sweep),
+        window_nats=history.rounded_window_losses(on_sweep),
         parameters_sha256=parameters_sha256,
     )

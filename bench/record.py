@@ -51,6 +51,8 @@ class Environment(Strict):
     platform: str
     python: str
     packages: dict[str, str]
+    instructions: str | None = None  # the CPU's vector instructions that torch uses, e.g. AVX512
+    cuda: str | None = None  # the version torch was built with
 
 
 class Attempt(Strict):
@@ -61,6 +63,7 @@ class Attempt(Strict):
     last_step: int
     train_seconds: float
     environment: Environment
+    peak_bytes: int | None = None  # of this process
 
 
 class HalfSum(Strict):

@@ -32,22 +32,27 @@ def recheck(recorded: Record, settings: Settings) -> Recheck:
     torch.set_num_threads(recorded.environment.n_threads)
     run = run_of(recorded)
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
-    losses = first_losses(run, corpus, settings.device)
+    recorded_losses = recorded.diagnostics.first_train_nats
+    losses = first_losses(run, corpus, settings.device, n_steps=len(recorded_losses))
     return Recheck(
         schema_version=SCHEMA_VERSION,
         run_id=recorded.run_id,
         fingerprint=fingerprint(run.config.architecture),
         first_train_nats=losses,
-        equal=losses == recorded.diagnostics.first_train_nats,
+        equal=losses == recorded_losses,
         environment=describe(settings.device),
     )
 
 
 def differences(old: Record, new: Record) -> list[str]:
-    """What came out otherwise, in words; empty where every measured number and the final parameters are equal."""
-    if old.result is None or new.result is None:
-        return [] if old.status == new.status else [f"status {old.status}, now {new.status}"]
+    """What came out otherwise, in words; empty where every number that both measured is equal, bit for bit."""
     found = []
+    if (old.status, old.stopped_at_step) != (new.status, new.stopped_at_step):
+        found.append(f"{old.status} (stopped at {old.stopped_at_step}), now {new.status} ({new.stopped_at_step})")
+    if (old.curve, old.diagnostics.first_train_nats) != (new.curve, new.diagnostics.first_train_nats):
+        found.append("a number of the curve differs")
+    if old.result is None or new.result is None:
+        return found
     for name, before, after in (
         ("best, sweep", old.result.sweep.best, new.result.sweep.best),
         ("final, sweep", old.result.sweep.final, new.result.sweep.final),
@@ -59,8 +64,8 @@ def differences(old: Record, new: Record) -> list[str]:
             )
     if old.result.parameters_sha256 != new.result.parameters_sha256:
         found.append("the final parameters differ in their bits")
-    if not found and (old.curve, old.result) != (new.curve, new.result):
-        found.append("a number of the curve or of another protocol differs")
+    if not found and old.result != new.result:
+        found.append("a number of another protocol differs")
     return found
 
 

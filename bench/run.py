@@ -1,6 +1,5 @@
 """One run from start to record: resume, train, evaluate, checkpoint, measure, write. What every worker calls."""
 
-import hashlib
 import json
 import threading
 import time
@@ -19,17 +18,18 @@ from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
-from bench.errors import AlreadyDone, UserError
+from bench.errors import AlreadyDone, ConfigError, UserError
 from bench.evaluate import best_step, sweep
-from bench.history import History, measure
+from bench.files import write_atomically
+from bench.history import History, measure, measure_fitted
 from bench.process import Interrupted, Progress, lock, stop_requests
 from bench.sources import commit, fingerprint
 from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256
-from models import FITTED, Ngram, SequenceModel
+from models import FITTED, Ngram, SequenceModel, build
 
 READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
-FITTED_SEED = 0  # of the random windows that a fitted model is measured on
+STEPS_FILE = "steps.jsonl"  # in a run's folder: loss and gradient norm of every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,11 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     A run that diverges, runs out of memory or fails leaves a record that says so. AlreadyDone where it has a record;
     Interrupted after SIGINT or SIGTERM, with the state saved.
     """
-    store.check_writable()
     if settings.n_threads is not None:
         torch.set_num_threads(settings.n_threads)
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
+    check_length(run, corpus)
+    store.check_writable()
     folder = store.run_folder(run.run_id)
     with lock(folder), stop_requests() as asked_to_stop:
         if run.run_id in store.statuses():
@@ -69,14 +70,14 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
         if run.config.architecture in FITTED:
             finished = fit(run, corpus, settings)
         else:
-            finished = Attempt(run, corpus, settings, folder, progress, asked_to_stop).train()
+            finished = Training(run, corpus, settings, folder, progress, asked_to_stop).train()
         store.write_record(finished)
         progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)
     return finished
 
 
-class Attempt:
-    """One process's work on one run."""
+class Training:
+    """One process's work on one run: an attempt, as records call it."""
 
     def __init__(
         self,
@@ -91,16 +92,20 @@ class Attempt:
         self.progress, self.asked_to_stop = progress, asked_to_stop
         self.history = History()
         self.trainer: Trainer | None = None
+        self.known = describe_run(run, corpus, settings)  # now, since the sources may be edited while it trains
+        model = build(run.config.model)
+        self.parameters, self.macs_per_token = count_parameters(model), model.forward_macs_per_token(run.config.context)
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.earlier_attempts: list[dict[str, Any]] = []
         self.first_step, self.seconds_before = 0, 0.0
-        self.clock = time.monotonic()
+        self.clock: float | None = None  # when the training not yet counted began
         self.unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, gradient norm
 
     def train(self) -> record.Record:
         """Train to the end, or to what stops it, and give the record."""
         try:
             self.trainer = trainer = self.start()
+            trainer.warm_up()
             self.loop(trainer)
             self.progress.write("measuring", now=True, step=trainer.step, n_steps=trainer.training.n_steps)
             result = measure(
@@ -134,11 +139,13 @@ class Attempt:
         if content is None:
             if self.run.mode == "fast":
                 self.history.first_train_nats = first_losses(self.run, self.corpus, self.settings.device)
+                torch.cuda.reset_peak_memory_stats(self.settings.device)
             return Trainer(self.run, self.corpus, self.settings.device)
         checkpoint.check_same(content, self.identity(), self.folder)
         trainer = Trainer(self.run, self.corpus, self.settings.device)
         trainer.load_state(content["trainer"])
         self.history = History(**content["history"])
+        drop_steps(self.folder / STEPS_FILE, trainer.step)
         self.earlier_attempts = self.history.attempts
         self.first_step, self.seconds_before = trainer.step, self.history.train_seconds
         print(f"resumed at step {trainer.step}", flush=True)
@@ -146,30 +153,38 @@ class Attempt:
 
     def loop(self, trainer: Trainer) -> None:
         """Steps, evaluations and checkpoints, until the evaluation of the last step is saved."""
-        n_steps, eval_every = trainer.training.n_steps, trainer.training.eval_every
+        n_steps = trainer.training.n_steps
         read_every = READ_EVERY_CUDA if self.settings.device.type == "cuda" else 1
-        self.clock = time.monotonic()
-        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as steps:
+        self.clock = saved_at = time.monotonic()
+        with (self.folder / STEPS_FILE).open("a", encoding="utf-8") as steps:
             while True:
-                due = trainer.step % eval_every == 0 or trainer.step == n_steps
-                if due and not self.history.evaluated_at(trainer.step):
+                if self.evaluation_is_due(trainer):
                     self.read_losses(steps)
                     self.evaluate(trainer)
                     self.save(trainer)
+                    saved_at = time.monotonic()
                 if trainer.step == n_steps:
+                    self.stop_clock()
                     return
                 self.unread.append((trainer.step, *trainer.advance()))
                 asked_to_stop = self.asked_to_stop.is_set()
-                save_is_due = time.monotonic() - self.clock >= self.settings.checkpoint_seconds or asked_to_stop
-                if len(self.unread) >= read_every or save_is_due:
+                save_is_due = time.monotonic() - saved_at >= self.settings.checkpoint_seconds
+                if asked_to_stop or (save_is_due and not self.evaluation_is_due(trainer)):
                     self.read_losses(steps)
-                if save_is_due:
                     self.save(trainer)
+                    saved_at = time.monotonic()
+                elif len(self.unread) >= read_every:
+                    self.read_losses(steps)
                 if asked_to_stop:
                     raise Interrupted(
                         f"stopped at step {trainer.step} of {n_steps}; the same command goes on from there"
                     )
                 self.tell(trainer)
+
+    def evaluation_is_due(self, trainer: Trainer) -> bool:
+        """Whether this step is to be evaluated and has not been."""
+        due = trainer.step % trainer.training.eval_every == 0 or trainer.step == trainer.training.n_steps
+        return due and not self.history.evaluated_at(trainer.step)
 
     def read_losses(self, steps: TextIO) -> None:
         """Look at the losses since the last look. Diverged at the first that is not finite."""
@@ -200,10 +215,10 @@ class Attempt:
         self.clock = time.monotonic()
 
     def stop_clock(self) -> None:
-        """Count the seconds since the clock was read as training."""
-        now = time.monotonic()
-        self.history.train_seconds += now - self.clock
-        self.clock = now
+        """Count the seconds since the clock was started as training."""
+        if self.clock is not None:
+            self.history.train_seconds += time.monotonic() - self.clock
+        self.clock = None
 
     def save(self, trainer: Trainer) -> None:
         """A checkpoint of this moment."""
@@ -228,7 +243,8 @@ class Attempt:
 
     def tell(self, trainer: Trainer, *, state: str = "training", now: bool = False) -> None:
         """Write the sign of life that `status` and the launcher show."""
-        seconds = self.history.train_seconds + time.monotonic() - self.clock
+        running = time.monotonic() - self.clock if self.clock is not None else 0.0
+        seconds = self.history.train_seconds + running
         n_tokens = n_train_tokens(self.run.config, trainer.step - self.first_step)
         elapsed = seconds - self.seconds_before
         self.progress.write(
@@ -256,6 +272,7 @@ class Attempt:
             last_step=step,
             train_seconds=self.history.train_seconds - self.seconds_before,
             environment=describe(self.settings.device),
+            peak_bytes=peak_bytes(self.settings.device),
         )
 
     def make_record(
@@ -267,45 +284,45 @@ class Attempt:
         stopped_at_step: int | None = None,
     ) -> record.Record:
         """The record of what is known now."""
-        trainer, history = self.trainer, self.history
-        step = trainer.step if trainer else 0
+        if status != "done":
+            self.stop_clock()
+        history, step = self.history, self.trainer.step if self.trainer else 0
         seconds, n_tokens = history.train_seconds, n_train_tokens(self.run.config, step)
-        nothing = record.Parameters(n_params=0, n_live_params=0, n_params_without_positions=0, parts={})
+        earlier = [record.Attempt.model_validate(one) for one in self.earlier_attempts]
+        attempts = [*earlier, self.this_attempt(step)]
         return record.Record(
-            **describe_run(self.run, self.corpus, self.settings),
+            **self.known,
             status=status,
             stopped_at_step=None if status == "done" else step if stopped_at_step is None else stopped_at_step,
             error=error,
-            attempts=[*(record.Attempt.model_validate(one) for one in self.earlier_attempts), self.this_attempt(step)],
+            attempts=attempts,
             curve=[record.Evaluation.model_validate(entry) for entry in history.curve],
             result=result,
             diagnostics=record.Diagnostics(first_train_nats=history.first_train_nats, by_step=history.diagnostics),
             cost=record.Cost(
                 train_seconds=seconds,
                 tokens_per_second=n_tokens / seconds if seconds > 0 else None,
-                peak_bytes=peak_bytes(self.settings.device),
+                peak_bytes=max(one.peak_bytes or 0 for one in attempts),
                 n_train_tokens=n_tokens,
-                train_flops=train_flops(trainer.model, self.run.config, step) if trainer else 0.0,
-                parameters=count_parameters(trainer.model) if trainer else nothing,
+                train_flops=train_flops(self.macs_per_token, n_tokens),
+                parameters=self.parameters,
             ),
         )
 
 
 def fit(run: Run, corpus: Corpus, settings: Settings) -> record.Record:
     """Fit a counted model to the training text and measure it as any other."""
-    config = run.config
-    model = Ngram(config.model).to(settings.device).fit(corpus.train.long())
-    history = History()
-    history.add_evaluation(0, sweep(model, corpus.val, config.context), config.context, model)
-    digest = hashlib.sha256(model.log_probabilities.cpu().numpy().tobytes()).hexdigest()
+    known = describe_run(run, corpus, settings)
+    model = Ngram(run.config.model).to(settings.device).fit(corpus.train.long())
+    history, result = measure_fitted(model, corpus, run.config)
     return record.Record(
-        **describe_run(run, corpus, settings),
+        **known,
         status="done",
         stopped_at_step=None,
         error=None,
         attempts=[],
         curve=[record.Evaluation.model_validate(entry) for entry in history.curve],
-        result=measure(history, [(0, model)], corpus, config, FITTED_SEED, digest),
+        result=result,
         diagnostics=record.Diagnostics(first_train_nats=[], by_step={}),
         cost=record.Cost(
             train_seconds=0.0,
@@ -341,6 +358,21 @@ def describe_run(run: Run, corpus: Corpus, settings: Settings) -> dict[str, Any]
         "sources": record.Sources(commit=commit_id, dirty=dirty, fingerprint=fingerprint(run.config.architecture)),
         "environment": describe(settings.device),
     }
+
+
+def check_length(run: Run, corpus: Corpus) -> None:
+    """ConfigError where a text is too short for the windows of a run."""
+    shortest = min(len(corpus.train), len(corpus.val))
+    if shortest < 2 * run.config.context + 1:
+        raise ConfigError(f"context={run.config.context} is too long: a text of {corpus.name} has {shortest} tokens")
+
+
+def drop_steps(path: Path, first: int) -> None:
+    """Cut a step curve back to the steps before `first`, which are those that a resumed run does not repeat."""
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"}\n") and json.loads(line)["step"] < first]
+        write_atomically(path, b"".join(kept))
 
 
 def _one_line(error: BaseException) -> str:

@@ -40,7 +40,7 @@ def kept_probabilities(logits: Tensor, temperature: float, top_k: int | None, to
     """Probabilities (V,) of the next token after temperature, top-k and top-p; not kept ones are 0."""
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
-    ordered, order = (logits / temperature).softmax(0).sort(descending=True, stable=True)
+    ordered, order = ((logits - logits.max()) / temperature).softmax(0).sort(descending=True, stable=True)
     kept = ordered.cumsum(0) - ordered < top_p  # the first always stays
     if top_k is not None:
         kept[top_k:] = False

@@ -7,12 +7,15 @@ import ast
 import hashlib
 import os
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DECIDING = tuple(f"bench/{name}.py" for name in ("batches", "corpus", "evaluate", "schedule", "train"))
+DECIDING = tuple(
+    f"bench/{name}.py" for name in ("batches", "budget", "corpus", "evaluate", "history", "schedule", "train")
+)
 
 
 @cache
@@ -30,11 +33,11 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
 
 def commit() -> tuple[str | None, bool | None]:
     """The commit and whether the tree differs from it: from git, else from BENCH_COMMIT, else unknown."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head, bool(_git("status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("BENCH_COMMIT") or None, None
+    with suppress(OSError, subprocess.SubprocessError):
+        if Path(_git("rev-parse", "--show-toplevel")) == ROOT:  # not some repository that this folder lies in
+            head = _git("rev-parse", "HEAD")
+            return head, bool(_git("status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
+    return os.environ.get("BENCH_COMMIT") or None, None
 
 
 def _git(*arguments: str) -> str:

@@ -102,8 +102,7 @@ class Store:
         """StoreError where a record could not be written here; leaves nothing behind."""
         probe = self.root / "runs" / f".probe-{uuid.uuid4().hex}"
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
+            write_once(probe, b"")  # as a record is
             probe.unlink()
         except OSError as error:
             raise StoreError(

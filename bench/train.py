@@ -7,6 +7,7 @@ is the parameters, the optimizer's moments and the step.
 
 import dataclasses
 import hashlib
+import math
 import os
 from typing import Any
 
@@ -44,19 +45,29 @@ class Trainer:
             use_torch_stream(self.model)
             self._forward = torch.compile(self.model)
 
+    def warm_up(self) -> None:
+        """Have the compiler do its work before the clock starts; moves no number, since every step seeds itself."""
+        if self.run.mode == "fast":
+            self._predict(self.step)[0].sum().backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
     def advance(self) -> tuple[Tensor, Tensor]:
         """One update. The batch's mean loss and the gradient norm before clipping, both scalars on the device."""
-        seed = stream_seed(self.seed, "dropout", self.step)
+        logits, targets = self._predict(self.step)
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.training))
+        measured = update(self.model, self.optimizer, logits, targets, self.training.clip_norm)
+        self.step += 1
+        return measured
+
+    def _predict(self, step: int) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, V) and targets (B, T) of the batch of a step, with that step's dropout."""
+        seed = stream_seed(self.seed, "dropout", step)
         self._generator.manual_seed(seed)
         if self.run.mode == "fast":
             torch.manual_seed(seed)
-        x, y = train_batch(self.corpus.train, self.seed, self.step, self.training.batch_size, self.run.config.context)
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.training))
+        x, y = train_batch(self.corpus.train, self.seed, step, self.training.batch_size, self.run.config.context)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.mode == "fast"):
-            logits = self._forward(x)
-        measured = update(self.model, self.optimizer, logits, y, self.training.clip_norm)
-        self.step += 1
-        return measured
+            return self._forward(x), y
 
     def state(self) -> dict[str, Any]:
         """Everything the next step rests on."""
@@ -113,11 +124,17 @@ def set_numerics(mode: Mode, device: torch.device) -> None:
     torch.set_float32_matmul_precision("highest" if exact else "high")
 
 
-def first_losses(run: Run, corpus: Corpus, device: torch.device) -> list[float]:
-    """Losses of the first 20 steps in exact mode: what `recheck` repeats, whatever the run's own mode."""
+def first_losses(run: Run, corpus: Corpus, device: torch.device, n_steps: int = N_FIRST) -> list[float]:
+    """Losses of the first steps in exact mode, up to one that is not finite: what `recheck` repeats."""
     assert run.config.training is not None
     trainer = Trainer(dataclasses.replace(run, mode="exact"), corpus, device)
-    return [trainer.advance()[0].item() for _ in range(min(N_FIRST, run.config.training.n_steps))]
+    losses: list[float] = []
+    for _ in range(min(n_steps, run.config.training.n_steps)):
+        nats = trainer.advance()[0].item()
+        if not math.isfinite(nats):
+            break
+        losses.append(nats)
+    return losses
 
 
 def parameters_sha256(model: nn.Module) -> str:

@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import Experiment
+from bench.sources import fingerprint
 from bench.store import Store
 
 RETRIES = {
@@ -36,10 +37,16 @@ def missing(runs: list[Run], statuses: dict[str, str], retry: str | None) -> lis
 
 
 def set_aside(run: Run, store: Store) -> None:
-    """Move the record of a run that is tried again into its run folder; a diverged run starts from step 0."""
+    """Move the record of a run that will be retried into its run folder.
+
+    A run that diverged, or whose sources were mended since, starts from step 0; any other from its checkpoint.
+    """
     folder = store.run_folder(run.run_id)
     earlier = store.take_record(run.run_id, folder)
-    if earlier is not None and earlier.status == "diverged":
+    if earlier is None:
+        return
+    mended = earlier.sources.fingerprint != fingerprint(run.config.architecture)
+    if mended or earlier.status == "diverged":
         for checkpoint in folder.glob("checkpoint-*"):
             checkpoint.unlink()
 

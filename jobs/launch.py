@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.config import MODES, Run
+from bench.corpora import CORPORA
 from bench.errors import ConfigError
 from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
 from bench.fetch import DownloadError, find_text
@@ -32,16 +33,19 @@ def prepare(
         raise ConfigError(f"--mode {chosen}: there are {', '.join(MODES)}")
     if chosen == "fast" and device != "cuda":
         raise ConfigError("--mode fast needs CUDA, and there is none here; leave it out or use --mode exact")
-    corpus = experiment.cells[0].config.corpus
+    corpora = {cell.config.corpus for cell in experiment.cells}
+    stand_in = None
     try:
-        find_text(corpus, data_dir)
+        for corpus in corpora:
+            if CORPORA[corpus].path is not None:
+                find_text(corpus, data_dir)
     except DownloadError as error:
         if name not in SYNTHETIC_ALLOWED:
             raise
         print(f"WARNING: {error}")
         print("WARNING: going on with a SYNTHETIC corpus; its numbers say nothing about Tiny Shakespeare")
-        corpus = "synthetic"
-    return experiment.on(corpus, chosen, seeds)  # type: ignore[arg-type]  # one of MODES
+        stand_in = "synthetic"
+    return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)  # type: ignore[arg-type]  # one of MODES
 
 
 def launch(
@@ -60,9 +64,9 @@ def launch(
 
     `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost.
     """
+    selected = select(experiment, pattern)
     if not dry_run:
         store.check_writable()
-    selected = select(experiment, pattern)
     records, unread = store.records()
     for error in unread:
         print(f"WARNING: {error}")
@@ -85,7 +89,8 @@ def launch(
     if manifest not in store.manifests()[0]:  # a finished store is left as it is
         store.write_manifest(manifest)
     for run in runs:
-        set_aside(run, store)
+        if run.run_id in statuses:
+            set_aside(run, store)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
     with Display(store, len(runs), expected if known else None) as display:
         return pool.run(runs, display.tell)

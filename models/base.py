@@ -1,7 +1,7 @@
 """What every trained model here promises, so that one training loop, one budget and one test suite serve them all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def require_rates(config: Any, names: Iterator[str] | tuple[str, ...]) -> None:
+def require_rates(config: Any, names: Iterable[str]) -> None:
     """ValueError unless each named field of `config` is a dropout rate in [0, 1)."""
     for name in names:
         rate = getattr(config, name)

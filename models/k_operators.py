@@ -7,6 +7,7 @@ source: Zenodo 19004569 and its reference implementation at commit e104fa9; wher
 code, on the line that says so
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -62,7 +63,7 @@ class KOperatorsConfig:
             f"backend='block' overflows float32 for gamma < 0.5, so it needs gamma_min >= 0.55, not {self.gamma_min}; "
             "use backend='chunked'",
         )
-        require(self.alpha_cap > 0, f"alpha_cap={self.alpha_cap} must be positive")
+        require(0 < self.alpha_cap < math.inf, f"alpha_cap={self.alpha_cap} must be positive and finite")
         require_rates(self, ("emb_dropout", "mlp_dropout", "residual_dropout", "head_dropout"))
 
 

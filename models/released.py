@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from models import KOperators, Transformer, build
 from models.base import SequenceModel, require
@@ -49,7 +49,7 @@ def from_released(config: Any, arrays: Mapping[str, Any]) -> SequenceModel:
     model = build(config)
     names = reference_names(model)
     given = {
-        name.removeprefix(COMPILED_PREFIX): torch.as_tensor(np.asarray(array))
+        name.removeprefix(COMPILED_PREFIX): array.detach() if isinstance(array, Tensor) else torch.as_tensor(array)
         for name, array in arrays.items()
         if not name.endswith(REBUILT_BUFFERS)
     }

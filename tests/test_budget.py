@@ -79,6 +79,6 @@ def test_transformer_closed_form_counts_what_torch_counts():
 
 
 def test_training_is_three_forwards():
-    model = build(NANOGPT.model)
-    tokens = 64 * 256
-    assert train_flops(model, NANOGPT, 1) == pytest.approx(3 * 2 * 11_821_440 * tokens)
+    macs = build(NANOGPT.model).forward_macs_per_token(256)
+    assert macs == 11_821_440  # 6 x (12 x 384^2 + 2 x 256 x 384) + 384 x 65
+    assert train_flops(macs, 64 * 256) == 3 * 2 * 11_821_440 * 64 * 256

@@ -43,7 +43,7 @@ def test_a_seed_named_twice_is_refused():
 
 
 def test_other_seeds_replace_those_of_trained_cells_only():
-    changed = laptop().on("tinyshakespeare", "exact", (7, 8))
+    changed = laptop().on(corpus=None, mode="exact", seeds=(7, 8))
     assert [cell.seeds for cell in changed.cells] == [(7, 8), (7, 8), (None,), (None,)]
 
 

@@ -157,9 +157,8 @@ def test_an_unknown_field_another_type_or_another_schema_version_is_refused_and_
 
 def test_a_file_that_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.json", tmp_path):
-        assert store.statuses() == {good.run_id: "done"}
-    with pytest.raises(RecordError, match=path.name):  # before the run is trained in vain
-        store.check_free(bad.label, bad.seed, bad.run_id)
+        with pytest.raises(RecordError, match=path.name):
+            record.read(path, Record)
 
 
 def test_a_record_is_no_manifest_and_a_manifest_no_record(tmp_path: Path) -> None:
@@ -220,8 +219,9 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path: Path) -> None:
     assert read == [good]
     assert len(errors) == 1
     assert path.name in str(errors[0])
-    with pytest.raises(RecordError, match=path.name):
-        store.statuses()
+    assert store.statuses() == {good.run_id: "done"}
+    with pytest.raises(RecordError, match=path.name):  # before the run is trained in vain
+        store.check_free(bad.label, bad.seed, bad.run_id)
 
 
 # several writers ------------------------------------------------------------------------------------------------------
