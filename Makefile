@@ -14,6 +14,7 @@ TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\
 #? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table reads results/, unless this names another
 #? WORKERS=N          runs trained side by side
 #? SEEDS=42,69        the seeds to train, in place of the experiment's own
+#? RETRY=failed       try again what is recorded as failed, oom or diverged
 #? PYTHON=COMMAND     the Python (3.11 or newer) under .venv; when named, its packages stay visible and its torch is kept
 #? TORCH_INDEX=URL    where to take torch from, for another build than the usual one
 #? YES=1              distclean does not ask

@@ -157,7 +157,8 @@ def sample(
     if path.suffix == ".pt":
         content = checkpoint.load(path, on)
     else:
-        folder = Store(existing_store(store)).find_run_folder(run_id)
+        here = Store(existing_store(store))
+        folder = here.run_folder(here.find_run_id(run_id))
         newest, _ = checkpoint.load_newest(folder, on)
         if newest is None:
             raise CheckpointError(f"{folder} holds no whole checkpoint; run it first, or name another with --store")

@@ -48,8 +48,11 @@ def run_guarded(action: Callable[[], Any]) -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def pick_device(name: str | None) -> "torch.device":
-    """The device asked for, or CUDA where there is one. ConfigError where it is not here."""
+def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.device":
+    """The device asked for, or CUDA where there is one. ConfigError where it is not here.
+
+    Without `one_of_several` a GPU cannot be named by its index, since all that are visible will be used.
+    """
     import torch
 
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,6 +64,10 @@ def pick_device(name: str | None) -> "torch.device":
         raise ConfigError(f"--device {chosen}: runs here are on cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"--device {chosen}: torch sees no CUDA device here; use --device cpu")
+    if ":" in chosen and not one_of_several:
+        raise ConfigError(f"--device {chosen}: every visible GPU is used; choose with CUDA_VISIBLE_DEVICES")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {chosen}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
 
 

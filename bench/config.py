@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.corpora import CORPORA
 from bench.errors import ConfigError
+from bench.record import run_name
 from models import ARCHITECTURES, FITTED
 from models.base import require
 
@@ -121,8 +122,7 @@ class Run:
     @property
     def name(self) -> str:
         """What a person reads; never parsed."""
-        seed = "fitted" if self.seed is None else f"s{self.seed}"
-        return f"{self.label}-{seed}" + (f"-r{self.replicate}" if self.replicate else "")
+        return run_name(self.label, self.seed) + (f"-r{self.replicate}" if self.replicate else "")
 
 
 def without_defaults(config: Any) -> dict[str, Any]:

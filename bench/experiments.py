@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bench.config import Mode, Run, RunConfig, TrainingConfig
 from bench.errors import ConfigError
-from bench.record import SCHEMA_VERSION, Manifest
+from bench.record import NO_SEED, SCHEMA_VERSION, Manifest
 from bench.record import Cell as ManifestCell
 from models import KOperatorsConfig, NgramConfig, TransformerConfig
 
@@ -58,7 +58,7 @@ class Experiment:
         """What a store says belongs to this experiment."""
         cells: dict[str, dict[str, str]] = {cell.label: {} for cell in self.cells}
         for run in self.runs():
-            cells[run.label]["fitted" if run.seed is None else str(run.seed)] = run.run_id
+            cells[run.label][NO_SEED if run.seed is None else str(run.seed)] = run.run_id
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,

@@ -41,8 +41,8 @@ def floor_notes(experiment: Experiment) -> list[str]:
     rates = {(r.corpus.name, r.corpus.entropy_rate_nats) for r in experiment.done}
     for corpus, rate in sorted((corpus, rate) for corpus, rate in rates if rate is not None):
         notes.append(
-            f"Corpus {corpus} is made by a random process of known entropy rate, not written by people: its entropy "
-            f"rate sets a floor of perplexity {number(perplexity(rate))}, and no number compares with another text's."
+            f"Corpus {corpus} is made by a random process of known entropy rate, not written by people: no model can "
+            f"be below perplexity {number(perplexity(rate))} but by chance, and no number compares with another text's."
         )
     return notes
 

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from bench.errors import RecordError
 
 SCHEMA_VERSION = 1
+NO_SEED = "fitted"  # stands where a seed would, for a model that has none
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
 
 
@@ -183,7 +184,12 @@ class Record(Strict):
 
 def file_name(label: str, seed: int | None, run_id: str) -> str:
     """The name of a run's record file."""
-    return f"{label}-{'fitted' if seed is None else f's{seed}'}-{run_id}.json"
+    return f"{run_name(label, seed)}-{run_id}.json"
+
+
+def run_name(label: str, seed: int | None) -> str:
+    """What a person calls a run; never parsed."""
+    return f"{label}-{NO_SEED}" if seed is None else f"{label}-s{seed}"
 
 
 class Cell(Strict):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import ConfigError, RecordError, StoreError
 from bench.files import write_atomically, write_once
-from bench.record import Content, Manifest, Recheck, Record, file_name, read, to_bytes
+from bench.record import NO_SEED, Content, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 
@@ -83,20 +83,21 @@ class Store:
         write_atomically(path, to_bytes(recheck))
         return path
 
-    def find_run_folder(self, wanted: str) -> Path:
-        """The folder of a run that is named by its id or by label and seed, e.g. k_operators-s42."""
-        records, _ = self.records()
-        ids = [
-            one.run_id for one in records if wanted in (one.run_id, one.file_name.removesuffix(f"-{one.run_id}.json"))
-        ]
-        if len(set(ids)) > 1:
-            raise ConfigError(f"{wanted!r} is several runs of {self.root}: {', '.join(ids)}; name one by its id")
-        folder = self.run_folder(ids[0] if ids else wanted)
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{wanted!r} is no run of {self.root} with a run folder here; see `python -m jobs status`"
-            )
-        return folder
+    def find_run_id(self, wanted: str) -> str:
+        """The id of a run named by its id, the start of it, or label and seed (k_operators-s42). Else ConfigError."""
+        names = {one.run_id: run_name(one.label, one.seed) for one in self.records()[0]}
+        for manifest in self.manifests()[0]:
+            for cell in manifest.cells:
+                for seed, run_id in cell.run_ids.items():
+                    names[run_id] = run_name(cell.label, None if seed == NO_SEED else int(seed))
+        found = [run_id for run_id, name in names.items() if name == wanted or run_id.startswith(wanted)]
+        if len(found) == 1:
+            return found[0]
+        if not found and self.run_folder(wanted).is_dir():
+            return wanted
+        several = ", ".join(f"{run_id} ({names[run_id]})" for run_id in found)
+        why = f"is several runs: {several}" if found else "is no run of this store"
+        raise ConfigError(f"{wanted!r} {why}; `python -m jobs status --store {self.root}` lists them")
 
     def check_writable(self) -> None:
         """StoreError where a record could not be written here; leaves nothing behind."""

@@ -45,14 +45,13 @@ def launch(
 ) -> None:
     """Do every run of an experiment that has no record yet. Run it again to go on after anything stopped it."""
     from bench.store import Store
-    from jobs.launch import launch as do
-    from jobs.launch import prepare, summary
+    from jobs.launch import launch_missing, prepare, summary
     from jobs.local import make_slots
 
-    on = pick_device(device).type
+    on = pick_device(device, one_of_several=False).type
     chosen = prepare(experiment, mode=mode, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
     try:
-        ended = do(
+        ended = launch_missing(
             chosen,
             Store(store),
             make_slots(on, workers),
@@ -74,6 +73,7 @@ def reproduce(
     store: StorePath = Path("reproduced"),
     committed: Annotated[Path, typer.Option(help="The store whose values stand beside yours.")] = Path("results"),
     workers: Workers = None,
+    retry: Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")] = None,
     seeds: Seeds = None,
     device: Device = None,
     data_dir: DataDir = None,
@@ -81,11 +81,10 @@ def reproduce(
     """Train what is missing, then print the table with the committed values beside yours."""
     from bench.store import Store
     from bench.tables import make_tables, write_tables
-    from jobs.launch import launch as do
-    from jobs.launch import prepare, summary
+    from jobs.launch import launch_missing, prepare, summary
     from jobs.local import make_slots
 
-    on = pick_device(device).type
+    on = pick_device(device, one_of_several=False).type
     name = experiment or ("paper" if on == "cuda" else "laptop")
     why = ""
     if experiment is None:
@@ -94,7 +93,7 @@ def reproduce(
     chosen = prepare(name, mode=None, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
     here = Store(store)
     try:
-        ended = do(chosen, here, make_slots(on, workers), data_dir=data_dir, why=why)
+        ended = launch_missing(chosen, here, make_slots(on, workers), retry=retry, data_dir=data_dir, why=why)
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; `make reproduce` goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop
@@ -146,10 +145,9 @@ def logs(
     """Print the log of a run."""
     from bench.store import Store
     from jobs.local import LOG_FILE
-    from jobs.status import find_run_id
 
     here = Store(existing_store(store))
-    log = here.run_folder(find_run_id(here, run_id)) / LOG_FILE
+    log = here.run_folder(here.find_run_id(run_id)) / LOG_FILE
     if not log.is_file():
         raise ConfigError(f"{log} does not exist: the run was not started from here")
     print(log.read_text(encoding="utf-8", errors="replace"), end="")

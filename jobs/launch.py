@@ -1,6 +1,8 @@
 """From an experiment to its records: what is missing, what it will cost, and the pool that does it."""
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,12 +12,14 @@ from bench.corpora import CORPORA
 from bench.errors import ConfigError
 from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
 from bench.fetch import DownloadError, find_text
+from bench.record import NO_SEED, Manifest
 from bench.store import Store
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
 from jobs.local import Ended, LocalPool, Slot
 from jobs.probe import estimate_seconds
 
+GOOD_STATUSES = ("done", "diverged")  # a diverged run is a result
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 
 
@@ -48,7 +52,7 @@ def prepare(
     return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)  # type: ignore[arg-type]  # one of MODES
 
 
-def launch(
+def launch_missing(
     experiment: Experiment,
     store: Store,
     slots: list[Slot],
@@ -82,18 +86,40 @@ def launch(
     if dry_run:
         for run in selected:
             done = statuses.get(run.run_id)
-            cost = f"about {duration(seconds[run.run_id])}" if run.run_id in seconds else "a moment"
+            cost = "a moment" if run.config.training is None else "an unknown time"
+            if run.run_id in seconds:
+                cost = f"about {duration(seconds[run.run_id])}"
             print(f"  {run.run_id}  {run.name:40} {cost if run in runs else done}")
         return []
-    manifest = experiment.manifest()
-    if manifest not in store.manifests()[0]:  # a finished store is left as it is
+    manifests = store.manifests()[0]
+    manifest = with_earlier_seeds(experiment, manifests).manifest()
+    if manifest not in manifests:  # a finished store is left as it is
         store.write_manifest(manifest)
     for run in runs:
         if run.run_id in statuses:
             set_aside(run, store)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
     with Display(store, len(runs), expected if known else None) as display:
-        return pool.run(runs, display.tell)
+        ended = pool.run(runs, display.tell)
+    earlier = [run for run in selected if run not in runs and statuses[run.run_id] not in GOOD_STATUSES]
+    return ended + [Ended(run=run, status=statuses[run.run_id], reason="") for run in earlier]
+
+
+def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:
+    """The experiment with the seeds that its store already lists, so that `--seeds` adds and never hides."""
+    listed = next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
+    if listed is None or listed.corpus != experiment.cells[0].config.corpus:
+        return experiment
+    earlier = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in listed.cells}
+    cells = [
+        cell if cell.seeds == (None,) else replace(cell, seeds=_union(earlier.get(cell.label, []), cell.seeds))
+        for cell in experiment.cells
+    ]
+    return replace(experiment, cells=tuple(cells))
+
+
+def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int | None, ...]:
+    return tuple(dict.fromkeys([*first, *then]))
 
 
 def schedule_seconds(seconds: list[float], n_slots: int) -> float:
@@ -124,12 +150,14 @@ def announce(
 
 
 def summary(ended: list[Ended]) -> int:
-    """Name what did not end well; the exit code."""
-    failed = [one for one in ended if one.status not in ("done", "diverged")]
+    """Name what did not end well, now or earlier; the exit code."""
+    failed = [one for one in ended if one.status not in GOOD_STATUSES]
     for one in ended:
         if one.status == "diverged":
             print(f"WARNING: {one.run.name} diverged; that is its result (--retry diverged would train it again)")
     for one in failed:
         command = f"python -m jobs logs {one.run.run_id}"
-        print(f"{one.run.name}: {one.status or 'no record, ' + one.reason}; read on with `{command}`")
+        print(f"{one.run.name}: {one.status or 'no record, ' + one.reason}; see `{command}`")
+    if any(one.status for one in failed):
+        print("A recorded failure is tried again only when asked: `--retry failed`, or `make reproduce RETRY=failed`")
     return 1 if failed else 0

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bench.config import Run, RunConfig, read_run, run_to_json
@@ -37,6 +37,7 @@ def estimate_seconds(runs: list[Run], slots: list[Slot], data_dir: Path | None) 
                     command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
                     env=_environment(one),
                     text=True,
                     start_new_session=True,
@@ -47,8 +48,9 @@ def estimate_seconds(runs: list[Run], slots: list[Slot], data_dir: Path | None) 
         for probe in probes:
             stack.callback(probe.kill)  # before Popen's own wait; nothing where it has ended
             assert probe.stdin is not None
-            probe.stdin.write(request)
-            probe.stdin.close()
+            with suppress(OSError):  # it ended early
+                probe.stdin.write(request)
+                probe.stdin.close()
         for probe in probes:
             assert probe.stdout is not None
             answer = probe.stdout.read()

@@ -3,9 +3,8 @@
 import fcntl
 from dataclasses import dataclass
 
-from bench.errors import ConfigError
 from bench.process import read_progress
-from bench.record import Manifest, Record
+from bench.record import NO_SEED, Manifest, Record, run_name
 from bench.store import Store
 
 
@@ -31,7 +30,7 @@ def states(store: Store, manifest: Manifest, records: list[Record]) -> list[RunS
     found = []
     for cell in manifest.cells:
         for seed, run_id in cell.run_ids.items():
-            name = f"{cell.label}-{seed if seed == 'fitted' else 's' + seed}"
+            name = run_name(cell.label, None if seed == NO_SEED else int(seed))
             found.append(_recorded(name, by_id[run_id]) if run_id in by_id else _unrecorded(name, run_id, store))
     return found
 
@@ -46,20 +45,6 @@ def is_locked(store: Store, run_id: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def find_run_id(store: Store, wanted: str) -> str:
-    """The id of a run that is named by its id, the start of it, or its name. ConfigError unless it is exactly one."""
-    manifests, _ = store.manifests()
-    names = {state.run_id: state.name for manifest in manifests for state in states(store, manifest, [])}
-    found = [run_id for run_id, name in names.items() if name == wanted or run_id.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if not found and (store.run_folder(wanted)).is_dir():
-        return wanted
-    several = ", ".join(f"{run_id} ({names[run_id]})" for run_id in found)
-    why = f"is several runs: {several}" if found else "is no run of this store"
-    raise ConfigError(f"{wanted!r} {why}; `python -m jobs status --store {store.root}` lists them")
 
 
 def _recorded(name: str, recorded: Record) -> RunState:

@@ -25,7 +25,7 @@ from jobs import launch as launching
 from jobs import status
 from jobs.__main__ import app
 from jobs.grid import RETRIES, missing, select, set_aside
-from jobs.launch import launch, prepare, schedule_seconds, summary
+from jobs.launch import launch_missing, prepare, schedule_seconds, summary
 from jobs.local import Ended, LocalPool, make_slots
 from jobs.worker import write_run
 from models import TransformerConfig
@@ -82,7 +82,7 @@ def mixed() -> Experiment:
         name="mixed",
         question="What becomes of each?",
         cells=(
-            tiny_cell("failing", context=60_000),  # too long for two windows of the validation text
+            tiny_cell("failing", grouping="grouped"),  # which the Transformer does not have
             tiny_cell("diverging", learning_rate=1e30),
             tiny_cell("good"),
             dataclasses.replace(floor, config=dataclasses.replace(floor.config, corpus="synthetic")),
@@ -161,10 +161,18 @@ def test_the_estimate_is_when_the_last_slot_is_free() -> None:
     assert schedule_seconds([], 2) == 0
 
 
-def test_a_diverged_run_that_is_tried_again_starts_anew_and_a_failed_one_where_it_was(tmp_path: Path) -> None:
+def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_were_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = run_named("good")
-    for state, kept in (("diverged", []), ("failed", ["checkpoint-00000002.pt"])):
-        store = Store(tmp_path / state)
+    recorded = make_record().sources.fingerprint
+    for state, now, kept in (
+        ("diverged", recorded, []),
+        ("failed", "other sources", []),
+        ("failed", recorded, ["checkpoint-00000002.pt"]),
+    ):
+        monkeypatch.setattr("jobs.grid.fingerprint", lambda _, now=now: now)
+        store = Store(tmp_path / f"{state} {now[:5]}")
         folder = store.run_folder(run.run_id)
         folder.mkdir(parents=True)
         (folder / "checkpoint-00000002.pt").write_bytes(b"")
@@ -213,7 +221,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
         lines: list[str] = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        ended = launch(mixed(), Store(store), make_slots("cpu", 2))
+        ended = launch_missing(mixed(), Store(store), make_slots("cpu", 2))
         code = summary(ended)
     return Launched(store, ended, code, "\n".join(lines))
 
@@ -233,7 +241,7 @@ def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launche
     }
     assert launched.code == 1
     failing = run_named("failing")
-    assert f"failing-s42: failed; read on with `python -m jobs logs {failing.run_id}" in launched.printed
+    assert f"failing-s42: failed; see `python -m jobs logs {failing.run_id}" in launched.printed
     assert sorted(path.name.split("-")[0] for path in Store(launched.store).record_paths()) == [
         "diverging",
         "failing",
@@ -259,7 +267,8 @@ def test_a_finished_store_is_left_as_it_is_bytes_and_times(
 ) -> None:
     before = contents(store.root)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
-    assert launch(mixed(), store, make_slots("cpu", 2)) == []
+    ended = launch_missing(mixed(), store, make_slots("cpu", 2))
+    assert [(one.run.label, one.status) for one in ended] == [("failing", "failed")]  # which is said every time
     assert "0 of 4 runs to do (1 diverged, 2 done, 1 failed already)" in capsys.readouterr().out
     assert contents(store.root) == before
 
@@ -274,7 +283,7 @@ def test_a_retry_does_what_failed_again_and_leaves_the_rest(store: Store, monkey
         return []
 
     monkeypatch.setattr(LocalPool, "run", note)
-    launch(mixed(), store, make_slots("cpu", 1), retry="failed")
+    launch_missing(mixed(), store, make_slots("cpu", 1), retry="failed")
     assert [run.label for run in done] == ["failing"]
     after = {name: found for name, found in contents(store.root).items() if name.startswith("runs/")}
     assert after.items() < before.items()
@@ -325,7 +334,7 @@ def test_logs_are_found_by_id_by_the_start_of_it_and_by_name(store: Store, capsy
     for wanted in (failing.run_id, failing.run_id[:7], "failing-s42"):
         assert call(app, "logs", wanted, "--store", store.root) == 0
         printed = capsys.readouterr().out
-        assert "too short for two windows" in printed
+        assert "has no parameter grouping 'grouped'" in printed
         assert printed.endswith("\n")
     assert call(app, "logs", "nobody-s1", "--store", store.root) == 2
     assert "nobody-s1" in capsys.readouterr().err
@@ -334,9 +343,9 @@ def test_logs_are_found_by_id_by_the_start_of_it_and_by_name(store: Store, capsy
 def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_manifest(make_manifest({"a": {"1": "abc" + "0" * 9, "2": "abd" + "0" * 9}}))
-    assert status.find_run_id(store, "abc") == "abc" + "0" * 9
+    assert store.find_run_id("abc") == "abc" + "0" * 9
     with pytest.raises(ConfigError, match=r"a-s1.*a-s2"):
-        status.find_run_id(store, "ab")
+        store.find_run_id("ab")
 
 
 # one worker a run -----------------------------------------------------------------------------------------------------

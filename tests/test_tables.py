@@ -139,11 +139,11 @@ def test_the_legend_counts_windows_and_predictions_from_the_records(tmp_path):
     assert "tinyshakespeare" in notes
 
 
-def test_rows_on_synthetic_text_say_so_and_give_its_floor(tmp_path):
+def test_rows_on_synthetic_text_say_so_and_give_its_least_perplexity(tmp_path):
     records = [make_record(corpus="synthetic", entropy_rate_nats=math.log(3.25))]
     table = table_of(make_store(tmp_path, records, manifest_of(records, corpus="synthetic")))
     assert cells(table)["arm"] == "k_operators (synthetic)"
-    assert any("floor of perplexity 3.250" in note for note in table.notes)
+    assert any("below perplexity 3.250" in note for note in table.notes)
 
 
 def test_a_published_value_stands_beside_ours_in_the_paper_experiment_alone(tmp_path):
