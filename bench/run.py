@@ -25,7 +25,7 @@ from bench.history import History, measure, measure_fitted
 from bench.process import Interrupted, Progress, lock, stop_requests
 from bench.sources import commit, fingerprint
 from bench.store import Store
-from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256
+from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
 from models import FITTED, Ngram, SequenceModel, build
 
 READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
@@ -58,6 +58,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     """
     if settings.n_threads is not None:
         torch.set_num_threads(settings.n_threads)
+    set_numerics(run.mode, settings.device)  # refuses a mode that the device cannot run
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
     check_length(run, corpus)
     store.check_writable()

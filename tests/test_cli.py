@@ -11,10 +11,10 @@ import torch
 from bench.__main__ import app as bench_app
 from bench.cli import parse_seeds, run_guarded
 from bench.config import Run
-from bench.corpus import Corpus
+from bench.corpus import Corpus, load_corpus
 from bench.errors import ConfigError, UserError
 from bench.experiments import smoke
-from bench.fetch import DATA_DIR_VARIABLE
+from bench.fetch import find_text
 from bench.process import Interrupted
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
@@ -28,9 +28,10 @@ CPU = Settings(device=torch.device("cpu"), n_threads=1)
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """Relative paths, defaults included, stay in the test's folder."""
-    monkeypatch.setenv(DATA_DIR_VARIABLE, str(data_dir.resolve()))
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> None:
+    """Relative paths, defaults included, stay in the test's folder, and a little text stands for the corpus."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+    monkeypatch.setattr("jobs.launch.find_text", lambda *_: None)
     monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jobs.launch.estimate_seconds", lambda *_: {})
@@ -123,8 +124,10 @@ def test_a_device_that_is_not_here_is_refused_not_replaced(capsys: pytest.Captur
 
 
 def test_a_missing_or_altered_corpus_is_one_line_and_starts_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bench.run.load_corpus", load_corpus)
+    monkeypatch.setattr("jobs.launch.find_text", find_text)
     for app, command in ((bench_app, RUN), (jobs_app, LAUNCH), (bench_app, ["data"])):
         assert "is missing" in mistake(capsys, app, *command, "--data-dir", tmp_path / "none")
     assert files(tmp_path) == set()
@@ -163,9 +166,12 @@ def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys: pytest.Captu
     for command in (["rerun", path], ["recheck", path], ["rerun", path, "--store", tmp_path / "other"]):
         assert str(path) in mistake(capsys, bench_app, *command, code=1)
     assert "nowhere.json" in mistake(capsys, bench_app, "rerun", tmp_path / "nowhere.json", code=1)
-    assert path.name in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store", code=1)
-    assert path.name in mistake(capsys, jobs_app, *LAUNCH, "--store", tmp_path / "store", code=1)
+    assert call(jobs_app, *LAUNCH, "--dry-run", "--store", tmp_path / "store") == 1
+    assert f"WARNING: {path}" in capsys.readouterr().out
     assert files(tmp_path) == {f"store/runs/{path.name}"}
+    one = next(run for run in smoke().runs() if (run.label, run.seed) == ("k_operators", 42))
+    path = path.rename(path.with_name(f"{one.name}-{one.run_id}.json"))
+    assert path.name in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store", code=1)  # before it trains
 
 
 def test_the_other_records_still_make_a_table_when_one_is_cut(
@@ -324,13 +330,13 @@ def test_help_works_at_each_level(
 # real processes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_real_process_ends_with_one_line_and_its_code(data_dir: Path, tmp_path: Path) -> None:
+def test_a_real_process_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
     mistaken = [*map(str, RUN), "--set", "contxt=16", "--store", str(tmp_path / "store")]
-    code, output, errors = finish(start("bench", *mistaken, data_dir=data_dir))
+    code, output, errors = finish(start("bench", *mistaken))
     assert (code, output) == (2, "")
     assert errors.startswith("error: unknown key contxt, did you mean 'context'?")
     assert errors.count("\n") == 1
-    code, _, errors = finish(start("bench", *mistaken, "--debug", data_dir=data_dir))
+    code, _, errors = finish(start("bench", *mistaken, "--debug"))
     assert code == 1
     assert "Traceback" in errors
     assert files(tmp_path) == set()
