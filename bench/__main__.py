@@ -1,12 +1,16 @@
 """`python -m bench ...`: one run, its record, and what is made from records."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import EXIT_FAILED, existing_store, main, make_app, pick_device
+from bench.cli import EXIT_FAILED, existing_store, make_app, pick_device, run_guarded
 from bench.errors import CheckpointError, ConfigError
+from bench.statistics import perplexity
+
+if TYPE_CHECKING:
+    from bench.record import Record
 
 app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
 
@@ -198,25 +202,20 @@ def table(
     print(made.text)
     for error in made.errors:
         typer.echo(f"error: {error}", err=True)
-    if made.errors:
-        raise typer.Exit(EXIT_FAILED)
+    raise typer.Exit(made.exit_code)
 
 
-def _show(finished: object) -> None:
-    import math
-
-    from bench.record import Record
-
-    assert isinstance(finished, Record)
+def _show(finished: "Record") -> None:
     print(f"{finished.label} seed {finished.seed} ({finished.run_id}): {finished.status}")
     if finished.error:
         print(f"  {finished.error}")
     if finished.result:
         for name, protocol in (("sweep", finished.result.sweep), ("sampled", finished.result.sampled)):
             for choice, measured in (("best", protocol.best), ("final", protocol.final)):
-                perplexity = math.exp(measured.nats_per_token)
-                print(f"  {name} {choice}: perplexity {perplexity:.3f} at step {measured.step}")
+                print(
+                    f"  {name} {choice}: perplexity {perplexity(measured.nats_per_token):.3f} at step {measured.step}"
+                )
 
 
 if __name__ == "__main__":
-    main(app)
+    run_guarded(app)

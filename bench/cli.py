@@ -27,11 +27,6 @@ def make_app(help_text: str) -> typer.Typer:
     )
 
 
-def main(app: typer.Typer) -> None:
-    """Run a command line."""
-    run_guarded(app)
-
-
 def run_guarded(action: Callable[[], Any]) -> None:
     """Run and exit. A user's mistake is one line on stderr and its exit code; `--debug` shows the traceback."""
     debug = "--debug" in sys.argv

@@ -10,10 +10,10 @@ from bench.cli import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
     existing_store,
-    main,
     make_app,
     parse_seeds,
     pick_device,
+    run_guarded,
 )
 from bench.errors import ConfigError
 
@@ -101,7 +101,7 @@ def reproduce(
     made = make_tables(here, compare=Store(committed))
     print(made.select(("perplexity", "parameters"), name))
     print(f"All tables: {store}/tables, or `make table STORE={store}`. The committed ones: `make table`.")
-    raise typer.Exit(max(summary(ended), EXIT_FAILED if made.errors else 0))
+    raise typer.Exit(max(summary(ended), made.exit_code))
 
 
 @app.command()
@@ -154,4 +154,4 @@ def logs(
 
 
 if __name__ == "__main__":
-    main(app)
+    run_guarded(app)
