@@ -1,6 +1,7 @@
 """Both command lines for tests: called in this process, or started as real ones."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,13 +34,18 @@ def start(*arguments: object, data_dir: Path | None = None, **options: Any) -> s
     environment.pop(RUNS_DIR_VARIABLE, None)
     if data_dir is not None:
         environment[DATA_DIR_VARIABLE] = str(data_dir.resolve())
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-    )
+    # a shell starts what it puts in the background with SIGINT ignored, which children inherit; here it must count
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
