@@ -71,9 +71,9 @@ def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
 
 
 def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ["training.n_steps=80", "training.eval_every=30"]
+    changes = ["corpus=synthetic", "training.n_steps=80", "training.eval_every=30"]
     command = ["bench", "run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
     command += [word for change in changes for word in ("--set", change)]
     command += ["--threads", 1, "--checkpoint-seconds", 0, "--store", tmp_path / "killed"]
@@ -88,19 +88,19 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     rng = random.Random(20)
     for low, high in ((2, 20), (32, 44), (55, 70)):
         stop_at = rng.randint(low, high)
-        process = start(*command, data_dir=data_dir)
+        process = start(*command)
         wait_until(lambda at=stop_at: newest_step() >= at, f"step {stop_at}")  # type: ignore[misc]
         threading.Event().wait(rng.random() * 0.01)  # anywhere within a step or the writing of its checkpoint
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not store.record_paths()
-    code, output, errors = finish(start(*command, data_dir=data_dir))
+    code, output, errors = finish(start(*command))
     assert (code, errors) == (0, "")
     assert "resumed at step" in output
 
     monkeypatch.delenv("BENCH_RUNS_DIR", raising=False)
-    uninterrupted = execute(run, Store(tmp_path / "clean"), dataclasses.replace(EVERY_STEP, data_dir=data_dir))
+    uninterrupted = execute(run, Store(tmp_path / "clean"), EVERY_STEP)
     resumed = read(store.record_paths()[0], Record)
     assert measured(resumed) == measured(uninterrupted)
     assert resumed.result is not None
