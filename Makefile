@@ -13,10 +13,12 @@ TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\
 #? EXPERIMENT=NAME    what reproduce trains: smoke (seconds), laptop, paper, ...; by default what suits the machine
 #? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table reads results/, unless this names another
 #? WORKERS=N          runs trained side by side
+#? RUNS_PER_GPU=N     runs trained side by side on each GPU; what such runs took then counts in no table of times
 #? SEEDS=42,69        the seeds to train, in place of the experiment's own
 #? RETRY=failed       try again what is recorded as failed, oom or diverged
 #? PYTHON=COMMAND     the Python (3.11 or newer) under .venv; when named, its packages stay visible and its torch is kept
 #? TORCH_INDEX=URL    where to take torch from, for another build than the usual one
+#? BENCH_FULL=1       environment: bench measures the whole matrix, which takes four times as long
 #? YES=1              distclean does not ask
 #? BENCH_DATA_DIR     environment: a folder that holds tinyshakespeare/input.txt; without it the corpus is downloaded once
 
@@ -31,13 +33,15 @@ data: $(READY)  ## find or download the corpus, and check it
 	$(PY) -m bench data
 
 reproduce: $(READY)  ## train what is missing, then print the table with the committed values beside yours
-	$(PY) -m jobs reproduce$(call option,experiment,EXPERIMENT)$(call option,store,STORE)$(call option,workers,WORKERS)$(call option,seeds,SEEDS)
+	$(PY) -m jobs reproduce$(call option,experiment,EXPERIMENT)$(call option,store,STORE)$(call option,workers,WORKERS)$(call option,runs-per-gpu,RUNS_PER_GPU)$(call option,seeds,SEEDS)
 
 table: $(READY)  ## make the tables from the records; trains nothing
 	$(PY) -m bench table$(call option,store,STORE)
 
-bench: $(READY)  ## measure training throughput
-	$(PY) -m pytest tests/test_throughput.py --benchmark-only
+bench: $(READY)  ## measure throughput and memory, and save what was measured for `make table`
+	@mkdir -p '$(or $(STORE),results)/throughput'
+	$(PY) -m pytest tests/test_throughput.py --benchmark-only \
+	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device).json"
 
 test: $(READY)  ## run the tests, without the slow ones
 	$(PY) -m pytest -m "not slow"

@@ -10,6 +10,9 @@ from bench.errors import CheckpointError, ConfigError
 from bench.statistics import perplexity
 
 if TYPE_CHECKING:
+    import torch
+
+    from bench.config import Run
     from bench.record import Record
 
 app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
@@ -44,27 +47,13 @@ def run(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
 ) -> None:
     """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
-    from bench.config import Run, override
-    from bench.experiments import find_experiment
     from bench.run import Settings, execute
     from bench.store import Store
 
-    cells = {one.label: one for one in find_experiment(experiment).cells}
-    if cell not in cells:
-        raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
     settings = Settings(
         device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
     )
-    default_mode = "fast" if settings.device.type == "cuda" else "exact"
-    try:
-        one = Run(
-            label=cell,
-            config=override(cells[cell].config, assignments or []),
-            seed=seed,
-            mode=mode or default_mode,  # type: ignore[arg-type]  # checked by Run
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    one = _run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device)
     finished = execute(one, Store(store), settings)
     _show(finished)
     if finished.status not in ("done", "diverged"):
@@ -187,7 +176,7 @@ def table(
     compare: Annotated[Path | None, typer.Option(help="Another store, whose values stand beside.")] = None,
     explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs behind one row.")] = None,
 ) -> None:
-    """Make the tables of a store from its records, print them, and write them below STORE/tables."""
+    """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
     from bench.store import Store
     from bench.tables import explain as explain_cell
     from bench.tables import make_tables, write_tables
@@ -203,6 +192,58 @@ def table(
     for error in made.errors:
         typer.echo(f"error: {error}", err=True)
     raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def device() -> None:
+    """Print the name under which `make bench` saves what it measures on this machine."""
+    from bench.environment import slug
+
+    print(slug(pick_device(None)))
+
+
+@app.command()
+def profile(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")] = "paper",
+    cell: Annotated[str, typer.Option(help="Label of the cell.")] = "k_operators",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. model.backend=mask. Repeatable.")
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Say where the time of a training step goes, by kind of work. Example: python -m bench profile --cell nanogpt"""
+    import torch
+
+    from bench.corpus import load_corpus
+    from bench.profile import profile_step
+    from bench.train import Trainer
+
+    on = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    one = _run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
+    seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
+    print(f"{experiment}/{cell} on {on}: {seconds:.4g} s a step; under the profiler, of {sum(by_kind.values()):.4g} s:")
+    for kind, spent in by_kind.items():
+        print(f"  {spent:8.4f} s  {spent / sum(by_kind.values()):4.0%}  {kind}")
+
+
+def _run_of_cell(
+    experiment: str, cell: str, assignments: list[str], seed: int | None, mode: str | None, device: "torch.device"
+) -> "Run":
+    from bench.config import Run, override
+    from bench.experiments import find_experiment
+
+    cells = {one.label: one for one in find_experiment(experiment).cells}
+    if cell not in cells:
+        raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
+    default_mode = "fast" if device.type == "cuda" else "exact"
+    try:
+        config = override(cells[cell].config, assignments)
+        return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _show(finished: "Record") -> None:

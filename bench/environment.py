@@ -1,6 +1,8 @@
 """The machine and the software of an attempt, without a name, a user or a path."""
 
+import os
 import platform
+import re
 import resource
 import sys
 from importlib.metadata import version
@@ -25,6 +27,13 @@ def describe(device: torch.device) -> record.Environment:
         instructions=torch.backends.cpu.get_cpu_capability(),
         cuda=torch.version.cuda,
     )
+
+
+def slug(device: torch.device) -> str:
+    """A file's name for what was measured here: the GPU's model, or the processor's and its number of cores."""
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{cpu_name()} {os.cpu_count()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def cpu_name() -> str:

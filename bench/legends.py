@@ -79,6 +79,15 @@ def machine_notes(experiment: Experiment) -> list[str]:
     return notes
 
 
+def packed_notes(experiment: Experiment) -> list[str]:
+    """Which arms have runs whose times were left out, since they shared a GPU with others."""
+    packed = {cell.label: sum(record.packed for record in cell.done) for cell in experiment.cells}
+    told = "; ".join(f"{label}: {count(n, 'run')}" for label, n in packed.items() if n)
+    if not told:
+        return []
+    return [f"Shared a GPU with other runs, so that their train seconds and tokens/s are left out: {told}."]
+
+
 def _machine(environment: Environment) -> str:
     torch = environment.packages.get("torch", "unknown")
     threads = count(environment.n_threads, "thread")

@@ -65,6 +65,7 @@ class Attempt(Strict):
     train_seconds: float
     environment: Environment
     peak_bytes: int | None = None  # of this process
+    runs_per_gpu: int | None = None  # runs that might share its GPU, itself included; None: on a CPU, or not known
 
 
 class HalfSum(Strict):
@@ -128,7 +129,7 @@ class Parameters(Strict):
 
 
 class Cost(Strict):
-    """What the run took. Times leave evaluation and set-up out."""
+    """What the run took. Times leave evaluation and set-up out; those of a `packed` run are not throughput."""
 
     train_seconds: float
     tokens_per_second: float | None
@@ -175,6 +176,11 @@ class Record(Strict):
     result: Result | None  # None unless done
     diagnostics: Diagnostics
     cost: Cost
+
+    @property
+    def packed(self) -> bool:
+        """Whether it shared a GPU with other runs, if only for a while: its times then measure no model's speed."""
+        return any((attempt.runs_per_gpu or 1) > 1 for attempt in self.attempts)
 
     @property
     def file_name(self) -> str:

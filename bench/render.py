@@ -9,16 +9,17 @@ from tabulate import tabulate
 if TYPE_CHECKING:
     import pandas as pd
 
+NOTHING = "–"  # a cell whose number is missing
 LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--"}  # tabulate would escape their $
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One view over an experiment's cells: plain text, escaped only when it is rendered."""
+    """One view over an experiment's cells, or over a device's throughput: plain text, escaped when it is rendered."""
 
-    experiment: str
-    kind: str  # one of KINDS
+    experiment: str  # or "throughput"
+    kind: str  # one of KINDS, or the device
     intro: str
     columns: tuple[str, ...]
     n_left: int  # columns that are words, aligned left; the rest are numbers

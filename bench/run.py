@@ -40,6 +40,7 @@ class Settings:
     n_threads: int | None = None  # None: torch's default
     data_dir: Path | None = None
     checkpoint_seconds: float = 60.0  # and at every evaluation
+    runs_per_gpu: int = 1  # how many may share the device with this one, where that is a GPU
 
 
 class Diverged(Exception):
@@ -274,6 +275,7 @@ class Training:
             train_seconds=self.history.train_seconds - self.seconds_before,
             environment=describe(self.settings.device),
             peak_bytes=peak_bytes(self.settings.device),
+            runs_per_gpu=self.settings.runs_per_gpu if self.settings.device.type == "cuda" else None,
         )
 
     def make_record(

@@ -1,4 +1,4 @@
-"""Tables from records: the same cells as Markdown, CSV and LaTeX, the same bytes from the same records."""
+"""Tables and figures of a store: the same cells as Markdown, CSV and LaTeX, the same bytes from the same records."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,25 @@ from tabulate import tabulate
 from bench.aggregate import Aggregate, CellRuns, Experiment, aggregate, measurements, protocol_of
 from bench.errors import StoreError, UserError
 from bench.files import write_atomically
-from bench.legends import STALE, corpus_of, count, floor_notes, machine_notes, number, protocol_legend, state_notes
+from bench.legends import (
+    STALE,
+    corpus_of,
+    count,
+    floor_notes,
+    machine_notes,
+    number,
+    packed_notes,
+    protocol_legend,
+    state_notes,
+)
 from bench.published import Figure, Published, load_published
 from bench.record import Record
-from bench.render import Table, clean, markdown_text
+from bench.render import NOTHING, Table, clean, markdown_text
 from bench.statistics import Summary, mean, perplexity, summarise
 from bench.store import Store
+from bench.throughput import FOLDER, Measurements, read_throughput, throughput_table
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.toml"
-NOTHING = "–"
 KINDS = ("perplexity", "protocols", "parameters", "cost")
 
 Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
@@ -29,9 +39,10 @@ class Tables:
     """The tables of a store, notes on the store as a whole, and what could not be read."""
 
     tables: tuple[Table, ...]
+    measurements: tuple[Measurements, ...]  # of throughput, for the figures
     notes: tuple[str, ...]
     errors: tuple[UserError, ...]
-    complete: bool  # whether every manifest could be read
+    complete: bool  # whether every manifest and every file of measurements could be read
 
     @property
     def exit_code(self) -> int:
@@ -41,11 +52,13 @@ class Tables:
     @property
     def text(self) -> str:
         """All tables as Markdown, as printed."""
-        return self.select(KINDS)
+        return self._markdown(self.tables)
 
-    def select(self, kinds: tuple[str, ...], experiment: str | None = None) -> str:
-        """The tables of these kinds, of one experiment or of all, and the notes on the store."""
-        tables = [one for one in self.tables if one.kind in kinds and experiment in (None, one.experiment)]
+    def select(self, kinds: tuple[str, ...], experiment: str) -> str:
+        """The tables of these kinds of one experiment, and the notes on the store."""
+        return self._markdown([one for one in self.tables if one.kind in kinds and one.experiment == experiment])
+
+    def _markdown(self, tables: Sequence[Table]) -> str:
         notes = "".join(f"{markdown_text(note)}\n" for note in self.notes)
         return "\n".join([table.markdown() for table in tables] + ([notes] if notes else []))
 
@@ -56,39 +69,40 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     ours = aggregate(store)
     theirs = None if compare is None else aggregate(compare)
     tables = [table for experiment in ours.experiments for table in _tables_of(experiment, published, theirs)]
+    measurements, unread = read_throughput(store.root)
     notes = []
     if ours.n_unlisted:
         notes.append(f"{count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table.")
     if not tables:
         notes.append(f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME")
     return Tables(
-        tables=tuple(tables),
+        tables=(*tables, *map(throughput_table, measurements)),
+        measurements=tuple(measurements),
         notes=tuple(notes),
-        errors=ours.errors + (() if theirs is None else theirs.errors),
-        complete=ours.manifests_complete,
+        errors=(*ours.errors, *(() if theirs is None else theirs.errors), *unread),
+        complete=ours.manifests_complete and not unread,
     )
 
 
 def write_tables(store: Store, tables: Tables) -> list[Path]:
-    """Write the tables under the store where bytes differ, remove those no manifest makes; the paths touched."""
-    folder = store.root / "tables"
+    """Write tables and figures where bytes differ, remove those that nothing makes any more; the paths touched."""
     contents = {
-        folder / f"{table.name}.{suffix}": text.encode()
+        store.root / "tables" / f"{table.name}.{suffix}": text.encode()
         for table in tables.tables
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex()))
-    }
+    } | _figures(store, tables.measurements)
     touched = []
     try:
         for path, content in contents.items():
             if not path.is_file() or path.read_bytes() != content:
                 write_atomically(path, content)
                 touched.append(path)
-        for path in _old_tables(folder) if tables.complete else ():
+        for path in _made_before(store.root) if tables.complete else ():
             if path not in contents:
                 path.unlink()
                 touched.append(path)
     except OSError as error:
-        raise StoreError(f"tables cannot be written to {folder}: {error.strerror}; name another --store") from error
+        raise StoreError(f"tables cannot be written to {store.root}: {error.strerror}; name another --store") from error
     return touched
 
 
@@ -236,8 +250,9 @@ def _cost_table(experiment: Experiment) -> Table:
         if cell.fitted:
             continue
         costs = [record.cost for record in cell.done]
-        seconds = summarise([cost.train_seconds for cost in costs]) if costs else None
-        speeds = [cost.tokens_per_second for cost in costs if cost.tokens_per_second is not None]
+        timed = [record.cost for record in cell.done if not record.packed]
+        seconds = summarise([cost.train_seconds for cost in timed]) if timed else None
+        speeds = [cost.tokens_per_second for cost in timed if cost.tokens_per_second is not None]
         rows.append(
             (
                 _arm(experiment, cell),
@@ -253,6 +268,7 @@ def _cost_table(experiment: Experiment) -> Table:
     notes = [
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
         "the most that any of the runs held; train FLOPs: 3 × forward, from each model's closed form.",
+        *packed_notes(experiment),
         *machine_notes(experiment),
     ]
     return _table(experiment, "cost", columns, 1, rows, notes)
@@ -373,6 +389,24 @@ def _ratio(count: int, of: int) -> str:
     return f"{count / of:.2f}" if count >= 0.1 * of else f"{count / of:.2g}"
 
 
-def _old_tables(folder: Path) -> list[Path]:
+def _figures(store: Store, measurements: Sequence[Measurements]) -> dict[Path, bytes]:
+    """Every figure of a store. Where there is nothing to draw, the drawing library is not even imported."""
+    grown = [measured for measured in measurements if measured.grows]
+    if not grown:
+        return {}
+    from bench.figures import growth_figure
+
+    return {
+        store.root / "figures" / f"growth-{measured.slug}.{suffix}": image
+        for measured in grown
+        for suffix, image in growth_figure(measured).items()
+    }
+
+
+def _made_before(root: Path) -> list[Path]:
+    """The tables and figures that lie below a store's root, by the names that this file gives."""
     endings = tuple(f"-{kind}.{suffix}" for kind in KINDS for suffix in ("md", "csv", "tex"))
-    return sorted(path for path in folder.glob("*") if path.name.endswith(endings))
+    tables = [path for path in (root / "tables").glob("*") if path.name.endswith(endings)]
+    speeds = [path for suffix in ("md", "csv", "tex") for path in (root / "tables").glob(f"{FOLDER}-*.{suffix}")]
+    figures = [path for suffix in ("svg", "png") for path in (root / "figures").glob(f"growth-*.{suffix}")]
+    return sorted({*tables, *speeds, *figures})

@@ -21,6 +21,9 @@ app = make_app("Launch an experiment and watch it. Example: python -m jobs launc
 
 StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a GPU, else two on the CPU.")]
+RunsPerGpu = Annotated[
+    int | None, typer.Option(min=1, help="Runs side by side on each GPU, since one small model cannot fill it.")
+]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experiment's own, e.g. 42,69.")]
 Mode = Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
@@ -32,6 +35,7 @@ def launch(
     experiment: Annotated[str, typer.Option(help="paper, laptop, laptop-tuning or smoke.")],
     store: StorePath = Path("reproduced"),
     workers: Workers = None,
+    runs_per_gpu: RunsPerGpu = None,
     pattern: Annotated[
         str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")
     ] = None,
@@ -54,7 +58,7 @@ def launch(
         ended = launch_missing(
             chosen,
             Store(store),
-            make_slots(on, workers),
+            make_slots(on, workers, runs_per_gpu),
             pattern=pattern,
             retry=retry,
             dry_run=dry_run,
@@ -73,6 +77,7 @@ def reproduce(
     store: StorePath = Path("reproduced"),
     committed: Annotated[Path, typer.Option(help="The store whose values stand beside yours.")] = Path("results"),
     workers: Workers = None,
+    runs_per_gpu: RunsPerGpu = None,
     retry: Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")] = None,
     seeds: Seeds = None,
     device: Device = None,
@@ -93,7 +98,8 @@ def reproduce(
     chosen = prepare(name, mode=None, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
     here = Store(store)
     try:
-        ended = launch_missing(chosen, here, make_slots(on, workers), retry=retry, data_dir=data_dir, why=why)
+        slots = make_slots(on, workers, runs_per_gpu)
+        ended = launch_missing(chosen, here, slots, retry=retry, data_dir=data_dir, why=why)
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; `make reproduce` goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop

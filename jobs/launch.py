@@ -146,6 +146,8 @@ def announce(
     print(f"{len(runs)} of {len(selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}")
     if runs:
         where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
+        most = max(slot.runs_per_gpu for slot in slots)
+        where += f", up to {most} sharing a GPU, so their times say nothing of speed" if most > 1 else ""
         print(f"{where}, mode {experiment.mode}", flush=True)
 
 

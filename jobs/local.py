@@ -1,16 +1,18 @@
-"""A local pool: one worker process a run, one a GPU or `--workers N` with the CPU's threads divided among them."""
+"""A local pool: one worker process a run, one a GPU or `--runs-per-gpu N`, else `--workers N` that share the CPU."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import Run
+from bench.errors import ConfigError
 from bench.store import Store
 from jobs.worker import write_run
 
@@ -26,6 +28,7 @@ class Slot:
     device: str
     n_threads: int
     visible_gpu: str | None = None  # CUDA_VISIBLE_DEVICES of its workers
+    runs_per_gpu: int = 1  # slots on the same GPU, this one included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +40,27 @@ class Ended:
     reason: str
 
 
-def make_slots(device: str | None, n_workers: int | None) -> list[Slot]:
-    """One slot a GPU where there are GPUs, else `n_workers` (by default one a core, at most two) on the CPU."""
+def make_slots(device: str | None, n_workers: int | None, runs_per_gpu: int | None = None) -> list[Slot]:
+    """Where there are GPUs, one slot on each, or `runs_per_gpu` on each, or `n_workers` dealt out to them in turn.
+
+    Else `n_workers` (by default one a core, at most two) on the CPU; ConfigError for `runs_per_gpu`.
+    """
     import torch
 
+    if runs_per_gpu is not None and n_workers is not None:
+        raise ConfigError("--workers and --runs-per-gpu both say how many runs go side by side; give one of them")
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device != "cpu" and torch.cuda.is_available():
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         n_gpus = torch.cuda.device_count()
         gpus = named if len(named) == n_gpus else [str(index) for index in range(n_gpus)]
-        n_workers = n_workers or n_gpus
+        n_workers = n_workers or n_gpus * (runs_per_gpu or 1)
         threads = max(n_cores // n_workers, 1)
-        return [Slot(device="cuda", n_threads=threads, visible_gpu=gpus[i % n_gpus]) for i in range(n_workers)]
+        dealt = [gpus[index % n_gpus] for index in range(n_workers)]
+        n_runs = Counter(dealt)
+        return [Slot(device="cuda", n_threads=threads, visible_gpu=gpu, runs_per_gpu=n_runs[gpu]) for gpu in dealt]
+    if runs_per_gpu is not None:
+        raise ConfigError("--runs-per-gpu: these runs are on the CPU; use --workers")
     n_workers = n_workers or min(n_cores, 2)
     return [Slot(device="cpu", n_threads=max(n_cores // n_workers, 1)) for _ in range(n_workers)]
 
@@ -93,6 +105,7 @@ class LocalPool:
         folder = write_run(run, self.store)
         command = [sys.executable, "-u", "-m", "jobs.worker", run.run_id, "--store", str(self.store.root)]
         command += ["--device", slot.device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
+        command += ["--runs-per-gpu", str(slot.runs_per_gpu)]
         environment = dict(os.environ)
         if slot.visible_gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu

@@ -88,6 +88,7 @@ def probe(run: Run, device_name: str, data_dir: Path | None) -> float:
         (result[0] if isinstance(result, tuple) else result).sum().item()  # waits for the device
         return time.perf_counter() - started
 
+    trainer.warm_up()
     timed(trainer.advance)
     steps: list[float] = []
     while len(steps) < N_STEPS or sum(steps) < PROBE_SECONDS:

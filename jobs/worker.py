@@ -53,6 +53,7 @@ def work() -> int:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    parser.add_argument("--runs-per-gpu", type=int, default=1, help="how many share its GPU; for the record")
     parser.add_argument("--parent", type=int, default=None, help="stop, state saved, when this process is gone")
     arguments = parser.parse_args()
     if arguments.parent is not None:
@@ -62,6 +63,7 @@ def work() -> int:
         n_threads=arguments.threads,
         data_dir=arguments.data_dir,
         checkpoint_seconds=arguments.checkpoint_seconds,
+        runs_per_gpu=arguments.runs_per_gpu,
     )
     store = Store(arguments.store)
     finished = execute(find_run(arguments.run_id, store), store, settings)

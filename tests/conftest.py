@@ -2,19 +2,25 @@
 
 import dataclasses
 import os
+import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bench.config import Mode, Run, RunConfig, TrainingConfig
 from bench.corpus import Corpus, load_corpus
+from bench.environment import describe
 from bench.fetch import DATA_DIR_VARIABLE
+from bench.sources import commit
 from models import KOperatorsConfig, TransformerConfig
+from models.decay import BACKENDS
 
 VOCAB_SIZE = 65
 CONTEXT = 16
+CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]  # it runs on CUDA alone: test_cuda.py compares it
 TINY_MODELS = {  # one a trained architecture, with dropout so that its random stream is tested
     "k_operators": KOperatorsConfig(
         vocab_size=VOCAB_SIZE,
@@ -93,7 +99,41 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """Tokens a second below pytest-benchmark's table, which has no column for them."""
     session = getattr(terminalreporter.config, "_benchmarksession", None)
     for one in getattr(session, "benchmarks", []):
-        if "tokens_per_second" in one.extra_info:
-            info = one.extra_info
-            speed = f"{info['tokens_per_second']:,.0f} tokens/s"
-            terminalreporter.write_line(f"{one.name}: {speed}, {info['n_params']:,} parameters, {info['device']}")
+        info = one.extra_info
+        if "tokens_per_second" in info:
+            share = f", {info['share_of_floor']:.0%} of the floor's speed" if info["share_of_floor"] else ""
+            speed = f"{info['tokens_per_second']:,.0f} tokens/s on {info['device']}"
+            terminalreporter.write_line(f"{one.name}: {speed}{share}")
+
+
+# what `make bench` saves beside the times: this machine in our own words, without its name, its user or a path -------
+
+_DOES_NOT_FIT: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def does_not_fit() -> list[dict[str, Any]]:
+    """Points that were predicted not to fit, and so not run; the saved JSON lists them."""
+    return _DOES_NOT_FIT
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = describe(device).model_dump(mode="json")
+    revision, dirty = commit()
+    return {**facts, "torch": facts["packages"]["torch"], "commit": revision, "dirty": dirty}
+
+
+def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
+    revision, dirty = commit()
+    return {"id": revision, "dirty": dirty}
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    rates = [one["extra_info"]["matmul_gflops"] for one in output_json["benchmarks"]]
+    n_threads = {one["extra_info"]["n_threads"] for one in output_json["benchmarks"]}
+    output_json["machine_info"] |= {
+        "n_threads": n_threads.pop() if len(n_threads) == 1 else None,
+        "matmul_gflops": statistics.median(rates) if rates else None,
+        "does_not_fit": _DOES_NOT_FIT,
+    }

@@ -26,7 +26,7 @@ from jobs import status
 from jobs.__main__ import app
 from jobs.grid import RETRIES, missing, select, set_aside
 from jobs.launch import launch_missing, prepare, schedule_seconds, summary
-from jobs.local import Ended, LocalPool, make_slots
+from jobs.local import Ended, LocalPool, Slot, make_slots
 from jobs.worker import write_run
 from models import TransformerConfig
 from tests.command_line import ROOT, call, finish, start, wait_until
@@ -346,6 +346,61 @@ def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path: Pat
     assert store.find_run_id("abc") == "abc" + "0" * 9
     with pytest.raises(ConfigError, match=r"a-s1.*a-s2"):
         store.find_run_id("ab")
+
+
+# runs side by side ----------------------------------------------------------------------------------------------------
+
+
+def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cell = tiny_cell("pair", seeds=(42, 69), n_steps=300, eval_every=150)
+    runs = [Run(label=cell.label, config=cell.config, seed=seed, mode="exact") for seed in cell.seeds]
+    slot, most = Slot(device="cpu", n_threads=1), 0
+
+    def watch(active: list[Run], _: object) -> None:
+        nonlocal most
+        most = max(most, sum(status.is_locked(together, run.run_id) for run in active))  # at work, not just started
+
+    together, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
+    LocalPool(together, [slot, slot]).run(runs, watch)
+    LocalPool(alone, [slot]).run(runs[:1], lambda *_: None)
+    assert most == 2
+    lone = alone.records()[0][0]
+    packed = next(one for one in together.records()[0] if one.run_id == lone.run_id)
+    assert packed.curve == lone.curve
+    assert packed.result == lone.result
+    assert packed.diagnostics == lone.diagnostics
+    assert [one.runs_per_gpu for one in packed.attempts] == [None]  # each had a core of its own
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch says on a machine that has them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one() -> None:
+    assert [(slot.visible_gpu, slot.n_threads) for slot in make_slots("cuda", None)] == [("4", 8), ("7", 8)]
+    packed = make_slots("cuda", None, runs_per_gpu=3)
+    assert [(slot.visible_gpu, slot.runs_per_gpu) for slot in packed] == [("4", 3), ("7", 3)] * 3
+    assert {slot.n_threads for slot in packed} == {2}
+    assert [slot.runs_per_gpu for slot in make_slots("cuda", 3)] == [2, 1, 2]
+    with pytest.raises(ConfigError, match="give one of them"):
+        make_slots("cuda", 2, runs_per_gpu=2)
+
+
+def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["launch", "--experiment", "smoke", "--device", "cpu", "--runs-per-gpu", 2, "--data-dir", data_dir]
+    assert call(app, *command, "--store", tmp_path / "store") == 2
+    assert "use --workers" in capsys.readouterr().err
 
 
 # one worker a run -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"models": set(), "bench": {"models"}, "jobs": {"bench"}}
-MODEL_PACKAGES = {"torch", "einops", "numpy"}
+MODEL_PACKAGES = {"torch", "einops", "numpy", "fla"}  # fla: only inside the function of the backend of that name
 FORBIDDEN_CALLS = ("weights_only=False", "pickle.load", "eval(", "exec(", "yaml.load")
 
 
@@ -37,6 +37,7 @@ def test_models_need_torch_and_einops_alone():
     ("module", "absent"),
     [
         ("bench.tables", ("torch", "models", "submitit", "pooch", "matplotlib")),
+        ("bench.throughput", ("torch", "models", "pandas", "matplotlib")),
         ("jobs.status", ("torch", "models")),
         ("bench.run", ("pandas", "matplotlib", "submitit", "pooch", "scipy")),
     ],

@@ -246,6 +246,24 @@ def test_costs_are_means_over_the_done_runs_and_leave_fitted_models_out(tmp_path
     assert len(table.rows) == 1
 
 
+def test_runs_that_shared_a_gpu_count_in_no_table_of_times(tmp_path):
+    def costing(seed: int, seconds: float, *runs_per_gpu: int | None) -> Record:
+        """A record whose attempts shared their GPU with that many runs."""
+        attempt = {"started_at": "", "first_step": 0, "last_step": 9, "train_seconds": 1.0}
+        gpu = make_environment(device="cuda")
+        attempts = [{**attempt, "environment": gpu, "runs_per_gpu": n} for n in runs_per_gpu]
+        cost = {**make_record().cost.model_dump(), "train_seconds": seconds, "tokens_per_second": 2e6 / seconds}
+        return make_record(seed=seed, attempts=attempts, cost=cost)
+
+    lone = [costing(42, 100.0, None), costing(69, 100.0, 1)]  # None: a record older than the count
+    table = table_of(make_store(tmp_path / "some", [*lone, costing(420, 400.0, 4), costing(666, 300.0, 1, 2)]), "cost")
+    row = cells(table)
+    assert (row["n"], row["train seconds"], row["tokens/s"]) == ("4", "100.0 ± 0.0", "20,000")
+    left_out = [note for note in table.notes if "are left out" in note]
+    assert [note.split(": ", 1)[1] for note in left_out] == ["k_operators: 2 runs."]
+    assert not [note for note in table_of(make_store(tmp_path / "none", lone), "cost").notes if "left out" in note]
+
+
 def bytes_of(store: Store) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (store.root / "tables").iterdir()}
 
