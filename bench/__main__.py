@@ -132,19 +132,24 @@ def sample(
     weights: Annotated[str, typer.Option(help="best or final")] = "best",
     device: Device = None,
 ) -> None:
-    """Print what a trained checkpoint writes."""
-    import json
+    """Print what a trained checkpoint writes.
 
-    import torch
+    Each character sees at most the run's context of characters before it. Once they no longer fit, the window keeps
+    the newest half and goes on, so that from then on a character sees between half a context and a whole one.
+    """
+    import json
 
     from bench import checkpoint
     from bench.config import read_config
+    from bench.corpus import decode, encode
     from bench.sample import generate
     from bench.store import Store
     from models import build
 
     if weights not in ("best", "final"):
         raise ConfigError(f"--weights {weights}: there are best and final")
+    if not prompt:
+        raise ConfigError("--prompt is empty")
     on = pick_device(device)
     path = Path(run_id)
     if path.suffix == ".pt":
@@ -160,14 +165,11 @@ def sample(
     model = build(config.model).to(on)
     model.load_state_dict(content["history"]["best_model"] if weights == "best" else content["trainer"]["model"])
     vocabulary = content["vocabulary"]
-    unknown = sorted(set(prompt) - set(vocabulary))
-    if unknown or not prompt:
-        raise ConfigError(f"--prompt: {unknown[0]!r} is no character of the corpus" if unknown else "--prompt is empty")
-    start = torch.tensor([vocabulary.index(character) for character in prompt], device=on)
+    start = encode(prompt, vocabulary).to(on)
     written = generate(
         model, start, tokens, config.context, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
     )
-    print("".join(vocabulary[token] for token in written.tolist()))
+    print(decode(written, vocabulary))
 
 
 @app.command()

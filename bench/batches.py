@@ -4,6 +4,8 @@ Every model sees the same batches at the same seed, and a resumed run needs no s
 counter-based: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter, on wrapping int64.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _ROWS = 1 << 20  # counters a step may use
+CACHED_TOKENS = 4096  # what a CPU works on at once: activations of more leave its cache, and take up to twice the time
 
 
 def stream_seed(seed: int, stream: str, step: int = 0) -> int:
@@ -20,8 +23,13 @@ def stream_seed(seed: int, stream: str, step: int = 0) -> int:
     return int(_mix(torch.tensor(_signed(key + _GOLDEN * step)))) & (2**63 - 1)
 
 
-def window_starts(seed: int, stream: str, step: int, n_windows: int, n_starts: int, device: torch.device) -> Tensor:
-    """Starts (n_windows,) int64 of a step's windows, uniform over 0..n_starts-1, with replacement."""
+def window_starts(
+    seed: int, stream: str, step: int | Tensor, n_windows: int, n_starts: int, device: torch.device
+) -> Tensor:
+    """Starts (n_windows,) int64 of a step's windows, uniform over 0..n_starts-1, with replacement.
+
+    A step that is a tensor () int64 on the device gives the same starts, and lets a CUDA graph draw its own batches.
+    """
     counters = torch.arange(n_windows, dtype=torch.int64, device=device) + step * _ROWS
     words = _mix(counters * _signed(_GOLDEN) + _signed(_key(seed, stream)))
     return (words & (2**63 - 1)) % n_starts
@@ -34,12 +42,21 @@ def windows(tokens: Tensor, starts: Tensor, context: int) -> tuple[Tensor, Tenso
     return cut[:, :-1], cut[:, 1:]
 
 
-def train_batch(tokens: Tensor, seed: int, step: int, batch_size: int, context: int) -> tuple[Tensor, Tensor]:
+def train_batch(tokens: Tensor, seed: int, step: int | Tensor, batch_size: int, context: int) -> tuple[Tensor, Tensor]:
     """The batch of one step: inputs and targets (batch_size, context), at starts 0..n-context-1."""
     starts = window_starts(seed, "batches", step, batch_size, len(tokens) - context, tokens.device)
     return windows(tokens, starts, context)
 
 
+def rows_at_once(batch_size: int, context: int, device: torch.device) -> int:
+    """Windows that go through a model together: the whole batch, but on a CPU no more than its cache holds.
+
+    A function of nothing else, since another number of rows rounds differently.
+    """
+    return batch_size if device.type == "cuda" else min(batch_size, max(1, CACHED_TOKENS // context))
+
+
+@cache
 def _key(seed: int, stream: str) -> int:
     """64 bits that set a seed's stream apart from every other."""
     return int(_mix(_mix(torch.tensor(_signed(seed * 256 + STREAMS[stream] + _GOLDEN)))))

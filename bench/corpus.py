@@ -29,17 +29,19 @@ class Corpus:
     train: Tensor  # (n_train,) uint8
     val: Tensor  # (n_val,) uint8
 
-    def encode(self, text: str) -> Tensor:
-        """Token ids (n,) int64 of a text; CorpusError names a character that the vocabulary lacks."""
-        ids = {character: index for index, character in enumerate(self.vocabulary)}
-        unknown = sorted(set(text) - set(ids))
-        if unknown:
-            raise CorpusError(f"{unknown[0]!r} is not among the {len(ids)} characters of {self.name}")
-        return torch.tensor([ids[character] for character in text], dtype=torch.int64)
 
-    def decode(self, tokens: Tensor) -> str:
-        """The text of token ids (n,)."""
-        return "".join(self.vocabulary[token] for token in tokens.tolist())
+def encode(text: str, vocabulary: str) -> Tensor:
+    """Token ids (n,) int64 of a text; CorpusError names a character that the vocabulary lacks."""
+    ids = {character: index for index, character in enumerate(vocabulary)}
+    unknown = sorted(set(text) - set(ids))
+    if unknown:
+        raise CorpusError(f"{unknown[0]!r} is none of the {len(ids)} characters of the corpus")
+    return torch.tensor([ids[character] for character in text], dtype=torch.int64)
+
+
+def decode(tokens: Tensor, vocabulary: str) -> str:
+    """The text of token ids (n,)."""
+    return "".join(vocabulary[token] for token in tokens.tolist())
 
 
 def load_corpus(name: str, device: torch.device, data_dir: Path | None = None) -> Corpus:

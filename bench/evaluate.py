@@ -7,18 +7,14 @@
 All in float32 with dropout off, in batches of a fixed size; none consumes training randomness.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.batches import window_starts, windows
+from bench.batches import rows_at_once, window_starts, windows
 
-EVAL_BATCH = 64  # windows; fixed, since another batch size may round differently
+EVAL_BATCH = 64  # windows at most at once; fixed, since another batch size may round differently
 SAMPLED_WINDOWS = 64  # windows a batch of `sampled`, as nanoGPT
-
-Model = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -29,7 +25,7 @@ def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int
     torch.set_float32_matmul_precision("highest")  # training in `fast` mode allows TF32
     try:
         losses = []
-        for some in starts.split(EVAL_BATCH):
+        for some in starts.split(rows_at_once(EVAL_BATCH, context, tokens.device)):
             x, y = windows(tokens, some, context)
             logits = model(x)[:, skip:].float()
             losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))

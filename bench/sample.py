@@ -1,15 +1,16 @@
 """What a trained model writes: ancestral sampling, one token at a time."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.batches import stream_seed
 from bench.errors import ConfigError
+from models import SequenceModel
+from models.decoding import Recomputing
 
 
-@torch.no_grad()
 def generate(
-    model: nn.Module,
+    model: SequenceModel,
     prompt: Tensor,
     n_tokens: int,
     context: int,
@@ -18,29 +19,36 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
+    cached: bool = True,
 ) -> Tensor:
-    """Continue `prompt` (n,) by `n_tokens` token ids; the model sees the last `context` tokens each time.
+    """Continue `prompt` (n,), n >= 1, by `n_tokens` token ids, without dropout.
 
-    temperature 0 takes the likeliest token. `top_k` keeps that many likeliest; `top_p` keeps the fewest that together
-    have that probability.
+    Each sees at most the `context` tokens before it, and fewer where the text is longer: the window then moves on as
+    `models.decoding.window_start` says. temperature 0 takes the likeliest token. `top_k` keeps that many likeliest;
+    `top_p` keeps the fewest that together have that probability. Without `cached`, the window is recomputed for every
+    token, to the same effect.
     """
     if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
         raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")
-    model.eval()
+    decoder = model.decoder(1, context) if cached else Recomputing(model, 1, context)
     generator = torch.Generator(prompt.device).manual_seed(stream_seed(seed, "generation"))
-    tokens = prompt
-    for _ in range(n_tokens):
-        logits = model(tokens[None, -context:])[0, -1].float()
-        probabilities = kept_probabilities(logits, temperature, top_k, top_p)
-        tokens = torch.cat([tokens, torch.multinomial(probabilities, 1, generator=generator)])
-    return tokens
+    written = torch.cat([prompt, prompt.new_zeros(n_tokens)])
+    fresh = prompt  # what the decoder has not seen yet
+    for i in range(len(prompt), len(written)):
+        logits = decoder.feed(fresh[None])[0].float()
+        fresh = torch.multinomial(kept_probabilities(logits, temperature, top_k, top_p), 1, generator=generator)
+        written[i] = fresh[0]
+    return written
 
 
 def kept_probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: float) -> Tensor:
     """Probabilities (V,) of the next token after temperature, top-k and top-p; not kept ones are 0."""
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
-    ordered, order = ((logits - logits.max()) / temperature).softmax(0).sort(descending=True, stable=True)
+    probabilities = ((logits - logits.max()) / temperature).softmax(0)
+    if top_k is None and top_p == 1.0:
+        return probabilities
+    ordered, order = probabilities.sort(descending=True, stable=True)
     kept = ordered.cumsum(0) - ordered < top_p  # the first always stays
     if top_k is not None:
         kept[top_k:] = False

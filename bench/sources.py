@@ -14,15 +14,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DECIDING = tuple(
-    f"bench/{name}.py" for name in ("batches", "budget", "corpus", "evaluate", "history", "schedule", "train")
+    f"bench/{name}.py"
+    for name in ("batches", "budget", "capture", "corpus", "evaluate", "history", "schedule", "train")
 )
+DECODING = ("decoding", "decoder")  # how the names of those end that no training or evaluation calls
 
 
 @cache
 def fingerprint(architecture: str, root: Path = ROOT) -> str:
     """sha256 over the syntax trees of an architecture's file, what it imports from `models`, and the shared pipeline.
 
-    A comment, a docstring or another architecture does not count.
+    A comment, a docstring, another architecture or a decoder, which only writes text, does not count.
     """
     digest = hashlib.sha256()
     for name in sorted({*DECIDING, *_with_imports(f"models/{architecture}.py", root)}):
@@ -54,8 +56,9 @@ def _with_imports(name: str, root: Path) -> set[str]:
             continue
         found.add(name)
         for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models."):
-                waiting.append((node.module or "").replace(".", "/") + ".py")
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("models.") and not module.endswith(DECODING):
+                waiting.append(module.replace(".", "/") + ".py")
     return found
 
 

@@ -5,22 +5,26 @@ Two modes. `exact`: float32, eager, deterministic algorithms; equal bits from eq
 is the parameters, the optimizer's moments and the step.
 """
 
+import copy
 import dataclasses
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.batches import stream_seed, train_batch
+from bench.allocator import keep_freed_memory
+from bench.batches import rows_at_once, stream_seed, train_batch
+from bench.capture import StepGraph
 from bench.config import Mode, Run, TrainingConfig
 from bench.corpus import Corpus
 from bench.errors import ConfigError
 from bench.schedule import learning_rate
-from models import SequenceModel, build
+from models import KOperatorsConfig, SequenceModel, build
 from models.dropout import share_generator, use_torch_stream
 
 N_FIRST = 20  # losses of first steps that a record keeps for `recheck`
@@ -41,33 +45,53 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.training)
         self._generator = share_generator(self.model, device)
         self._forward: Any = self.model
+        self._graph: StepGraph | None = None
         if run.mode == "fast":
             use_torch_stream(self.model)
-            self._forward = torch.compile(self.model)
+            put_rates_on(self.optimizer, device)
+            self._step_there = torch.zeros((), dtype=torch.int64, device=device)
+            whole = getattr(run.config.model, "backend", "") != "fla"  # whose kernels the compiler leaves alone
+            self._forward = torch.compile(self.model, dynamic=False, fullgraph=whole)
 
     def warm_up(self) -> None:
-        """Have the compiler do its work before the clock starts; moves no number, since every step seeds itself."""
+        """Compile and record the step before the clock starts. Moves no number: what rehearsals did is put back."""
         if self.run.mode == "fast":
-            self._predict(self.step)[0].sum().backward()
-            self.optimizer.zero_grad(set_to_none=True)
+            before = copy.deepcopy(self.state())
+            self._set_inputs()
+            self._graph = StepGraph(self._update, self.optimizer)
+            self._put_back(before)
 
     def advance(self) -> tuple[Tensor, Tensor]:
         """One update. The batch's mean loss and the gradient norm before clipping, both scalars on the device."""
-        logits, targets = self._predict(self.step)
-        set_learning_rate(self.optimizer, learning_rate(self.step, self.training))
-        measured = update(self.model, self.optimizer, logits, targets, self.training.clip_norm)
+        self._set_inputs()
+        nats, norm = self._update() if self._graph is None else self._graph.replay()
         self.step += 1
-        return measured
+        return nats, norm
 
-    def _predict(self, step: int) -> tuple[Tensor, Tensor]:
-        """Logits (B, T, V) and targets (B, T) of the batch of a step, with that step's dropout."""
-        seed = stream_seed(self.seed, "dropout", step)
-        self._generator.manual_seed(seed)
+    def _set_inputs(self) -> None:
+        """What differs between steps: the learning rate, the dropout's seed, and the step, which picks the batch."""
+        set_learning_rate(self.optimizer, learning_rate(self.step, self.training))
+        seed = stream_seed(self.seed, "dropout", self.step)
         if self.run.mode == "fast":
-            torch.manual_seed(seed)
-        x, y = train_batch(self.corpus.train, self.seed, step, self.training.batch_size, self.run.config.context)
+            torch.manual_seed(seed)  # a replay reads it from CUDA's generator
+            self._step_there.fill_(self.step)
+        else:
+            self._generator.manual_seed(seed)
+
+    def _update(self) -> tuple[Tensor, Tensor]:
+        """The step itself, the same every time, so that a graph can record it. Loss and gradient norm."""
+        self.optimizer.zero_grad(set_to_none=True)
+        context, batch_size = self.run.config.context, self.training.batch_size
+        step = self._step_there if self.run.mode == "fast" else self.step
+        x, y = train_batch(self.corpus.train, self.seed, step, batch_size, context)
+        nats = add_gradients(self._predict, x, y, rows_at_once(batch_size, context, self.device))
+        return nats, apply_gradients(self.model, self.optimizer, self.training.clip_norm)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """Logits (B, T, V) of token ids (B, T), at the precision of the mode."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.mode == "fast"):
-            return self._forward(x), y
+            logits: Tensor = self._forward(x)
+            return logits
 
     def state(self) -> dict[str, Any]:
         """Everything the next step rests on."""
@@ -78,18 +102,42 @@ class Trainer:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._graph = None  # recorded over moments that were just replaced
+        if self.run.mode == "fast":
+            put_rates_on(self.optimizer, self.device)  # the checkpoint brought its own, on the CPU
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        """Copy a state into the tensors that are there; `load_state` would put others in the optimizer's place."""
+        self.model.load_state_dict(state["model"])  # copies in place
+        moments = state["optimizer"]["state"]  # by the parameter's index; empty before the first step
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, parameter in enumerate(parameters):
+            for name, tensor in self.optimizer.state.get(parameter, {}).items():
+                if moments:
+                    tensor.copy_(moments[index][name])
+                else:
+                    tensor.zero_()
 
 
-def update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, logits: Tensor, targets: Tensor, clip_norm: float
-) -> tuple[Tensor, Tensor]:
-    """Loss, gradients, clipping, optimizer step. logits (B, T, V), targets (B, T) -> loss, gradient norm (scalars)"""
-    loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+def add_gradients(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, n_rows: int) -> Tensor:
+    """Add the gradients of the batch's mean loss to the parameters, `n_rows` windows at a time; the loss, a scalar.
+
+    x, y (B, T) token ids; `predict` gives logits (b, T, V) of some rows.
+    """
+    nats = torch.zeros((), device=x.device)
+    for some_x, some_y in zip(x.split(n_rows), y.split(n_rows), strict=True):
+        logits = predict(some_x).flatten(0, 1).float()
+        part = cross_entropy(logits, some_y.flatten(), reduction="sum") / y.numel()
+        part.backward()
+        nats += part.detach()
+    return nats
+
+
+def apply_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float) -> Tensor:
+    """Clip the gradients and update the parameters; the norm before clipping, a scalar."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
-    return loss.detach(), norm.detach()
+    return norm.detach()
 
 
 def make_optimizer(model: SequenceModel, training: TrainingConfig) -> torch.optim.AdamW:
@@ -106,16 +154,29 @@ def make_optimizer(model: SequenceModel, training: TrainingConfig) -> torch.opti
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, eps=training.eps, fused=True)
 
 
+def put_rates_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Hold each group's learning rate in a tensor there, which a recorded step reads anew each time."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        group["capturable"] = False  # until there is a graph
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give each group `rate` times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["learning_rate_scale"]
+        scaled = rate * group["learning_rate_scale"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
 
 
 def set_numerics(mode: Mode, device: torch.device) -> None:
     """Put this process into a mode. ConfigError where the device cannot run it."""
     if mode == "fast" and device.type != "cuda":
         raise ConfigError(f"mode 'fast' needs CUDA, and this run is on {device.type}; use --mode exact")
+    if device.type == "cpu":
+        keep_freed_memory()
     exact = mode == "exact"
     if exact and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
@@ -125,9 +186,15 @@ def set_numerics(mode: Mode, device: torch.device) -> None:
 
 
 def first_losses(run: Run, corpus: Corpus, device: torch.device, n_steps: int = N_FIRST) -> list[float]:
-    """Losses of the first steps in exact mode, up to one that is not finite: what `recheck` repeats."""
+    """Losses of the first steps in exact mode, up to one that is not finite: what `recheck` repeats.
+
+    A `fast` run's are taken with the backend `chunked`: not every other one is deterministic on CUDA.
+    """
     assert run.config.training is not None
-    trainer = Trainer(dataclasses.replace(run, mode="exact"), corpus, device)
+    config = run.config
+    if run.mode == "fast" and isinstance(config.model, KOperatorsConfig):
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, backend="chunked"))
+    trainer = Trainer(dataclasses.replace(run, config=config, mode="exact"), corpus, device)
     losses: list[float] = []
     for _ in range(min(n_steps, run.config.training.n_steps)):
         nats = trainer.advance()[0].item()

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.decoding import Decoder, Recomputing
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
@@ -32,6 +34,13 @@ class SequenceModel(nn.Module, ABC):
 
         Closed form, dense score and kernel matrices counted in full; times 2 gives FLOPs.
         """
+
+    def decoder(self, batch_size: int, context: int) -> Decoder:
+        """A fresh decoder of that many texts, over windows of at most `context` tokens.
+
+        This one serves every architecture, and recomputes its window for each token; one with a cache overrides it.
+        """
+        return Recomputing(self, batch_size, context)
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
         """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate."""

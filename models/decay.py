@@ -5,17 +5,21 @@
     B batch   T position   d width   r rank   C chunk   n normalised input
     q, k (B, T, r); n (B, T, d); gamma (r,), each in (0, 1)  ->  o (B, T, d)
 
-Four forms of the same function. `recurrent` is the definition; `mask` and `block` are the two published ways;
-`chunked` is ours. Source: Zenodo 19004569 and its released code; the chunk-wise regrouping is known from RetNet
-(arXiv 2307.08621) and Gated Linear Attention (arXiv 2312.06635).
+Five forms of the same function. `recurrent` is the definition; `mask` and `block` are the two published ways;
+`chunked` is ours; `fla` is another project's kernel for CUDA. Source: Zenodo 19004569 and its released code; the
+chunk-wise regrouping is known from RetNet (arXiv 2307.08621) and Gated Linear Attention (arXiv 2312.06635).
 """
+
+import math
+import os
 
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-CHUNK = 64  # positions a chunk of `chunked`; a power of two
+CHUNK = 128  # positions a chunk of `chunked`; a power of two
+LARGEST_FACTOR_LOG10 = 30  # float32 ends at 38: what a power of gamma may reach before it meets q and k
 PUBLISHED_BLOCK = 128  # positions a block of `block`, as published
 
 
@@ -40,15 +44,17 @@ def recurrent(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
 def mask(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     """As published: contract an explicit decay table D[i, j] = gamma^(i-j), j <= i, with k_j n_j, for each channel.
 
-    O(T^2 r d) time, O(T^2 r + B T r d) memory. One matrix product a channel, the layout that arithmetic allows.
+    O(T^2 r d) time, O(T^2 r + B T r d) memory. One matrix product a channel, over all rows of the batch together.
     """
-    length = n.shape[1]
-    positions = torch.arange(length, device=n.device)
-    distance = positions[:, None] - positions[None, :]  # (T, T)
-    decay = torch.where(distance >= 0, gamma[:, None, None] ** distance.clamp(min=0), 0.0)  # (r, T, T)
-    written = einsum(k, n, "B T r, B T d -> r T B d")
-    memory = torch.bmm(decay, rearrange(written, "r T B d -> r T (B d)"))
-    return einsum(q, rearrange(memory, "r T (B d) -> r T B d", d=n.shape[2]), "B T r, r T B d -> B T d")
+    positions = torch.arange(n.shape[1], device=n.device)
+    distance = (positions[:, None] - positions[None, :]).clamp(min=0)  # (T, T)
+    decay = (gamma[:, None, None] ** distance).tril()  # (r, T, T)
+    n = rearrange(n, "B T d -> T B d").contiguous()
+    reads = torch.zeros_like(n)
+    for q_c, k_c, decay_c in zip(q.unbind(-1), k.unbind(-1), decay, strict=True):  # (B, T), (B, T), (T, T)
+        written = k_c.mT[:, :, None] * n
+        reads = reads + q_c.mT[:, :, None] * (decay_c @ written.flatten(1)).unflatten(1, n.shape[1:])
+    return rearrange(reads, "T B d -> B T d")
 
 
 def block(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
@@ -67,24 +73,37 @@ def block(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     return torch.cat(reads, dim=1)
 
 
-def chunked(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
-    """Ours: scores inside chunks, a state between them; every power of gamma has an exponent >= 0.
+def chunked(
+    q: Tensor, k: Tensor, n: Tensor, gamma: Tensor, *, gamma_min: float = 0.0, kernel: Tensor | None = None
+) -> Tensor:
+    """Ours: scores inside chunks, a state between them; no factor of a kept term leaves float32's range.
 
-    O(T (C (r + d) + r d)) time, stable for every gamma in (0, 1), and it never holds a (T, r, d) tensor.
+    O(T (C (r + d) + r d)) time, and it never holds a (T, r, d) tensor. `gamma_min` is a bound below every gamma that
+    the caller vouches for: the nearer to 1, the fewer halvings. `kernel` (T, T), zero above its diagonal, is applied
+    to n and added; inside a chunk it joins the scores, so that both paths share one product.
     """
     length = n.shape[1]
     size = min(CHUNK, max(2, 1 << (length - 1).bit_length()))  # 2 at least: gamma stays in the graph
     n_chunks = -(-length // size)
-    if n_chunks * size > length:  # zero keys write nothing and zero queries read nothing
-        q, k, n = (pad(x, (0, 0, 0, n_chunks * size - length)) for x in (q, k, n))
+    missing = n_chunks * size - length
+    if missing:  # zero keys write nothing and zero queries read nothing
+        q, k, n = (pad(x, (0, 0, 0, missing)) for x in (q, k, n))
+        kernel = None if kernel is None else pad(kernel, (0, missing, 0, missing))
     q, k, n = (rearrange(x, "B (c t) e -> B c t e", t=size) for x in (q, k, n))
-    reads = causal_scores(q, k, gamma) @ n  # what was written inside the chunk
+    scores = causal_scores(q, k, gamma, longest_leaf(gamma_min))
+    before: list[Tensor] = []
+    if kernel is not None:
+        before, own = split_rows(kernel, size)
+        scores = scores + own
+    reads = scores @ n  # what was written inside the chunk
     if n_chunks > 1:
         since_start = gamma ** torch.arange(1, size + 1, device=n.device)[:, None]  # (t, r): gamma^(t+1)
         until_end = gamma ** torch.arange(size - 1, -1, -1, device=n.device)[:, None]  # (t, r): gamma^(C-1-t)
-        written = (k * until_end).mT @ n  # (B, c, r, d), as seen from the chunk's end
-        states = carry(written[:, :-1], gamma**size)
-        later = (q[:, 1:] * since_start) @ states
+        written = (k[:, :-1] * until_end).mT @ n[:, :-1]  # (B, c, r, d), as seen from the chunk's end
+        later = (q[:, 1:] * since_start) @ carry(written, gamma**size)
+        if before:
+            earlier = [row.expand(len(n), -1, -1) @ n[:, :c].flatten(1, 2) for c, row in enumerate(before) if c]
+            later = later + torch.stack(earlier, dim=1)
         reads = torch.cat([reads[:, :1], reads[:, 1:] + later], dim=1)
     return rearrange(reads, "B c t d -> B (c t) d")[:, :length]
 
@@ -97,25 +116,74 @@ def carry(written: Tensor, fade: Tensor) -> Tensor:
     return torch.stack(states, dim=1)
 
 
-def causal_scores(q: Tensor, k: Tensor, gamma: Tensor) -> Tensor:
+def split_rows(kernel: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
+    """The rows of each chunk: what lies before the chunk (C, c C), a list, and the chunk's own block, (c, C, C).
+
+    By `split`, whose gradient is put together in one pass; that of a slice would fill a whole (T, T) for each chunk.
+    """
+    before, own = [], []
+    for chunk, row in enumerate(kernel.split(size)):
+        start = chunk * size
+        earlier, here, _ = row.split([start, size, kernel.shape[1] - start - size], dim=1)
+        before.append(earlier)
+        own.append(here)
+    return before, torch.stack(own)
+
+
+def causal_scores(q: Tensor, k: Tensor, gamma: Tensor, leaf: int) -> Tensor:
     """A_ij = sum over channels of q_i gamma^(i-j) k_j for j <= i, else 0. (..., C, r), C a power of two -> (..., C, C).
 
-    Halved until nothing is left: a later half meets an earlier one at their border, which keeps exponents >= 0 on both
-    sides, so each level is one matrix product.
+    Up to `leaf` positions one product serves, with gamma^(i-j) split at the middle m into gamma^(i-m) gamma^(m-j).
+    Longer ones are halved: a later half meets an earlier one at their border, where both exponents are >= 0.
+    In a leaf gamma's gradient is a difference of two sums: in float32 it is good to 3e-6 of its largest value at
+    gamma 0.85 and to 3e-5 at 0.05, everything else to 1e-6.
     """
     size = q.shape[-2]
     if size == 1:
         return (q * k).sum(-1, keepdim=True)
+    if size <= leaf:
+        since_middle = torch.arange(size, device=q.device)[:, None] - size // 2
+        return ((q * gamma**since_middle) @ (k * gamma**-since_middle).mT).tril()
     half = size // 2
     q_halves, k_halves = (rearrange(x, "... (s t) r -> ... s t r", s=2) for x in (q, k))
     exponents = torch.arange(half, device=q.device)[:, None]  # (half, 1)
     later = q_halves[..., 1, :, :] * gamma ** (exponents + 1)
     earlier = k_halves[..., 0, :, :] * gamma ** (half - 1 - exponents)
     below = later @ earlier.mT  # (..., half, half)
-    diagonal = causal_scores(q_halves, k_halves, gamma)  # (..., 2, half, half)
+    diagonal = causal_scores(q_halves, k_halves, gamma, leaf)  # (..., 2, half, half)
     top = pad(diagonal[..., 0, :, :], (0, half))
     bottom = torch.cat([below, diagonal[..., 1, :, :]], dim=-1)
     return torch.cat([top, bottom], dim=-2)
 
 
-BACKENDS = {"recurrent": recurrent, "mask": mask, "block": block, "chunked": chunked}
+def longest_leaf(gamma_min: float) -> int:
+    """The longest chunk that `causal_scores` may take in one product: gamma^-length, its largest factor, must be finite
+    in float32 and bfloat16 with room to spare. A power of two; 1 where gamma may be as small as it likes.
+    """
+    if gamma_min == 0.0:
+        return 1
+    longest = min(LARGEST_FACTOR_LOG10 / -math.log10(gamma_min), CHUNK)
+    return 1 << (max(int(longest), 1).bit_length() - 1)
+
+
+def fla(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
+    """Gated linear attention's Triton kernel, of fla-core: one head whose gate is the same at every position.
+
+    CUDA alone. Its products take the precision of autocast, as matrix products do, or else float32; the gate is always
+    float32. Triton times block sizes and takes the fastest, so two processes need not agree to the bit.
+    """
+    if n.device.type != "cuda":
+        raise RuntimeError(f"backend='fla' runs on CUDA, and this is on {n.device.type}; use backend='chunked'")
+    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")  # or Triton multiplies float32 as TF32, in evaluation too
+    try:
+        from fla.ops.gla import chunk_gla
+    except ImportError as error:
+        raise RuntimeError(f"backend='fla' needs fla-core ({error}): pip install -e '.[kernels]'") from error
+    precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else n.dtype
+    q, k, n = (x.to(precision)[:, :, None] for x in (q, k, n))  # (B, T, 1 head, r or d)
+    log_gate = gamma.float().log().expand(q.shape)
+    reads, _ = chunk_gla(q, k, n, log_gate, scale=1.0)  # its own default is r^(-1/2), another model
+    return reads[:, :, 0]
+
+
+BACKENDS = {"recurrent": recurrent, "mask": mask, "block": block, "chunked": chunked, "fla": fla}

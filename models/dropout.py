@@ -34,8 +34,9 @@ class Dropout(nn.Module):
         if self.torch_stream:
             return nn.functional.dropout(x, self.rate)
         threshold = round(self.rate * _WORDS)
-        kept = random_words(x.shape, x.device, self.generator) >= threshold - _WORDS // 2
-        return torch.where(kept, x, 0.0) * (_WORDS / (_WORDS - threshold))
+        words = random_words(x.shape, x.device, self.generator)
+        mask = torch.ge(words, threshold - _WORDS // 2, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))
+        return x * mask.mul_(_WORDS / (_WORDS - threshold))  # on a CPU a product is many times faster than a `where`
 
 
 def random_words(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:

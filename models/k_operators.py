@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
 from models.base import ParameterGroup, SequenceModel, require, require_rates
-from models.decay import BACKENDS, read_memory
+from models.decay import BACKENDS, chunked, read_memory
+from models.decoding import Decoder
 from models.dropout import Dropout
-
-NORM_EPS = 1e-8  # of RMSNorm and of the normalised queries and keys
+from models.norm import NORM_EPS, rms_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class KOperatorsConfig:
     gamma_min: float = 0.85
     gamma_max: float = 1.0
     base_init: Literal["uniform", "exponential"] = "uniform"
-    backend: Literal["recurrent", "mask", "block", "chunked"] = "chunked"
+    backend: Literal["recurrent", "mask", "block", "chunked", "fla"] = "chunked"  # fla: on CUDA alone
     emb_dropout: float = 0.0
     mlp_dropout: float = 0.0
     residual_dropout: float = 0.0
@@ -75,7 +75,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS) * self.scale
+        return rms_norm(x, self.scale)
 
 
 class MLP(nn.Module):
@@ -147,6 +147,8 @@ class K2(nn.Module):
         kernel = self.gate() * self.base[:length, :length].tril()
         q = normalize(n @ self.u, dim=-1, eps=NORM_EPS)
         k = normalize(n @ self.v, dim=-1, eps=NORM_EPS)
+        if self.config.backend == "chunked":
+            return chunked(self.alpha() * q, k, n, self.gamma(), gamma_min=self.config.gamma_min, kernel=kernel)
         return kernel @ n + self.alpha() * read_memory(q, k, n, self.gamma(), self.config.backend)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -224,17 +226,26 @@ class KOperators(SequenceModel):
         h = self.final_norm(self.refine(self.dropout(self.embedding(tokens))))
         return h @ self.embedding.weight.mT if self.head is None else self.head(h)
 
+    def n_refinements(self) -> int:
+        """R in the present mode, training or evaluation."""
+        if not self.training and self.config.eval_refine_steps is not None:
+            return self.config.eval_refine_steps
+        return self.config.refine_steps
+
     def refine(self, h: Tensor) -> Tensor:
         """The equilibrium loop: R steps of h + eta (stack(h) - h); R = 0 is one plain pass. (B, T, d) -> same"""
-        steps = self.config.refine_steps
-        if not self.training and self.config.eval_refine_steps is not None:
-            steps = self.config.eval_refine_steps
+        steps = self.n_refinements()
         if steps == 0:
             return self.stack(h)
         eta = torch.sigmoid(self.eta_logit)
         for _ in range(steps):
             h = h + eta * (self.stack(h) - h)
         return h
+
+    def decoder(self, batch_size: int, context: int) -> Decoder:
+        from models.k_operators_decoder import KOperatorsDecoder  # which rests on this file
+
+        return KOperatorsDecoder(self, batch_size, context)
 
     def forward_macs_per_token(self, context: int) -> int:
         """Of the recurrent form (write and read of an (r, d) memory) and the dense base kernel, for `refine_steps`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from models.base import SequenceModel, require, require_rates
+from models.decoding import Decoder
 from models.dropout import Dropout
 
 ROTARY_BASE = 10_000.0
@@ -73,10 +74,10 @@ class Attention(nn.Module):
 
 def causal_weights(q: Tensor, k: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(c)) over positions up to each one's own. (B, h, T, c) twice -> (B, h, T, T)"""
-    length = q.shape[-2]
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.mT
-    return scores.masked_fill(future, -torch.inf).softmax(-1)
+    length, width = q.shape[-2:]
+    future = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
+    scores = torch.baddbmm(future, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=1 / math.sqrt(width))
+    return scores.softmax(-1).unflatten(0, q.shape[:2])
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -147,6 +148,11 @@ class Transformer(SequenceModel):
         for block in self.blocks:
             x = block(x)
         return self.final_norm(x) @ self.embedding.weight.mT
+
+    def decoder(self, batch_size: int, context: int) -> Decoder:
+        from models.transformer_decoder import TransformerDecoder  # which rests on this file
+
+        return TransformerDecoder(self, batch_size, context)
 
     def forward_macs_per_token(self, context: int) -> int:
         """Dense (T, T) scores counted in full."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.batches import STREAMS, stream_seed, train_batch, window_starts, windows
+from bench.batches import STREAMS, rows_at_once, stream_seed, train_batch, window_starts, windows
 
 CPU = torch.device("cpu")
 N_STARTS = 1_003_854 - 256  # Tiny Shakespeare at context 256
@@ -60,3 +60,10 @@ def test_targets_are_inputs_shifted_by_one_and_the_last_window_fits():
     x, y = train_batch(tokens, seed=1, step=0, batch_size=500, context=16)
     assert x.min() == 0
     assert y.max() == 39
+
+
+def test_a_cpu_works_on_what_its_cache_holds_and_a_gpu_on_the_whole_batch():
+    cuda = torch.device("cuda")
+    assert [rows_at_once(64, context, CPU) for context in (16, 256, 1024, 8192)] == [64, 16, 4, 1]
+    assert rows_at_once(4, 256, CPU) == 4
+    assert rows_at_once(64, 256, cuda) == 64

@@ -16,7 +16,7 @@ import torch
 from bench import fetch, synthetic
 from bench.__main__ import app
 from bench.corpora import CORPORA, CorpusFacts
-from bench.corpus import Corpus, load_corpus
+from bench.corpus import Corpus, decode, encode, load_corpus
 from bench.errors import CorpusError
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError, cache_dir, find_text
 from tests.command_line import call
@@ -251,7 +251,7 @@ def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir: Pa
     assert corpus.vocabulary == "".join(sorted(set(text)))
     assert len(corpus.vocabulary) == 65 == CORPORA[NAME].vocab_size
     assert (len(corpus.train), len(corpus.val)) == (1_003_854, 111_540)
-    assert corpus.decode(torch.cat([corpus.train, corpus.val])) == text
+    assert decode(torch.cat([corpus.train, corpus.val]), corpus.vocabulary) == text
     assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -291,14 +291,14 @@ def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch: pytest.Monk
 
 
 def test_decoding_what_was_encoded_gives_the_text(corpus: Corpus) -> None:
-    text = corpus.decode(corpus.val[:500])
-    ids = corpus.encode(text)
+    text = decode(corpus.val[:500], corpus.vocabulary)
+    ids = encode(text, corpus.vocabulary)
     assert ids.dtype == torch.int64
     assert torch.equal(ids, corpus.val[:500].long())
-    assert corpus.decode(ids) == text
-    assert corpus.decode(corpus.encode("")) == ""
+    assert decode(ids, corpus.vocabulary) == text
+    assert decode(encode("", corpus.vocabulary), corpus.vocabulary) == ""
 
 
 def test_a_character_that_the_vocabulary_lacks_is_named(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match="'ж'"):
-        corpus.encode("aжa")
+        encode("aжa", corpus.vocabulary)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,23 +12,26 @@ from torch import Tensor, nn
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.sample import generate, kept_probabilities
-from models import ARCHITECTURES, build
+from models import ARCHITECTURES, SequenceModel, build
+from models.decoding import window_start
 
 PROBABILITIES = (0.1, 0.4, 0.05, 0.25, 0.2)  # ordered: tokens 1, 3, 4, 0, 2
 LOGITS = torch.tensor(PROBABILITIES).log()
 
 
-class Next(nn.Module):
-    """Predicts the successor of the last token, and remembers what it was shown."""
+class Next(SequenceModel):
+    """Predicts the successor of the last token, and remembers what any of its kind was shown."""
 
-    def __init__(self, vocab_size: int = 7) -> None:
-        super().__init__()
-        self.vocab_size = vocab_size
-        self.shown: list[list[int]] = []
+    shown: ClassVar[list[list[int]]] = []
+    vocab_size = 7
+    config = SimpleNamespace(context=4)
 
     def forward(self, tokens: Tensor) -> Tensor:
         self.shown.append(tokens[0].tolist())
         return 50.0 * nn.functional.one_hot((tokens + 1) % self.vocab_size, self.vocab_size).float()
+
+    def forward_macs_per_token(self, context: int) -> int:
+        return 0
 
 
 def close(found: Tensor, expected: tuple[float, ...]) -> None:
@@ -73,7 +78,7 @@ def test_temperature_zero_takes_the_likeliest_whatever_else_is_asked() -> None:
 
 
 def test_drawn_tokens_have_the_probabilities_of_the_model() -> None:
-    class Constant(nn.Module):
+    class Constant(Next):
         def forward(self, tokens: Tensor) -> Tensor:
             return LOGITS.expand(*tokens.shape, -1)
 
@@ -110,18 +115,32 @@ def test_temperature_zero_follows_the_model_step_by_step(architecture: str, tiny
     torch.manual_seed(0)
     model = build(tiny_run(architecture).config.model).eval()
     tokens = torch.tensor([3, 1, 4])
-    written = generate(model, tokens, 20, 16, seed=0, temperature=0)  # 23 tokens: past the context of 16
-    for _ in range(20):
+    written = generate(model, tokens, 30, 16, seed=0, temperature=0)  # 33 tokens: the context of 16 moves thrice
+    for _ in range(30):
+        seen = tokens[window_start(len(tokens), 16) :]
         with torch.no_grad():
-            tokens = torch.cat([tokens, model(tokens[None, -16:])[0, -1].argmax()[None]])
+            tokens = torch.cat([tokens, model(seen[None])[0, -1].argmax()[None]])
     assert torch.equal(written, tokens)
 
 
-def test_a_text_longer_than_the_context_slides() -> None:
-    model = Next()
-    written = generate(model, torch.arange(5), 6, 4, seed=0)
+def test_a_text_longer_than_the_context_is_seen_from_its_newest_half_on() -> None:
+    Next.shown.clear()
+    written = generate(Next(), torch.arange(5), 6, 4, seed=0)
     assert written.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
-    assert model.shown == [[1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6], [4, 5, 6, 0], [5, 6, 0, 1], [6, 0, 1, 2]]
+    assert Next.shown == [[2, 3, 4], [2, 3, 4, 5], [4, 5, 6], [4, 5, 6, 0], [6, 0, 1], [6, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kept", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_k": 9, "top_p": 0.9}])
+def test_the_cache_changes_no_token(architecture: str, kept: dict[str, float], tiny_run: Callable[..., Run]) -> None:
+    torch.manual_seed(0)
+    model = build(tiny_run(architecture).config.model)
+    prompt = torch.tensor([3, 1, 4])
+    cached, recomputed = (
+        generate(model, prompt, 60, 16, seed=5, cached=cached, **kept)  # type: ignore[arg-type]
+        for cached in (True, False)
+    )
+    assert torch.equal(cached, recomputed)
 
 
 def test_no_tokens_asked_for_is_the_prompt() -> None:

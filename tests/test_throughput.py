@@ -1,77 +1,345 @@
-"""Training throughput, one thing a benchmark: `pytest --benchmark-only` prints tokens/s, `extra_info` holds them."""
+"""Throughput, one thing a benchmark: `make bench` saves what it measures under results/throughput/.
 
-import json
-import subprocess
-import sys
+The clock is read when the device is idle, after a warm-up round. A floor is a model's matrix-product FLOPs at the rate
+that this machine reached just before and just after, so that a machine that drifts takes its floor along.
+By default a few minutes on two cores; BENCH_FULL=1 runs the whole matrix.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from bench.budget import count_parameters
-from bench.config import Run
-from bench.corpus import load_corpus
-from bench.experiments import laptop
-from bench.sources import ROOT
-from bench.train import Trainer
+from bench.config import Mode, Run, RunConfig
+from bench.corpus import Corpus, load_corpus
+from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
+from bench.experiments import K_OPERATORS_PAPER, NANOGPT, laptop_arm
+from bench.sample import generate
+from bench.train import Trainer, set_numerics
+from models import TransformerConfig, build
+from models.decay import BACKENDS, chunked, read_memory
+from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second, synchronize
 
-ARMS = {cell.label: cell.config for cell in laptop().cells if cell.config.training is not None}
-N_STEPS = 3  # a round; the clock is read once the device is idle
+FULL = bool(os.environ.get("BENCH_FULL"))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+MODE: Mode = "fast" if DEVICE.type == "cuda" else "exact"
+DTYPE = torch.bfloat16 if MODE == "fast" else torch.float32  # of the matrix products in training
+N_THREADS = min(2, os.cpu_count() or 1)
+BATCH_TOKENS = 16_384  # 64 windows of 256, the published batch: every context has batches of as many tokens
+CONTEXT = 256
+
+MATCHED = dataclasses.replace(  # the Transformer with as many parameters as K-Operators, to 1%
+    NANOGPT,
+    model=TransformerConfig(vocab_size=65, context=CONTEXT, d_model=150, n_layers=4, n_heads=5, dropout=0.2),
+)
+K_OPERATORS, TRANSFORMER, NANO = "K-Operators (paper)", "Transformer (matched)", "nanoGPT"
+MODELS: dict[str, RunConfig] = {
+    K_OPERATORS: K_OPERATORS_PAPER,
+    TRANSFORMER: MATCHED,
+    NANO: NANOGPT,
+    "K-Operators (laptop)": laptop_arm("k_operators", 1e-3),
+    "Transformer (laptop)": laptop_arm("transformer", 1e-3),
+}
+OURS = "chunked"
+CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]
+ALL_BACKENDS = list(BACKENDS) if DEVICE.type == "cuda" else CPU_BACKENDS
+SLOW = {"mask", "block", "recurrent"}  # fewer rounds: seconds each
 
 
-@pytest.mark.benchmark(group="training step, laptop size")
-@pytest.mark.parametrize("label", ARMS)
-def test_training_step(benchmark, label):
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(2)
-    mode = "fast" if device.type == "cuda" else "exact"
-    run = Run(label=label, config=ARMS[label], seed=42, mode=mode)
-    trainer = Trainer(run, load_corpus("synthetic", device), device)
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One thing to time."""
 
-    def steps():
-        for _ in range(N_STEPS):
-            loss, _ = trainer.advance()
-        return loss.item()  # waits for the device
+    model: str
+    backend: str = ""
+    context: int = CONTEXT
 
-    benchmark.pedantic(steps, rounds=5, warmup_rounds=2, iterations=1)
-    n_tokens = N_STEPS * run.config.training.batch_size * run.config.context
-    benchmark.extra_info |= {
-        "n_tokens": n_tokens,
-        "tokens_per_second": n_tokens / benchmark.stats.stats.median,
-        "n_params": count_parameters(trainer.model).n_params,
-        "device": device.type,
-        "mode": mode,
-        "n_threads": torch.get_num_threads(),
+    @property
+    def config(self) -> RunConfig:
+        """The model's config at this context and backend, with batches of BATCH_TOKENS (the laptop's own: as it is)."""
+        config = MODELS[self.model]
+        model = config.model
+        if self.backend:
+            model = dataclasses.replace(model, backend=self.backend)
+        if config.context == self.context:
+            return dataclasses.replace(config, model=model)
+        assert config.training is not None
+        return dataclasses.replace(
+            config,
+            model=dataclasses.replace(model, context=self.context),
+            context=self.context,
+            training=dataclasses.replace(config.training, batch_size=max(1, BATCH_TOKENS // self.context)),
+        )
+
+    @property
+    def n_rounds(self) -> int:
+        return 2 if self.backend in SLOW else 3 if self.model == NANO else 5
+
+
+def points(*, laptop: bool = False, backends: list[str] = CPU_BACKENDS) -> list[Any]:
+    """The paper's size with each backend, the two Transformers; on demand the laptop's arms; every context if FULL."""
+    contexts = (128, 256, 512, 1024) if FULL else (CONTEXT,)
+    found = [
+        *(Point(model=K_OPERATORS, backend=name, context=context) for context in contexts for name in backends),
+        *(Point(model=name, context=context) for context in contexts for name in (TRANSFORMER, NANO)),
+    ]
+    if laptop:
+        found += [
+            Point(model="K-Operators (laptop)", backend=OURS, context=MODELS["K-Operators (laptop)"].context),
+            Point(model="Transformer (laptop)", context=MODELS["Transformer (laptop)"].context),
+        ]
+    return [pytest.param(one, id="-".join(filter(None, (one.model, one.backend, str(one.context))))) for one in found]
+
+
+@pytest.fixture(autouse=True)
+def _numerics() -> Iterator[None]:
+    torch.set_num_threads(N_THREADS)
+    set_numerics(MODE, DEVICE)
+    torch.compiler.reset()  # the compiler gives up silently after eight variants of one function
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def text() -> Corpus:
+    return load_corpus("synthetic", DEVICE)
+
+
+@pytest.fixture
+def memory() -> PeakMemory:
+    """Asked for before anything large is built."""
+    return PeakMemory(DEVICE)
+
+
+class Meter:
+    """Times an action, and files what is known about it with the benchmark."""
+
+    def __init__(self, benchmark: Any, memory: PeakMemory) -> None:
+        self.benchmark, self.memory = benchmark, memory
+
+    def time(
+        self,
+        action: Callable[[], object],
+        *,
+        n_tokens: int,
+        n_rounds: int,
+        flops: float | None = None,
+        steps: int = 1,
+        dtype: torch.dtype = DTYPE,
+        **known: Any,
+    ) -> None:
+        """`action` does `steps` steps over `n_tokens` tokens in all; `flops` are those of one step."""
+
+        def whole() -> None:
+            action()
+            synchronize(DEVICE)
+
+        whole()  # warm-up, and the one whose memory counts
+        peak = self.memory.bytes()
+        before = matmul_flops_per_second(DEVICE, dtype)
+        self.benchmark.pedantic(whole, rounds=n_rounds, iterations=1)
+        rate = (before + matmul_flops_per_second(DEVICE, dtype)) / 2
+        median = self.benchmark.stats.stats.median
+        floor = None if flops is None else flops / rate
+        self.benchmark.extra_info |= {
+            "n_tokens": n_tokens,
+            "tokens_per_second": n_tokens / median,
+            "seconds_per_step": median / steps,
+            "flops": flops,
+            "floor_seconds": floor,
+            "share_of_floor": None if floor is None else floor / (median / steps),
+            "matmul_gflops": rate / 1e9,
+            "peak_bytes": peak,
+            "predicted_bytes": None,
+            "decoding": "",
+            "dtype": str(dtype).removeprefix("torch."),
+            "n_threads": torch.get_num_threads(),
+            "device": DEVICE.type,
+            "mode": MODE,
+            **known,
+        }
+
+
+@pytest.fixture
+def meter(benchmark: Any, memory: PeakMemory) -> Meter:
+    return Meter(benchmark, memory)
+
+
+def described(point: Point, model: torch.nn.Module, phase: str, batch_size: int) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "model": point.model,
+        "architecture": point.config.architecture,
+        "backend": point.backend,
+        "context": point.context,
+        "batch_size": batch_size,
+        "n_params": count_parameters(model).n_params,  # type: ignore[arg-type]
     }
 
 
-ONE_PAPER_STEP = """
-import dataclasses, json, resource, sys, time
-import torch
-from bench.config import Run
-from bench.corpus import load_corpus
-from bench.experiments import K_OPERATORS_PAPER
-from bench.train import Trainer
-torch.set_num_threads(2)
-cpu = torch.device("cpu")
-model = dataclasses.replace(K_OPERATORS_PAPER.model, backend=sys.argv[1])
-config = dataclasses.replace(K_OPERATORS_PAPER, model=model, corpus="synthetic")
-trainer = Trainer(Run(label="x", config=config, seed=1, mode="exact"), load_corpus("synthetic", cpu), cpu)
-seconds = []
-for _ in range(3):
-    started = time.perf_counter()
-    trainer.advance()
-    seconds.append(time.perf_counter() - started)
-print(json.dumps([sorted(seconds)[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
-"""
+def forward_flops(model: Any, context: int, n_tokens: int) -> float:
+    return 2.0 * model.forward_macs_per_token(context) * n_tokens
 
 
-@pytest.mark.slow
-def test_chunked_takes_a_quarter_of_masks_time_and_half_its_memory_at_paper_size():
-    found = {}
-    for backend in ("chunked", "mask"):  # one process each, since a process never gives its peak back
-        command = [sys.executable, "-c", ONE_PAPER_STEP, backend]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        found[backend] = json.loads(result.stdout)
-    print("seconds a step, peak KiB:", found)
-    assert found["mask"][0] / found["chunked"][0] >= 4
-    assert found["chunked"][1] / found["mask"][1] < 0.5
+@pytest.mark.benchmark(group="training step")
+@pytest.mark.parametrize("point", points(laptop=True, backends=ALL_BACKENDS))
+def test_training_step(meter, point, text):
+    run = Run(label="throughput", config=point.config, seed=42, mode=MODE)
+    trainer = Trainer(run, text, DEVICE)
+    trainer.warm_up()
+    steps = 50 if DEVICE.type == "cuda" else 10 if "laptop" in point.model else 1
+    n_tokens = trainer.training.batch_size * point.context
+    meter.time(
+        lambda: [trainer.advance() for _ in range(steps)],
+        n_tokens=steps * n_tokens,
+        steps=steps,
+        n_rounds=point.n_rounds,
+        flops=3 * forward_flops(trainer.model, point.context, n_tokens),
+        **described(point, trainer.model, "training step", trainer.training.batch_size),
+    )
+
+
+@pytest.mark.benchmark(group="forward")
+@pytest.mark.parametrize("point", points(backends=ALL_BACKENDS))
+def test_forward(meter, point, text):
+    """As evaluation does it: float32, no dropout, no gradients."""
+    model = build(point.config.model).to(DEVICE)
+    starts = sweep_starts(text.val, point.context)[: max(1, BATCH_TOKENS // point.context)]
+    n_tokens = len(starts) * point.context
+    meter.time(
+        lambda: window_losses(model, text.val, starts, point.context),
+        n_tokens=n_tokens,
+        n_rounds=point.n_rounds,
+        flops=forward_flops(model, point.context, n_tokens),
+        dtype=torch.float32,
+        **described(point, model, "forward", len(starts)),
+    )
+
+
+@pytest.mark.benchmark(group="evaluation")
+@pytest.mark.parametrize("point", points(backends=[OURS]))
+def test_evaluation(meter, point, text):
+    """A whole sweep of the validation text."""
+    model = build(point.config.model).to(DEVICE)
+    n_tokens = len(sweep_starts(text.val, point.context)) * point.context
+    meter.time(
+        lambda: sweep(model, text.val, point.context),
+        n_tokens=n_tokens,
+        n_rounds=1 if point.model == NANO and not FULL else 3,
+        flops=forward_flops(model, point.context, n_tokens),
+        dtype=torch.float32,
+        **described(point, model, "evaluation", EVAL_BATCH),
+    )
+
+
+@pytest.mark.benchmark(group="generation")
+@pytest.mark.parametrize("decoding", ["cached", "recomputed"])
+@pytest.mark.parametrize("point", points(backends=[OURS]))
+def test_generation(meter, point, decoding):
+    """The last tokens of a full window, one text: where recomputing costs most."""
+    model = build(point.config.model).to(DEVICE).eval()
+    n_new = 32 if decoding == "cached" else 8
+    prompt = torch.randint(65, (point.context - n_new,), device=DEVICE)
+    meter.time(
+        lambda: generate(model, prompt, n_new, point.context, seed=1, cached=decoding == "cached"),
+        n_tokens=n_new,
+        steps=n_new,
+        n_rounds=5,
+        dtype=torch.float32,
+        **described(point, model, "generation", 1) | {"decoding": decoding},
+    )
+
+
+# growth: what a token costs as the sequence gets longer, at the same number of tokens (claim C6) ----------------------
+
+RANK, WIDTH = 32, 128  # the paper's
+GROWTH_TOKENS = 8192  # a batch
+GAMMA_MIN = 0.85
+LENGTHS = (512, 1024, 2048, 4096, 8192)
+ALONE, MIXING = "recurrence alone", "K2 mixing"
+FLOAT = 4  # bytes
+
+
+def predicted_bytes(model: str, backend: str, length: int) -> int:
+    """The largest tensors of a forward and a backward pass that exist at once."""
+    states = GROWTH_TOKENS * RANK * WIDTH  # one (r, d) memory a token
+    tokens = GROWTH_TOKENS * WIDTH
+    if model == MIXING:
+        return FLOAT * (4 * length**2 + 2 * GROWTH_TOKENS * length + 20 * tokens)
+    return (
+        FLOAT
+        * {
+            "chunked": 30 * tokens,
+            "mask": 6 * RANK * length**2 + 4 * states,
+            "block": 8 * states,
+            "recurrent": 4 * states,
+        }[backend]
+    )
+
+
+def growth_points() -> list[Any]:
+    shown = {
+        "chunked": LENGTHS,
+        "mask": LENGTHS if FULL else LENGTHS[:2],
+        "block": LENGTHS if FULL else LENGTHS[:1],
+        "recurrent": LENGTHS if FULL else (),
+    }
+    alone = [(ALONE, backend, length) for backend, lengths in shown.items() for length in lengths]
+    mixing = [(MIXING, OURS, length) for length in LENGTHS]
+    return [pytest.param(*one, id="-".join(map(str, one))) for one in alone + mixing]
+
+
+@pytest.mark.benchmark(group="growth")
+@pytest.mark.parametrize(("model", "backend", "length"), growth_points())
+def test_growth(meter, does_not_fit, model, backend, length):
+    """Forward and backward of the paper's recurrence, alone and with the dense base kernel."""
+    batch_size, predicted, free = GROWTH_TOKENS // length, predicted_bytes(model, backend, length), free_bytes(DEVICE)
+    known = {
+        "phase": "growth",
+        "model": model,
+        "architecture": "recurrence",
+        "backend": backend,
+        "context": length,
+        "batch_size": batch_size,
+        "predicted_bytes": predicted,
+    }
+    if predicted > FREE_SHARE * free:
+        does_not_fit.append({**known, "free_bytes": free})
+        pytest.skip(f"does not fit: {predicted / 2**30:.1f} GiB predicted, {free / 2**30:.1f} GiB free")
+    inputs = growth_inputs(batch_size, length, kernel=model == MIXING)
+
+    def both_passes() -> None:
+        q, k, n, gamma, *base = inputs
+        kernel = base[0].tril() if base else None
+        if backend == OURS:
+            reads = chunked(q, k, n, gamma, gamma_min=GAMMA_MIN, kernel=kernel)
+        else:
+            reads = read_memory(q, k, n, gamma, backend)
+        reads.sum().backward()
+        for one in inputs:
+            one.grad = None
+
+    meter.time(
+        both_passes,
+        n_tokens=GROWTH_TOKENS,
+        n_rounds=2 if backend in SLOW else 5,
+        dtype=torch.float32,
+        n_params=None,
+        **known,
+    )
+
+
+def growth_inputs(batch_size: int, length: int, *, kernel: bool) -> list[Tensor]:
+    """q, k (B, T, r), n (B, T, d), gamma (r,) and, if asked for, a base kernel (T, T); all want gradients."""
+    q, k = (normalize(torch.randn(batch_size, length, RANK, device=DEVICE), dim=-1) for _ in range(2))
+    n = torch.randn(batch_size, length, WIDTH, device=DEVICE)
+    gamma = torch.linspace(0.9925, 0.99925, RANK, device=DEVICE)
+    base = [torch.full((length, length), 1 / length, device=DEVICE)] if kernel else []
+    return [one.requires_grad_() for one in (q, k, n, gamma, *base)]

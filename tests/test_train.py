@@ -1,15 +1,18 @@
 """One step is what the recipe says, repeats to the bit in exact mode, and learns."""
 
+import copy
 import dataclasses
 import math
 
 import pytest
 import torch
 
+from bench.batches import train_batch
+from bench.capture import N_REHEARSALS
 from bench.errors import ConfigError
 from bench.run import Settings, execute
 from bench.store import Store
-from bench.train import Trainer, first_losses, make_optimizer, parameters_sha256, set_learning_rate
+from bench.train import Trainer, add_gradients, first_losses, make_optimizer, parameters_sha256, set_learning_rate
 from models import ARCHITECTURES, build
 from models.dropout import use_torch_stream
 from tests.conftest import TINY_MODELS
@@ -59,6 +62,20 @@ def test_a_replicate_is_a_label_that_changes_no_number(tiny_run, corpus):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("n_rows", [1, 3, 4])
+def test_gradients_taken_some_rows_at_a_time_are_the_batchs(architecture, n_rows):
+    x, y = (torch.randint(65, (8, 16), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    found = []
+    for rows in (8, n_rows):
+        torch.manual_seed(0)
+        model = build(TINY_MODELS[architecture]).double().eval()  # no dropout: its stream depends on the split
+        loss = add_gradients(model, x, y, rows)
+        found.append([loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)])
+    for whole, split in zip(*found, strict=True):
+        torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-7)  # the loss is taken in float32
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_training_learns_the_synthetic_text(architecture, tiny_run, corpus):
     losses, _ = train(tiny_run(architecture, n_steps=150, batch_size=16), corpus, 150)
     assert sum(losses[:5]) / 5 == pytest.approx(math.log(65), abs=0.1)
@@ -80,6 +97,72 @@ def test_gradients_are_clipped_to_their_norm(tiny_run, corpus):
     after = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
     assert before > 1e-2
     assert after.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+class GraphOnPaper:
+    """Stands in for a recorded step where there is no GPU: calls it again, and minds what a graph would mind."""
+
+    def __init__(self, step, optimizer):
+        for _ in range(N_REHEARSALS):
+            step()
+        optimizer.zero_grad(set_to_none=True)
+        self.step, self.optimizer, self.recorded = step, optimizer, None
+        self.recorded = self.addresses()
+
+    def addresses(self):
+        groups = self.optimizer.param_groups
+        held = [one for group in groups for p in group["params"] for one in (p, *self.optimizer.state[p].values())]
+        return [one.data_ptr() for one in [*held, *(group["lr"] for group in groups)]]
+
+    def replay(self):
+        assert self.addresses() == self.recorded, "a graph would write to memory that nobody reads"
+        return self.step()
+
+
+@pytest.fixture
+def fast_on_paper(monkeypatch):
+    """`fast` mode's own logic on a CPU, without the compiler and the graph."""
+    monkeypatch.setattr("bench.train.set_numerics", lambda *_: None)
+    monkeypatch.setattr("bench.train.StepGraph", GraphOnPaper)
+    monkeypatch.setattr("torch.compile", lambda model, **_: model)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_recording_a_step_moves_no_number(architecture, tiny_run, corpus, fast_on_paper):
+    found = []
+    for warm in (False, True):
+        trainer = Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
+        losses = [trainer.advance()[0].item() for _ in range(2)]  # so that there are moments to put back
+        if warm:
+            trainer.warm_up()
+        losses += [trainer.advance()[0].item() for _ in range(4)]
+        found.append((losses, parameters_sha256(trainer.model)))
+    assert found[0] == found[1]
+    assert len(set(found[0][0])) == 6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_recorded_training_goes_on_from_a_checkpoint(architecture, tiny_run, corpus, fast_on_paper):
+    def recorded():
+        return Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
+
+    whole = recorded()
+    whole.warm_up()
+    losses = [whole.advance()[0].item() for _ in range(6)]
+    first, second = recorded(), recorded()
+    first.warm_up()
+    for _ in range(3):
+        first.advance()
+    second.load_state(copy.deepcopy(first.state()))
+    second.warm_up()
+    assert [second.advance()[0].item() for _ in range(3)] == losses[3:]
+    assert parameters_sha256(second.model) == parameters_sha256(whole.model)
+
+
+def test_a_step_on_the_device_draws_the_batches_of_the_same_number(corpus):
+    for step in (0, 7, 1000):
+        number, tensor = (train_batch(corpus.train, 42, one, 4, 16) for one in (step, torch.tensor(step)))
+        assert all(torch.equal(*pair) for pair in zip(number, tensor, strict=True))
 
 
 def test_fast_mode_is_refused_without_cuda(tiny_run, corpus):

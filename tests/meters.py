@@ -1,0 +1,66 @@
+"""What throughput is measured with: the machine's matrix-product rate, peak memory, a clock that waits."""
+
+import ctypes
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+PROBE_SIZE = 2048  # rows and columns of the matrices whose product sets the floor
+FREE_SHARE = 0.6  # of free memory: a point predicted to need more is not run
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs a second of a large matrix product, the median of ten: what a model's floor is reckoned from."""
+    a, b = (torch.randn(PROBE_SIZE, PROBE_SIZE, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        synchronize(device)
+        started = time.perf_counter()
+        torch.mm(a, b)
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2.0 * PROBE_SIZE**3 / statistics.median(seconds[2:])
+
+
+class PeakMemory:
+    """The most memory taken since this was made, above what was held then. Nothing on systems that do not tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            self._held = torch.cuda.memory_allocated(device)
+        elif platform.system() == "Linux":
+            if platform.libc_ver()[0] == "glibc":
+                ctypes.CDLL(None).malloc_trim(0)  # or what earlier tests freed would count as held
+            Path("/proc/self/clear_refs").write_text("5")  # 5: forget the peak
+            self._held = _status_bytes("VmRSS")
+
+    def bytes(self) -> int | None:
+        """So far."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self._held
+        return _status_bytes("VmHWM") - self._held if platform.system() == "Linux" else None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def _status_bytes(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
