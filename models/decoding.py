@@ -20,7 +20,8 @@ def window_start(n_tokens: int, context: int) -> int:
     """Index of the first token that the prediction after `n_tokens` tokens sees.
 
     The window holds `context` tokens. When one more would not fit, it keeps the newest `context // 2` and goes on, so
-    past the first `context` tokens a prediction sees between `context // 2 + 1` and `context` of them.
+    past the first `context` tokens a prediction sees between `context // 2 + 1` and `context` of them. (Always seeing
+    the last `context` would move every token to another position at each step, and leave no cache valid.)
     """
     forgotten_at_once = context - context // 2
     n_moves = -(-max(n_tokens - context, 0) // forgotten_at_once)

@@ -190,7 +190,7 @@ class KOperatorsDecoder(Decoder):
         self.eta = torch.sigmoid(self.model.eta_logit)
         self.states = [[k2.fresh_state(batch_size) for k2 in self.k2] for _ in range(max(self.n_refinements, 1))]
         self.embedding = self.model.embedding.weight
-        self.first_of_embedding = self.first.step(self.embedding)  # (V, d): K1 sees nothing but the token
+        self.first_of_embedding = self.first.step(self.embedding)  # (V, d): at first, K1 sees nothing but the token
         self.head = (
             NormedLinear(self.model.final_norm, self.model.embedding.weight)
             if self.model.head is None
