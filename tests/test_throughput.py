@@ -6,7 +6,10 @@ By default a few minutes on two cores; BENCH_FULL=1 runs the whole matrix.
 """
 
 import dataclasses
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +25,11 @@ from bench.corpus import Corpus, load_corpus
 from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
 from bench.experiments import K_OPERATORS_PAPER, NANOGPT, laptop_arm
 from bench.sample import generate
+from bench.sources import ROOT
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build
 from models.decay import BACKENDS, chunked, read_memory
+from tests.conftest import CPU_BACKENDS
 from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second, synchronize
 
 FULL = bool(os.environ.get("BENCH_FULL"))
@@ -48,7 +53,6 @@ MODELS: dict[str, RunConfig] = {
     "Transformer (laptop)": laptop_arm("transformer", 1e-3),
 }
 OURS = "chunked"
-CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]
 ALL_BACKENDS = list(BACKENDS) if DEVICE.type == "cuda" else CPU_BACKENDS
 SLOW = {"mask", "block", "recurrent"}  # fewer rounds: seconds each
 
@@ -285,13 +289,8 @@ def predicted_bytes(model: str, backend: str, length: int) -> int:
 
 
 def growth_points() -> list[Any]:
-    shown = {
-        "chunked": LENGTHS,
-        "mask": LENGTHS if FULL else LENGTHS[:2],
-        "block": LENGTHS if FULL else LENGTHS[:1],
-        "recurrent": LENGTHS if FULL else (),
-    }
-    alone = [(ALONE, backend, length) for backend, lengths in shown.items() for length in lengths]
+    backends = [OURS, *(name for name in CPU_BACKENDS if name != OURS)]
+    alone = [(ALONE, backend, length) for backend in backends for length in LENGTHS]
     mixing = [(MIXING, OURS, length) for length in LENGTHS]
     return [pytest.param(*one, id="-".join(map(str, one))) for one in alone + mixing]
 
@@ -343,3 +342,38 @@ def growth_inputs(batch_size: int, length: int, *, kernel: bool) -> list[Tensor]
     gamma = torch.linspace(0.9925, 0.99925, RANK, device=DEVICE)
     base = [torch.full((length, length), 1 / length, device=DEVICE)] if kernel else []
     return [one.requires_grad_() for one in (q, k, n, gamma, *base)]
+
+
+# what any machine must keep ------------------------------------------------------------------------------------------
+
+ONE_PAPER_STEP = """
+import dataclasses, json, resource, statistics, sys, time
+import torch
+from bench.config import Run
+from bench.corpus import load_corpus
+from bench.experiments import K_OPERATORS_PAPER
+from bench.train import Trainer
+torch.set_num_threads(2)
+cpu = torch.device("cpu")
+model = dataclasses.replace(K_OPERATORS_PAPER.model, backend=sys.argv[1])
+config = dataclasses.replace(K_OPERATORS_PAPER, model=model, corpus="synthetic")
+trainer = Trainer(Run(label="x", config=config, seed=1, mode="exact"), load_corpus("synthetic", cpu), cpu)
+seconds = []
+for _ in range(4):
+    started = time.perf_counter()
+    trainer.advance()
+    seconds.append(time.perf_counter() - started)
+print(json.dumps([min(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+@pytest.mark.slow
+def test_at_paper_size_chunked_takes_a_quarter_of_masks_time_and_less_than_2_gb():
+    found = {}
+    for backend in ("chunked", "mask"):  # one process each, since a process never gives its peak back
+        command = [sys.executable, "-c", ONE_PAPER_STEP, backend]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        found[backend] = json.loads(result.stdout)
+    print("seconds a step, peak bytes:", found)
+    assert found["mask"][0] / found["chunked"][0] >= 4
+    assert found["chunked"][1] <= 2e9  # torch itself included
