@@ -127,15 +127,18 @@ def fast_on_paper(monkeypatch):
     monkeypatch.setattr("torch.compile", lambda model, **_: model)
 
 
+@pytest.mark.parametrize("n_before", [0, 2])  # without moments to put back, and with
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_recording_a_step_moves_no_number(architecture, tiny_run, corpus, fast_on_paper):
+def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corpus, fast_on_paper):
     found = []
     for warm in (False, True):
         trainer = Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
-        losses = [trainer.advance()[0].item() for _ in range(2)]  # so that there are moments to put back
+        losses = [trainer.advance()[0].item() for _ in range(n_before)]
         if warm:
             trainer.warm_up()
-        losses += [trainer.advance()[0].item() for _ in range(4)]
+        for step in range(n_before, 6):
+            losses.append(trainer.advance()[0].item())
+            assert trainer._step_there.item() == step  # which picks the batch
         found.append((losses, parameters_sha256(trainer.model)))
     assert found[0] == found[1]
     assert len(set(found[0][0])) == 6
