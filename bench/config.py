@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.corpora import CORPORA
 from bench.errors import ConfigError
-from bench.record import run_name
+from bench.record import PLAIN_NAME, run_name
 from models import ARCHITECTURES, FITTED
 from models.base import require
 
@@ -99,8 +99,8 @@ class Run:
     def __post_init__(self) -> None:
         require(self.mode in MODES, f"mode={self.mode!r} is none of {MODES}")
         require(
-            self.label.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(self.label) <= 80,
-            f"label={self.label!r} must be at most 80 letters, digits, '-', '_' and '.'",
+            PLAIN_NAME.fullmatch(self.label) is not None,
+            f"label={self.label!r} must be at most 80 letters, digits, '-', '_' and '.', not at the start",
         )
         require(self.seed is None or 0 <= self.seed < 2**31, f"seed={self.seed} must be 0 to 2^31 - 1")
         fitted = self.config.architecture in FITTED

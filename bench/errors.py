@@ -39,3 +39,11 @@ class AlreadyDone(UserError):
 
 class RunIsTaken(UserError):
     """Another process is working on this run."""
+
+
+class LeaseLost(UserError):
+    """Another process has taken over the run that this one worked on."""
+
+
+class EditedSources(UserError):
+    """A queued run finds other sources than those it was launched with."""

@@ -1,6 +1,5 @@
-"""What a worker process owes the others: one worker a run, a clean stop on a signal, a sign of life."""
+"""What a worker process owes the others: a clean stop on a signal, and word of how far it is."""
 
-import fcntl
 import json
 import signal
 import threading
@@ -10,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.errors import RunIsTaken, StoreError
 from bench.files import replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
-LOCK_TRIES, LOCK_WAIT_SECONDS = 5, 0.1  # `status` holds a run's lock for a moment when it looks
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is SLURM's word that time is short
 
 
 class Interrupted(BaseException):
@@ -23,33 +21,13 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder, made if need be. RunIsTaken where a living process holds it; a dead one's hold is gone."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
-    with file:
-        for tries_left in reversed(range(LOCK_TRIES)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if not tries_left:
-                    raise RunIsTaken(f"another process is working in {folder}; wait for it or stop it") from error
-                time.sleep(LOCK_WAIT_SECONDS)
-        yield
-
-
-@contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a worker stops between steps. Main thread only; else never set."""
+    """An event that a stop signal sets, so that a worker stops between steps. Main thread only; else never set."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in STOP_SIGNALS}
     try:
         yield asked
     finally:

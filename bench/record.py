@@ -5,6 +5,7 @@ Nothing here imports torch or `models`, so tables are made without them.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic_core import from_json
 from bench.errors import RecordError
 
 SCHEMA_VERSION = 1
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # what labels and experiments may be called
 NO_SEED = "fitted"  # stands where a seed would, for a model that has none
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
 

@@ -20,9 +20,11 @@ from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
 from bench.errors import AlreadyDone, ConfigError, UserError
 from bench.evaluate import best_step, sweep
+from bench.faults import planned, strike
 from bench.files import write_atomically
 from bench.history import History, measure, measure_fitted
-from bench.process import Interrupted, Progress, lock, stop_requests
+from bench.lease import Lease, hold
+from bench.process import Interrupted, Progress, stop_requests
 from bench.sources import commit, fingerprint
 from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
@@ -55,7 +57,8 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     """Bring a run to its record, from its newest checkpoint or from nothing, and write the record to the store.
 
     A run that diverges, runs out of memory or fails leaves a record that says so. AlreadyDone where it has a record;
-    Interrupted after SIGINT or SIGTERM, with the state saved.
+    RunIsTaken where another process works on it; LeaseLost where one took it over; Interrupted after a stop signal,
+    with the state saved.
     """
     if settings.n_threads is not None:
         torch.set_num_threads(settings.n_threads)
@@ -64,7 +67,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     check_length(run, corpus)
     store.check_writable()
     folder = store.run_folder(run.run_id)
-    with lock(folder), stop_requests() as asked_to_stop:
+    with hold(folder) as lease, stop_requests() as asked_to_stop:
         if run.run_id in store.statuses():
             raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
         store.check_free(run.label, run.seed, run.run_id)
@@ -72,7 +75,8 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
         if run.config.architecture in FITTED:
             finished = fit(run, corpus, settings)
         else:
-            finished = Training(run, corpus, settings, folder, progress, asked_to_stop).train()
+            finished = Training(run, corpus, settings, folder, progress, lease, asked_to_stop).train()
+        lease.check()
         store.write_record(finished)
         progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)
     return finished
@@ -88,10 +92,11 @@ class Training:
         settings: Settings,
         folder: Path,
         progress: Progress,
+        lease: Lease,
         asked_to_stop: threading.Event,
     ) -> None:
         self.run, self.corpus, self.settings, self.folder = run, corpus, settings, folder
-        self.progress, self.asked_to_stop = progress, asked_to_stop
+        self.progress, self.lease, self.asked_to_stop = progress, lease, asked_to_stop
         self.history = History()
         self.trainer: Trainer | None = None
         self.known = describe_run(run, corpus, settings)  # now, since the sources may be edited while it trains
@@ -102,6 +107,8 @@ class Training:
         self.first_step, self.seconds_before = 0, 0.0
         self.clock: float | None = None  # when the training not yet counted began
         self.unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, gradient norm
+        self.faults = planned(run.name)  # none, but in tests of what becomes of a run that meets them
+        self.last_train_nats: float | None = None
 
     def train(self) -> record.Record:
         """Train to the end, or to what stops it, and give the record."""
@@ -168,6 +175,8 @@ class Training:
                 if trainer.step == n_steps:
                     self.stop_clock()
                     return
+                if self.faults:
+                    strike(self.faults, trainer, self.folder)
                 self.unread.append((trainer.step, *trainer.advance()))
                 asked_to_stop = self.asked_to_stop.is_set()
                 save_is_due = time.monotonic() - saved_at >= self.settings.checkpoint_seconds
@@ -197,6 +206,7 @@ class Training:
             if not (abs(nats) < float("inf") and norm < float("inf")):  # false for NaN, too
                 raise Diverged(step, f"loss {nats}, gradient norm {norm}")
             steps.write(json.dumps({"step": step, "train_nats": nats, "grad_norm": norm}) + "\n")
+            self.last_train_nats = nats
             self.history.interval_nats += nats
             self.history.interval_steps += 1
             if self.run.mode == "exact" and len(self.history.first_train_nats) == step < N_FIRST:
@@ -224,6 +234,7 @@ class Training:
 
     def save(self, trainer: Trainer) -> None:
         """A checkpoint of this moment."""
+        self.lease.check()
         self.stop_clock()
         self.history.attempts = [*self.earlier_attempts, self.this_attempt(trainer.step).model_dump(mode="json")]
         content = {
@@ -248,14 +259,17 @@ class Training:
         running = time.monotonic() - self.clock if self.clock is not None else 0.0
         seconds = self.history.train_seconds + running
         n_tokens = n_train_tokens(self.run.config, trainer.step - self.first_step)
-        elapsed = seconds - self.seconds_before
+        elapsed, n_done = seconds - self.seconds_before, trainer.step - self.first_step
+        n_left = trainer.training.n_steps - trainer.step
         self.progress.write(
             state,
             now=now,
             step=trainer.step,
             n_steps=trainer.training.n_steps,
             val_nats_per_token=self.history.curve[-1]["val_nats_per_token"] if self.history.curve else None,
+            train_nats=self.last_train_nats,
             tokens_per_second=n_tokens / elapsed if elapsed > 0 else None,
+            seconds_left=n_left * elapsed / n_done if n_done else None,
         )
 
     def reported_models(self, trainer: Trainer) -> Iterator[tuple[int, SequenceModel]]:

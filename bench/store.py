@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from contextlib import suppress
@@ -9,9 +10,21 @@ from pathlib import Path
 
 from bench.errors import ConfigError, RecordError, StoreError
 from bench.files import write_atomically, write_once
-from bench.record import NO_SEED, Content, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
+from bench.record import (
+    NO_SEED,
+    PLAIN_NAME,
+    Content,
+    Manifest,
+    Recheck,
+    Record,
+    file_name,
+    read,
+    run_name,
+    to_bytes,
+)
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
+RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Store:
@@ -20,13 +33,23 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run_folder(self, run_id: str) -> Path:
-        """Where a run's checkpoints, step curve and log live: below BENCH_RUNS_DIR, else here, ignored by git."""
+    @property
+    def work_folder(self) -> Path:
+        """Where what is no record lies: below BENCH_RUNS_DIR, else here, ignored by git."""
         named = os.environ.get(RUNS_DIR_VARIABLE)
         if not named:
-            return self.root / "work" / run_id
+            return self.root / "work"
         root = self.root.resolve()  # two stores never share a run's folder
-        return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}" / run_id
+        return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where a run's checkpoints, step curve and log live. ConfigError where `run_id` is no run's id."""
+        if not RUN_ID.fullmatch(run_id):
+            raise ConfigError(f"{run_id[:40]!r} is no run id: they have 12 digits, 0-9 and a-f")
+        folder = self.work_folder / run_id
+        if folder.is_symlink():
+            raise StoreError(f"{folder} is a link; run folders must lie in the store themselves: remove it")
+        return folder
 
     def record_paths(self) -> list[Path]:
         """Every record file, sorted by name."""
@@ -67,13 +90,13 @@ class Store:
 
     def write_record(self, record: Record) -> Path:
         """Write a record once; AlreadyDone where the run has one."""
-        path = self.root / "runs" / record.file_name
+        path = self._path("runs", record.label) / record.file_name
         write_once(path, to_bytes(record))
         return path
 
     def write_manifest(self, manifest: Manifest) -> Path:
         """Write or replace an experiment's manifest."""
-        path = self.root / "experiments" / f"{manifest.name}.json"
+        path = self._path("experiments", manifest.name) / f"{manifest.name}.json"
         write_atomically(path, to_bytes(manifest))
         return path
 
@@ -93,7 +116,7 @@ class Store:
         found = [run_id for run_id, name in names.items() if name == wanted or run_id.startswith(wanted)]
         if len(found) == 1:
             return found[0]
-        if not found and self.run_folder(wanted).is_dir():
+        if not found and RUN_ID.fullmatch(wanted) and self.run_folder(wanted).is_dir():
             return wanted
         several = ", ".join(f"{run_id} ({names[run_id]})" for run_id in found)
         why = f"is several runs: {several}" if found else "is no run of this store"
@@ -109,6 +132,12 @@ class Store:
             raise StoreError(
                 f"store {self.root} cannot be written: {error.strerror}; name another with --store"
             ) from error
+
+    def _path(self, folder: str, name: str) -> Path:
+        """A folder of this store, for a file called after `name`. StoreError where that is no plain name."""
+        if not PLAIN_NAME.fullmatch(name):
+            raise StoreError(f"{name[:40]!r} cannot name a file: letters, digits, '-', '_' and '.', please")
+        return self.root / folder
 
     def _read_all(self, paths: list[Path], kind: type[Content]) -> tuple[list[Content], list[RecordError]]:
         contents, errors = [], []

@@ -1,0 +1,274 @@
+"""Who works on a run: a lease in the run's folder, kept alive by a heartbeat and taken over only from the dead.
+
+Leases are numbered files, each made by exactly one process (a link that fails where the name is taken). The newest is
+the one that counts, so a process that was thought dead and wakes up sees that it has lost. Whether a holder lives is
+judged by its heartbeat as the observer sees it, by the observer's own monotonic clock; no two clocks are compared.
+A holder on the observer's own machine is judged at once, by a lock that the kernel drops when its process ends.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from bench import files
+from bench.errors import AlreadyDone, LeaseLost, RunIsTaken, StoreError
+
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 30.0  # without a heartbeat, before a lease may be taken over; longer than a slow file system's pause
+POLL_SECONDS = 0.2
+READ_TRIES, READ_WAIT_SECONDS = 5, 0.05
+LOCK_TRIES, LOCK_WAIT_SECONDS = 5, 0.1  # `status` holds a machine's lock for a moment when it looks
+NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a shared file system without a lock service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """What a lease says. `attempt` counts the processes that have held the run, this one included."""
+
+    attempt: int
+    owner: str  # of this process alone
+    boot: str  # the machine and its start
+    node: str
+    pid: int
+    job_id: str | None  # of the scheduler
+    heartbeat: int = 0
+    released: bool = False
+
+
+HOLDERS = TypeAdapter(Holder)
+
+
+class Lease:
+    """A lease that this process holds; made by `hold`."""
+
+    def __init__(self, folder: Path, holder: Holder) -> None:
+        self.folder, self.holder = folder, holder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    @property
+    def attempt(self) -> int:
+        """How many processes have held the run so far."""
+        return self.holder.attempt
+
+    def check(self) -> None:
+        """LeaseLost where another process has taken the run over; asked before anything of the run is written."""
+        if _path(self.folder, self.attempt + 1).exists() or (_newest(self.folder) or 0) > self.attempt:
+            raise LeaseLost(
+                f"another process took over {self.folder} since this one gave no sign of life for {LEASE_SECONDS:g} s; "
+                "it goes on there"
+            )
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            self.holder = replace(self.holder, heartbeat=self.holder.heartbeat + 1)
+            with suppress(OSError):  # a file system that stalls or is full: the run itself will say so
+                if (_newest(self.folder) or 0) <= self.attempt:
+                    self._write()
+
+    def _write(self) -> None:
+        files.replace(_path(self.folder, self.attempt), json.dumps(asdict(self.holder)).encode())
+
+    def start(self) -> None:
+        """Begin the heartbeat."""
+        self._thread.start()
+
+    def release(self) -> None:
+        """Say that the run is free, where it is still ours."""
+        self._stop.set()
+        self._thread.join()
+        with suppress(OSError, LeaseLost):
+            self.check()
+            self.holder = replace(self.holder, released=True)
+            self._write()
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Lease]:
+    """Hold the run of a folder, which is made if need be. RunIsTaken where a living process holds it.
+
+    Waits LEASE_SECONDS where another machine's process left a lease without a sign of life.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _lock_name()).open("w", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
+    with lock:
+        locked = _lock(lock.fileno(), folder)
+        lease = _take(folder, after=_wait_for_the_dead(folder, locked=locked))
+        lease.start()
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+
+def look(folder: Path) -> Holder | None:
+    """The newest lease of a run folder; None where there is none.
+
+    One that no writer of ours left counts as released. One that cannot be read for the moment comes as a holder that is
+    not known, and is watched like any other.
+    """
+    attempt = 0
+    for _ in range(READ_TRIES):
+        if (attempt := _newest(folder) or 0) == 0:
+            return None
+        try:
+            return replace(HOLDERS.validate_json(_path(folder, attempt).read_bytes()), attempt=attempt)
+        except ValueError:
+            return replace(_unknown(attempt), released=True)
+        except OSError:  # the next holder removed it just now, or a shared file system is between two versions
+            time.sleep(READ_WAIT_SECONDS)
+    return _unknown(attempt)
+
+
+def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) -> dict[Path, Holder]:
+    """The holders that are alive, by run folder. Watches up to `seconds` where one is on another machine."""
+    found: dict[Path, Holder] = {}
+    watched: dict[Path, Holder] = {}
+    for folder in folders:
+        holder = look(folder)
+        if holder is None or holder.released:
+            continue
+        alive = _is_locked(folder) if holder.boot == boot_id() else None
+        if alive is None:
+            watched[folder] = holder
+        elif alive:
+            found[folder] = holder
+    deadline = time.monotonic() + seconds
+    while watched and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        for folder, before in list(watched.items()):
+            now = look(folder)
+            if now is not None and _moved(before, now):
+                del watched[folder]
+                if not now.released:
+                    found[folder] = now
+    return found
+
+
+@cache
+def boot_id() -> str:
+    """This machine since its last start: what shares a kernel shares its file locks."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return platform.node()
+
+
+def job_id() -> str | None:
+    """The scheduler's name for the job that this process belongs to."""
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID")
+
+
+def node() -> str:
+    """The name of this machine, as the scheduler calls it where there is one."""
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
+
+
+def _take(folder: Path, after: int) -> Lease:
+    """Make the lease that follows attempt `after`. RunIsTaken where another process made it first."""
+    holder = Holder(
+        attempt=after + 1, owner=uuid.uuid4().hex, boot=boot_id(), node=node(), pid=os.getpid(), job_id=job_id()
+    )
+    try:
+        files.write_once(_path(folder, holder.attempt), json.dumps(asdict(holder)).encode())
+    except AlreadyDone as error:
+        raise RunIsTaken(f"another process has just begun to work in {folder}; wait for it or stop it") from error
+    except OSError as error:
+        raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
+    lease = Lease(folder, holder)
+    lease.check()  # or a process that judged long ago would think that it holds what others have taken since
+    for attempt, path in _leases(folder).items():
+        if attempt < holder.attempt:
+            path.unlink(missing_ok=True)
+    return lease
+
+
+def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
+    """The last attempt, once its holder has released the run or is dead. RunIsTaken where it lives."""
+    first = look(folder)
+    if first is None:
+        return 0  # whoever makes the first lease in the meantime has it
+    if first.released or (locked and first.boot == boot_id()):  # we have the lock that a living one would hold
+        return first.attempt
+    print(f"waiting {LEASE_SECONDS:g} s for a sign of life of attempt {first.attempt} on {first.node}", flush=True)
+    deadline, last_look = time.monotonic() + LEASE_SECONDS, False
+    while not last_look:
+        time.sleep(POLL_SECONDS)
+        last_look = time.monotonic() >= deadline  # one more after it, in case we ourselves were held up
+        now = look(folder)
+        if now is not None and now.released:
+            return now.attempt
+        if now is not None and _moved(first, now):
+            raise RunIsTaken(f"a process on {now.node} is working in {folder}; wait for it or stop it")
+    return first.attempt
+
+
+def _unknown(attempt: int) -> Holder:
+    return Holder(attempt=attempt, owner="", boot="", node="an unknown machine", pid=0, job_id=None, heartbeat=-1)
+
+
+def _moved(before: Holder, now: Holder) -> bool:
+    return (before.attempt, before.heartbeat, before.released) != (now.attempt, now.heartbeat, now.released)
+
+
+def _lock_name() -> str:
+    """One lock a machine, so that it means the same whether or not a file system shares locks between machines."""
+    return f"lock-{boot_id()[:8]}"
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock out the other processes of this machine; False where the file system has no locks."""
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as error:
+            if not tries_left:
+                raise RunIsTaken(f"another process is working in {folder}; wait for it or stop it") from error
+            time.sleep(LOCK_WAIT_SECONDS)
+        except OSError as error:
+            if error.errno in NO_LOCKS_HERE:
+                return False
+            raise StoreError(f"run folder {folder} cannot be locked: {error.strerror}; set BENCH_RUNS_DIR") from error
+    return False
+
+
+def _is_locked(folder: Path) -> bool | None:
+    """Whether a process of this machine holds the run; None where locks cannot tell."""
+    try:
+        with (folder / _lock_name()).open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return None if error.errno in NO_LOCKS_HERE else False
+    return False
+
+
+def _path(folder: Path, attempt: int) -> Path:
+    return folder / f"lease-{attempt}.json"
+
+
+def _leases(folder: Path) -> dict[int, Path]:
+    numbers = {path: path.stem.removeprefix("lease-") for path in folder.glob("lease-*.json")}
+    return {int(number): path for path, number in numbers.items() if number.isdecimal()}
+
+
+def _newest(folder: Path) -> int | None:
+    return max(_leases(folder), default=None)
