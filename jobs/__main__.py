@@ -1,25 +1,24 @@
-"""`python -m jobs ...`: launch the missing runs of an experiment, and see what became of them."""
+"""`python -m jobs ...`: launch the missing runs of an experiment here or on SLURM, and see what became of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import (
-    EXIT_FAILED,
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
-    existing_store,
-    make_app,
-    parse_seeds,
-    pick_device,
-    run_guarded,
-)
+from bench.cli import EXIT_FAILED, EXIT_INTERRUPTED, make_app, parse_seeds, pick_device, run_guarded
 from bench.errors import ConfigError
+from jobs import watching
+
+if TYPE_CHECKING:
+    from bench.experiments import Experiment
+    from bench.store import Store
+    from jobs.local import Ended
+    from jobs.slurm import Request
 
 app = make_app("Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run")
+watching.register(app)
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of records; for SLURM one that its nodes share.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a GPU, else two on the CPU.")]
 RunsPerGpu = Annotated[
     int | None, typer.Option(min=1, help="Runs side by side on each GPU, since one small model cannot fill it.")
@@ -28,6 +27,14 @@ Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experimen
 Mode = Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
+Retry = Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")]
+Cluster = Annotated[str | None, typer.Option(help="slurm, or local, which is the default.")]
+Profile = Annotated[str | None, typer.Option(help="SLURM: a name in jobs/profiles, or a .toml file.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--slurm", help="SLURM: over the profile, e.g. partition=gpu. Repeatable.")
+]
+RunsPerJob = Annotated[int, typer.Option(min=1, help="SLURM: runs that one job does, one after the other.")]
+CheckpointSeconds = Annotated[float, typer.Option(min=0, help="Between checkpoints of a run.")]
 
 
 @app.command()
@@ -39,36 +46,84 @@ def launch(
     pattern: Annotated[
         str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")
     ] = None,
-    retry: Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")] = None,
+    retry: Retry = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
     seeds: Seeds = None,
     mode: Mode = None,
     device: Device = None,
     data_dir: DataDir = None,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints of a run.")] = 60.0,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
+    any_sources: Annotated[
+        bool, typer.Option("--any-sources", help="Let waiting runs start even if the sources are edited meanwhile.")
+    ] = False,
+    cluster: Cluster = None,
+    profile: Profile = None,
+    slurm: Assignments = None,
+    runs_per_job: RunsPerJob = 1,
+    test_only: Annotated[bool, typer.Option("--test-only", help="SLURM: ask when the jobs would start.")] = False,
+    emit_scripts: Annotated[
+        Path | None, typer.Option("--emit-scripts", help="SLURM: write scripts there, to submit by hand.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="SLURM: time some steps on a node, for the time limits of a later launch.")
+    ] = False,
 ) -> None:
-    """Do every run of an experiment that has no record yet. Run it again to go on after anything stopped it."""
-    from bench.store import Store
-    from jobs.launch import launch_missing, prepare, summary
-    from jobs.local import make_slots
+    """Do every run of an experiment that has no record yet. Run it again to go on after anything stopped it.
 
-    on = pick_device(device, one_of_several=False).type
-    chosen = prepare(experiment, mode=mode, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
-    try:
-        ended = launch_missing(
-            chosen,
-            Store(store),
-            make_slots(on, workers, runs_per_gpu),
+    With --cluster slurm it submits what is missing and returns at once.
+    """
+    from bench.store import Store
+
+    here = Store(store)
+    if not _is_slurm(cluster, profile or slurm or test_only or emit_scripts or measure or runs_per_job > 1):
+        ended = _launch_here(
+            experiment,
+            here,
+            mode=mode,
+            device=device,
+            seeds=seeds,
+            workers=workers,
+            runs_per_gpu=runs_per_gpu,
+            data_dir=data_dir,
             pattern=pattern,
             retry=retry,
             dry_run=dry_run,
-            data_dir=data_dir,
+            any_sources=any_sources,
             checkpoint_seconds=checkpoint_seconds,
         )
-    except KeyboardInterrupt as stop:
-        print("stopped, every run's state saved; the same command goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from stop
-    raise typer.Exit(max(summary(ended), EXIT_FAILED if Store(store).records()[1] else 0))
+        raise typer.Exit(_exit_code(ended, here))
+    from jobs.slurm import submit_missing
+
+    chosen, request = _for_slurm(
+        experiment,
+        mode=mode,
+        device=device,
+        seeds=seeds,
+        workers=workers,
+        runs_per_gpu=runs_per_gpu,
+        data_dir=data_dir,
+        profile=profile,
+        assignments=slurm or [],
+        runs_per_job=runs_per_job,
+        checkpoint_seconds=checkpoint_seconds,
+        measure=measure,
+    )
+    arrays = submit_missing(
+        chosen,
+        here,
+        request,
+        pattern=pattern,
+        retry=retry,
+        any_sources=any_sources,
+        rehearse=dry_run,
+        test_only=test_only,
+        scripts=emit_scripts,
+    )
+    if arrays and not (dry_run or test_only):
+        print(
+            f"watch them with `python -m jobs status --store {store} --watch`; the same command goes on after anything"
+        )
+    raise typer.Exit(EXIT_FAILED if here.records()[1] else 0)
 
 
 @app.command()
@@ -78,85 +133,157 @@ def reproduce(
     committed: Annotated[Path, typer.Option(help="The store whose values stand beside yours.")] = Path("results"),
     workers: Workers = None,
     runs_per_gpu: RunsPerGpu = None,
-    retry: Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")] = None,
+    retry: Retry = None,
     seeds: Seeds = None,
     device: Device = None,
     data_dir: DataDir = None,
+    cluster: Cluster = None,
+    profile: Profile = None,
+    slurm: Assignments = None,
+    runs_per_job: RunsPerJob = 1,
 ) -> None:
-    """Train what is missing, then print the table with the committed values beside yours."""
+    """Train what is missing, then print the table with the committed values beside yours.
+
+    With --cluster slurm it submits what is missing and prints the table of what is there; run it again for the rest.
+    """
     from bench.store import Store
     from bench.tables import make_tables, write_tables
-    from jobs.launch import launch_missing, prepare, summary
-    from jobs.local import make_slots
 
-    on = pick_device(device, one_of_several=False).type
-    name = experiment or ("paper" if on == "cuda" else "laptop")
-    why = ""
-    if experiment is None:
-        has = "a" if on == "cuda" else "no"
-        why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke)"
-    chosen = prepare(name, mode=None, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
     here = Store(store)
-    try:
-        slots = make_slots(on, workers, runs_per_gpu)
-        ended = launch_missing(chosen, here, slots, retry=retry, data_dir=data_dir, why=why)
-    except KeyboardInterrupt as stop:
-        print("stopped, every run's state saved; `make reproduce` goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from stop
+    if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
+        from jobs.slurm import submit_missing
+
+        name = experiment or "paper"
+        why = "" if experiment else " (for SLURM; choose another with EXPERIMENT=laptop or smoke)"
+        chosen, request = _for_slurm(
+            name,
+            mode=None,
+            device=device,
+            seeds=seeds,
+            workers=workers,
+            runs_per_gpu=runs_per_gpu,
+            data_dir=data_dir,
+            profile=profile,
+            assignments=slurm or [],
+            runs_per_job=runs_per_job,
+        )
+        if submit_missing(chosen, here, request, retry=retry, why=why):
+            print("The jobs are SLURM's now. The same command prints the table, and submits what was lost by then.")
+        code = 0
+    else:
+        on = pick_device(device, one_of_several=False).type
+        name, why = experiment or ("paper" if on == "cuda" else "laptop"), ""
+        if experiment is None:
+            has = "a" if on == "cuda" else "no"
+            why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke)"
+        code = _exit_code(
+            _launch_here(
+                name,
+                here,
+                mode=None,
+                device=device,
+                seeds=seeds,
+                workers=workers,
+                runs_per_gpu=runs_per_gpu,
+                data_dir=data_dir,
+                retry=retry,
+                why=why,
+            ),
+            None,
+        )
     write_tables(here, make_tables(here))
     made = make_tables(here, compare=Store(committed))
     print(made.select(("perplexity", "parameters"), name))
     print(f"All tables: {store}/tables, or `make table STORE={store}`. The committed ones: `make table`.")
-    raise typer.Exit(max(summary(ended), made.exit_code))
+    raise typer.Exit(max(code, made.exit_code))
 
 
-@app.command()
-def status(
-    store: StorePath = Path("reproduced"),
-    experiment: Annotated[str | None, typer.Option(help="Only this one.")] = None,
-) -> None:
-    """Every run: its state, step and best loss. Exit 3 while any has no record."""
-    from rich.console import Console
-    from rich.table import Table
+@app.command(hidden=True)
+def task(folder: Annotated[Path, typer.Argument(help="Folder of a submission's plan.")]) -> None:
+    """What a SLURM script calls: do the part of a submission that SLURM's environment names."""
+    from jobs.task import start
 
-    from bench.store import Store
-    from jobs.status import states
-
-    here = Store(existing_store(store))
-    manifests, broken = here.manifests()
-    records, unread = here.records()
-    chosen = [one for one in manifests if experiment in (None, one.name)]
-    if not chosen:
-        raise ConfigError(f"store {store} has no experiment {experiment or ''}; `python -m jobs launch` makes one")
-    table = Table("experiment", "run", "id", "state", "step", "best nats", box=None, pad_edge=False)
-    found = [(manifest.name, state) for manifest in chosen for state in states(here, manifest, records)]
-    for name, state in found:
-        nats = f"{state.nats_per_token:.4f}" if state.nats_per_token is not None else "-"
-        step = str(state.step) if state.step is not None else "-"
-        table.add_row(name, state.name, state.run_id, state.state, step, nats)
-    Console(highlight=False, width=None).print(table)
-    for error in [*broken, *unread]:
-        typer.echo(f"error: {error}", err=True)
-    if broken or unread:
-        raise typer.Exit(EXIT_FAILED)
-    if not all(state.final for _, state in found):
-        raise typer.Exit(EXIT_INCOMPLETE)
+    raise typer.Exit(start(folder))
 
 
-@app.command()
-def logs(
-    run_id: Annotated[str, typer.Argument(help="A run's id, the start of it, or its name, e.g. k_operators-s42.")],
-    store: StorePath = Path("reproduced"),
-) -> None:
-    """Print the log of a run."""
-    from bench.store import Store
-    from jobs.local import LOG_FILE
+def _is_slurm(cluster: str | None, only_slurm: object) -> bool:
+    """Whether SLURM was asked for. ConfigError for options that only SLURM has, without it."""
+    if cluster not in (None, "local", "slurm"):
+        raise ConfigError(f"--cluster {cluster}: there are slurm and local")
+    if only_slurm and cluster != "slurm":
+        options = "--profile, --slurm, --runs-per-job, --test-only, --emit-scripts and --measure"
+        raise ConfigError(f"{options} are SLURM's: add --cluster slurm")
+    return cluster == "slurm"
 
-    here = Store(existing_store(store))
-    log = here.run_folder(here.find_run_id(run_id)) / LOG_FILE
-    if not log.is_file():
-        raise ConfigError(f"{log} does not exist: the run was not started from here")
-    print(log.read_text(encoding="utf-8", errors="replace"), end="")
+
+def _launch_here(
+    name: str,
+    store: "Store",
+    *,
+    mode: str | None,
+    device: str | None,
+    seeds: str | None,
+    workers: int | None,
+    runs_per_gpu: int | None,
+    data_dir: Path | None,
+    **options: object,
+) -> "list[Ended]":
+    """Do what is missing on this machine, and wait for it."""
+    from jobs.launch import launch_missing, prepare
+    from jobs.local import make_slots
+
+    on = pick_device(device, one_of_several=False).type
+    chosen = prepare(name, mode=mode, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
+    slots = make_slots(on, workers, runs_per_gpu)
+    try:
+        return launch_missing(chosen, store, slots, data_dir=data_dir, **options)  # type: ignore[arg-type]
+    except KeyboardInterrupt as stop:
+        print("stopped, every run's state saved; the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from stop
+
+
+def _for_slurm(
+    name: str,
+    *,
+    mode: str | None,
+    device: str | None,
+    seeds: str | None,
+    workers: int | None,
+    runs_per_gpu: int | None,
+    data_dir: Path | None,
+    profile: str | None,
+    assignments: list[str],
+    runs_per_job: int,
+    checkpoint_seconds: float = 60.0,
+    measure: bool = False,
+) -> "tuple[Experiment, Request]":
+    """The experiment as it will run on the nodes, and how it is to be spread over jobs."""
+    from jobs.launch import prepare
+    from jobs.slurm import Request, choose_device
+
+    if device not in (None, "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: nodes have cpu or cuda")
+    on = choose_device(profile, assignments, device)
+    if runs_per_gpu is not None and (on != "cuda" or workers is not None):
+        raise ConfigError("--runs-per-gpu is for CUDA nodes, --workers for others; give one of them")
+    chosen = prepare(name, mode=mode, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)
+    request = Request(
+        profile=profile,
+        assignments=assignments,
+        device=on,
+        runs_per_job=runs_per_job,
+        runs_at_once=runs_per_gpu or workers or 1,
+        data_dir=data_dir,
+        checkpoint_seconds=checkpoint_seconds,
+        measure=measure,
+    )
+    return chosen, request
+
+
+def _exit_code(ended: "list[Ended]", store: "Store | None") -> int:
+    from jobs.launch import summary
+
+    return max(summary(ended), EXIT_FAILED if store is not None and store.records()[1] else 0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,15 +12,19 @@ from bench.corpora import CORPORA
 from bench.errors import ConfigError
 from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
 from bench.fetch import DownloadError, find_text
+from bench.lease import living
 from bench.record import NO_SEED, Manifest
 from bench.store import Store
+from jobs.control import remember_launch
+from jobs.cost import UNTRAINED_SECONDS, schedule_seconds
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
+from jobs.layout import CANCEL_FILE
 from jobs.local import Ended, LocalPool, Slot
 from jobs.probe import estimate_seconds
+from jobs.worker import write_run
 
 GOOD_STATUSES = ("done", "diverged")  # a diverged run is a result
-UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 
 
 def prepare(
@@ -52,6 +56,48 @@ def prepare(
     return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)  # type: ignore[arg-type]  # one of MODES
 
 
+@dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What a launch found: the runs that were selected, what the store has of them, and what is to be done."""
+
+    selected: list[Run]
+    runs: list[Run]
+    statuses: dict[str, str]  # run id -> status of every record
+
+
+def find_todo(experiment: Experiment, store: Store, *, pattern: str | None, retry: str | None) -> Todo:
+    """The grid minus the records. Warns of records that cannot be read."""
+    selected = select(experiment, pattern)
+    records, unread = store.records()
+    for error in unread:
+        print(f"WARNING: {error}")
+    statuses: dict[str, str] = {one.run_id: one.status for one in records}
+    return Todo(selected=selected, runs=missing(selected, statuses, retry), statuses=statuses)
+
+
+def without_busy(todo: Todo, store: Store) -> Todo:
+    """Less the runs that a living process works on, here or on another machine, each of which is said."""
+    folders = {store.run_folder(run.run_id): run for run in todo.runs}
+    busy = living(folders)
+    for folder, holder in busy.items():
+        print(f"{folders[folder].name} is being worked on by process {holder.pid} on {holder.node}; left to it")
+    return replace(todo, runs=[run for folder, run in folders.items() if folder not in busy])
+
+
+def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
+    """Put on disk which runs belong to the experiment, and what a worker needs to know of each that is to be done."""
+    manifests = store.manifests()[0]
+    manifest = with_earlier_seeds(experiment, manifests).manifest()
+    if manifest not in manifests:  # a finished store is left as it is
+        store.write_manifest(manifest)
+    remember_launch(store, experiment.name)
+    for run in todo.runs:
+        if run.run_id in todo.statuses:
+            set_aside(run, store)
+        folder = write_run(run, store, any_sources=any_sources)
+        (folder / CANCEL_FILE).unlink(missing_ok=True)
+
+
 def launch_missing(
     experiment: Experiment,
     store: Store,
@@ -62,47 +108,39 @@ def launch_missing(
     dry_run: bool = False,
     data_dir: Path | None = None,
     checkpoint_seconds: float = 60.0,
+    any_sources: bool = False,
     why: str = "",
 ) -> list[Ended]:
     """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is.
 
     `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost.
     """
-    selected = select(experiment, pattern)
+    todo = find_todo(experiment, store, pattern=pattern, retry=retry)
     if not dry_run:
         store.check_writable()
-    records, unread = store.records()
-    for error in unread:
-        print(f"WARNING: {error}")
-    statuses: dict[str, str] = {one.run_id: one.status for one in records}
-    runs = missing(selected, statuses, retry)
-    trained = [run for run in runs if run.config.training is not None]
+        todo = without_busy(todo, store)
+    trained = [run for run in todo.runs if run.config.training is not None]
     with Console(stderr=True).status("timing a few steps to estimate the cost"):
         seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
-    expected = schedule_seconds([seconds.get(run.run_id, UNTRAINED_SECONDS) for run in runs], len(slots))
+    expected = schedule_seconds([seconds.get(run.run_id, UNTRAINED_SECONDS) for run in todo.runs], len(slots))
     known = all(run.run_id in seconds for run in trained)
     print(f"Experiment {experiment.name}{why}: about {duration(expected) if known else 'an unknown time'}")
-    announce(experiment, store, slots, selected, runs, statuses)
+    announce(experiment, store, todo)
+    if todo.runs:
+        where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
+        most = max(slot.runs_per_gpu for slot in slots)
+        where += f", up to {most} sharing a GPU, so their times say nothing of speed" if most > 1 else ""
+        print(f"{where}, mode {experiment.mode}", flush=True)
     if dry_run:
-        for run in selected:
-            done = statuses.get(run.run_id)
-            cost = "a moment" if run.config.training is None else "an unknown time"
-            if run.run_id in seconds:
-                cost = f"about {duration(seconds[run.run_id])}"
-            print(f"  {run.run_id}  {run.name:40} {cost if run in runs else done}")
+        list_grid(todo, seconds)
         return []
-    manifests = store.manifests()[0]
-    manifest = with_earlier_seeds(experiment, manifests).manifest()
-    if manifest not in manifests:  # a finished store is left as it is
-        store.write_manifest(manifest)
-    for run in runs:
-        if run.run_id in statuses:
-            set_aside(run, store)
+    write_plan(experiment, store, todo, any_sources=any_sources)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
-    with Display(store, len(runs), expected if known else None) as display:
-        ended = pool.run(runs, display.tell)
-    earlier = [run for run in selected if run not in runs and statuses[run.run_id] not in GOOD_STATUSES]
-    return ended + [Ended(run=run, status=statuses[run.run_id], reason="") for run in earlier]
+    with Display(store, len(todo.runs), expected if known else None) as display:
+        ended = pool.run(todo.runs, display.tell)
+    untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
+    earlier = [run for run in untouched if todo.statuses[run.run_id] not in GOOD_STATUSES]
+    return ended + [Ended(run=run, status=todo.statuses[run.run_id], reason="") for run in earlier]
 
 
 def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:
@@ -122,33 +160,27 @@ def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int
     return tuple(dict.fromkeys([*first, *then]))
 
 
-def schedule_seconds(seconds: list[float], n_slots: int) -> float:
-    """When the last run ends if each free slot takes the next one."""
-    free_at = [0.0] * n_slots
-    for one in seconds:
-        first = min(range(n_slots), key=free_at.__getitem__)
-        free_at[first] += one
-    return max(free_at)
-
-
-def announce(
-    experiment: Experiment,
-    store: Store,
-    slots: list[Slot],
-    selected: list[Run],
-    runs: list[Run],
-    statuses: dict[str, str],
-) -> None:
-    """Say what will be done, and where."""
+def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
+    """Say what is asked, and how much of it is to be done."""
     print(experiment.question)
-    recorded = Counter(statuses[run.run_id] for run in selected if run.run_id in statuses and run not in runs)
+    recorded = Counter(
+        todo.statuses[run.run_id] for run in todo.selected if run.run_id in todo.statuses and run not in todo.runs
+    )
     have = ", ".join(f"{n} {status}" for status, n in sorted(recorded.items()))
-    print(f"{len(runs)} of {len(selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}")
-    if runs:
-        where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
-        most = max(slot.runs_per_gpu for slot in slots)
-        where += f", up to {most} sharing a GPU, so their times say nothing of speed" if most > 1 else ""
-        print(f"{where}, mode {experiment.mode}", flush=True)
+    print(
+        f"{len(todo.runs)} of {len(todo.selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}"
+    )
+
+
+def list_grid(todo: Todo, seconds: dict[str, float]) -> None:
+    """Every run of the grid, with its status or its expected cost."""
+    for run in todo.selected:
+        cost = "a moment" if run.config.training is None else "an unknown time"
+        if run.config.training is not None and run.run_id in seconds:
+            cost = f"about {duration(seconds[run.run_id])}"
+        if run not in todo.runs:
+            cost = todo.statuses.get(run.run_id, "in work")
+        print(f"  {run.run_id}  {run.name:40} {cost}")
 
 
 def summary(ended: list[Ended]) -> int:

@@ -13,12 +13,15 @@ from pathlib import Path
 
 from bench.config import Run
 from bench.errors import ConfigError
+from bench.lease import job_id
 from bench.store import Store
+from jobs.layout import CACHE_FOLDER, CANCEL_FILE, LOG_FILE, RUN_FILE
 from jobs.worker import write_run
 
 POLL_SECONDS = 0.2
+CANCEL_POLL_SECONDS = 1.0
+CANCELLED = "cancelled; launching it again takes it up"
 STOP_SECONDS = 120.0  # for workers to save their state
-LOG_FILE = "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,7 @@ class LocalPool:
         if data_dir is not None:
             self.options += ["--data-dir", str(data_dir)]
         self.working: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}  # by slot
+        self._looked_at = 0.0  # for cancelled runs
 
     def run(self, runs: list[Run], tell: Callable[[list[Run], Ended | None], None]) -> list[Ended]:
         """Do `runs` in order; `tell(active runs, one that just ended)` several times a second. KeyboardInterrupt on
@@ -86,10 +90,16 @@ class LocalPool:
             try:
                 while waiting or self.working:
                     for index in range(len(self.slots)):
-                        if index not in self.working and waiting:
-                            self.start(index, waiting.pop(0))
+                        while index not in self.working and waiting:
+                            run = waiting.pop(0)
+                            if self.is_cancelled(run):
+                                ended.append(Ended(run=run, status=None, reason=CANCELLED))
+                                tell([run for run, _ in self.working.values()], ended[-1])
+                            else:
+                                self.start(index, run)
                     tell([run for run, _ in self.working.values()], None)
                     time.sleep(POLL_SECONDS)
+                    self.stop_cancelled()
                     for index, (run, worker) in list(self.working.items()):
                         if worker.poll() is not None:
                             del self.working[index]
@@ -99,14 +109,35 @@ class LocalPool:
                 self.stop()
         return ended
 
+    def is_cancelled(self, run: Run) -> bool:
+        """Whether somebody asked, with `python -m jobs cancel`, that this run be left alone."""
+        return (self.store.run_folder(run.run_id) / CANCEL_FILE).exists()
+
+    def stop_cancelled(self) -> None:
+        """Ask the workers of cancelled runs to save and stop."""
+        if time.monotonic() - self._looked_at < CANCEL_POLL_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        for run, worker in self.working.values():
+            if worker.poll() is None and self.is_cancelled(run):
+                worker.terminate()
+
     def start(self, index: int, run: Run) -> None:
         """Begin a run on a free slot."""
         slot = self.slots[index]
-        folder = write_run(run, self.store)
+        folder = self.store.run_folder(run.run_id)
+        if not (folder / RUN_FILE).exists():
+            write_run(run, self.store)
         command = [sys.executable, "-u", "-m", "jobs.worker", run.run_id, "--store", str(self.store.root)]
         command += ["--device", slot.device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
         command += ["--runs-per-gpu", str(slot.runs_per_gpu)]
-        environment = dict(os.environ)
+        # a slot's own, since runs side by side that share a compiler's cache have been seen to race
+        cache = self.store.work_folder / CACHE_FOLDER / f"{job_id() or f'local-{os.getpid()}'}-{index}"
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(cache.absolute() / "inductor"),
+            "TRITON_CACHE_DIR": str(cache.absolute() / "triton"),
+        }
         if slot.visible_gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu
         with (folder / LOG_FILE).open("ab") as log:
@@ -120,6 +151,8 @@ class LocalPool:
         status = self.store.statuses().get(run.run_id)
         if status is not None:
             return Ended(run=run, status=status, reason="")
+        if self.is_cancelled(run):
+            return Ended(run=run, status=None, reason=CANCELLED)
         if returncode < 0:
             return Ended(run=run, status=None, reason=f"killed by {signal.Signals(-returncode).name}")
         return Ended(run=run, status=None, reason=last_line(self.store.run_folder(run.run_id) / LOG_FILE))

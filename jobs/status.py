@@ -1,62 +1,115 @@
-"""What became of each run of an experiment, read from the store alone: records first, then signs of life."""
+"""What became of each run of an experiment: records first, then signs of life, then what the scheduler says."""
 
-import fcntl
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+from bench.lease import Holder, living, look
 from bench.process import read_progress
 from bench.record import NO_SEED, Manifest, Record, run_name
 from bench.store import Store
+from jobs.layout import CANCEL_FILE
+from jobs.scheduler import SchedulerError, TaskState, tasks_by_run
+
+UNRECORDED = ("running", "queued", "cancelled", "timeout", "interrupted", "missing")
+ENDED_AS = {"CANCELLED": "cancelled", "TIMEOUT": "timeout", "DEADLINE": "timeout"}  # SLURM's word -> ours
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """One run: a record's status, or running, interrupted, missing."""
+    """One run: a record's status, or one of UNRECORDED."""
 
     name: str
     run_id: str
     state: str
+    recorded: bool
     step: int | None
-    nats_per_token: float | None  # best so far, sweep
+    n_steps: int | None
+    nats_per_token: float | None  # best of the sweeps so far where recorded, else the last
+    attempt: int | None = None  # how many processes have worked on it
+    seconds_left: float | None = None
+    node: str = ""
 
     @property
     def final(self) -> bool:
         """Whether the run has its record."""
-        return self.state not in ("running", "interrupted", "missing")
+        return self.recorded
 
 
 def states(store: Store, manifest: Manifest, records: list[Record]) -> list[RunState]:
     """The state of every run of an experiment, in its order."""
     by_id = {one.run_id: one for one in records}
-    found = []
-    for cell in manifest.cells:
-        for seed, run_id in cell.run_ids.items():
-            name = run_name(cell.label, None if seed == NO_SEED else int(seed))
-            found.append(_recorded(name, by_id[run_id]) if run_id in by_id else _unrecorded(name, run_id, store))
-    return found
+    names = {
+        run_id: run_name(cell.label, None if seed == NO_SEED else int(seed))
+        for cell in manifest.cells
+        for seed, run_id in cell.run_ids.items()
+    }
+    unrecorded = [run_id for run_id in names if run_id not in by_id]
+    holders = at_work(store, unrecorded)
+    tasks = _tasks(store) if unrecorded else {}
+    return [
+        _recorded(name, by_id[run_id])
+        if run_id in by_id
+        else _unrecorded(name, run_id, store, holders.get(run_id), tasks.get(run_id))
+        for run_id, name in names.items()
+    ]
 
 
-def is_locked(store: Store, run_id: str) -> bool:
-    """Whether a living process works on a run."""
+def at_work(store: Store, run_ids: Iterable[str]) -> dict[str, Holder]:
+    """Run id -> who works on it, for those that a living process works on."""
+    folders = {store.run_folder(run_id): run_id for run_id in run_ids}
+    return {folders[folder]: holder for folder, holder in living(folders).items()}
+
+
+def _tasks(store: Store) -> dict[str, TaskState]:
     try:
-        with (store.run_folder(run_id) / "lock").open("r", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+        return tasks_by_run(store)
+    except SchedulerError:
+        return {}  # records and leases say enough
 
 
 def _recorded(name: str, recorded: Record) -> RunState:
     nats = min((one.val_nats_per_token for one in recorded.curve), default=None)
     step = recorded.curve[-1].step if recorded.curve else recorded.stopped_at_step
-    return RunState(name=name, run_id=recorded.run_id, state=recorded.status, step=step, nats_per_token=nats)
-
-
-def _unrecorded(name: str, run_id: str, store: Store) -> RunState:
-    progress = read_progress(store.run_folder(run_id))
-    state = "running" if is_locked(store, run_id) else "interrupted" if progress else "missing"
-    values = progress or {}
+    training = recorded.config.get("training") or {}
     return RunState(
-        name=name, run_id=run_id, state=state, step=values.get("step"), nats_per_token=values.get("val_nats_per_token")
+        name=name,
+        run_id=recorded.run_id,
+        state=recorded.status,
+        recorded=True,
+        step=step,
+        n_steps=training.get("n_steps"),
+        nats_per_token=nats,
+        attempt=len(recorded.attempts) or None,
     )
+
+
+def _unrecorded(name: str, run_id: str, store: Store, holder: Holder | None, task: TaskState | None) -> RunState:
+    folder = store.run_folder(run_id)
+    values = read_progress(folder) or {}
+    last = holder or look(folder)
+    node = holder.node if holder else task.node if task and task.active else ""
+    return RunState(
+        name=name,
+        run_id=run_id,
+        state=_state(folder, holder, task, begun=bool(values)),
+        recorded=False,
+        step=values.get("step"),
+        n_steps=values.get("n_steps"),
+        nats_per_token=values.get("val_nats_per_token"),
+        attempt=last.attempt if last else None,
+        seconds_left=values.get("seconds_left") if holder else None,
+        node=node,
+    )
+
+
+def _state(folder: Path, holder: Holder | None, task: TaskState | None, *, begun: bool) -> str:
+    if holder is not None:
+        return "running"
+    if (folder / CANCEL_FILE).exists():
+        return "cancelled"
+    if task is not None and task.active:
+        return "queued"
+    if task is not None and task.state in ENDED_AS:
+        return ENDED_AS[task.state]
+    return "interrupted" if begun else "missing"

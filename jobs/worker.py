@@ -15,30 +15,46 @@ from pathlib import Path
 
 from bench.cli import EXIT_FAILED, pick_device, run_guarded
 from bench.config import Run, read_run, run_to_json
-from bench.errors import ConfigError
+from bench.errors import ConfigError, EditedSources
 from bench.files import write_atomically
+from bench.sources import fingerprint
 from bench.store import Store
+from jobs.layout import RUN_FILE
+from jobs.submission import patiently
 
-RUN_FILE = "run.json"
+RUN_FILE_SECONDS = 10.0  # until a file written elsewhere must have appeared
 PARENT_CHECK_SECONDS = 1.0
 
 
-def write_run(run: Run, store: Store) -> Path:
-    """Put what a worker needs to know into the run's folder, and return that folder."""
+def write_run(run: Run, store: Store, *, any_sources: bool = False) -> Path:
+    """Put what a worker needs to know into the run's folder, and return that folder.
+
+    The sources of this moment are noted, and a worker that finds others refuses, unless `any_sources`.
+    """
     folder = store.run_folder(run.run_id)
-    write_atomically(folder / RUN_FILE, json.dumps(run_to_json(run), indent=1).encode())
+    content = {**run_to_json(run), "sources": None if any_sources else fingerprint(run.config.architecture)}
+    write_atomically(folder / RUN_FILE, json.dumps(content, indent=1).encode())
     return folder
 
 
 def find_run(run_id: str, store: Store) -> Run:
-    """The run that `write_run` left. ConfigError where there is none or it is another."""
+    """The run that `write_run` left. ConfigError where there is none or it is another; EditedSources where the sources
+    are not those of that time.
+    """
     path = store.run_folder(run_id) / RUN_FILE
     try:
-        run = read_run(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        content = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), RUN_FILE_SECONDS))
+        sources = content.pop("sources", None)
+        run = read_run(content)
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; launch the run again") from error
     if run.run_id != run_id:
         raise ConfigError(f"{path} describes run {run.run_id}; launch the run again")
+    if sources not in (None, fingerprint(run.config.architecture)):
+        raise EditedSources(
+            f"the sources of {run.config.architecture} were edited after {run.name} was launched, and would give other "
+            "numbers; launch it again, or restore them, or launch with --any-sources"
+        )
     return run
 
 

@@ -1,0 +1,164 @@
+"""What a person does to runs: stop some, take some up again, and clear away what is no longer needed."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import checkpoint
+from bench.errors import ConfigError
+from bench.files import write_atomically
+from bench.lease import boot_id
+from bench.store import RUN_ID, Store
+from jobs.grid import set_aside
+from jobs.layout import CACHE_FOLDER, CANCEL_FILE, LAUNCHES_FOLDER
+from jobs.scheduler import SchedulerError, cancel, tasks_by_run
+from jobs.status import at_work
+from jobs.submission import submissions
+from jobs.worker import find_run
+
+LAUNCHING = ("launch", "reproduce")
+NOT_REPEATED = ("--retry", "-k", "--emit-scripts")  # options that narrow a launch, each with a value
+TEMPORARY = ".*.tmp"
+
+
+def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
+    """Have runs left alone until they are launched again: those at work save their state and stop. What was done.
+
+    A SLURM task is cancelled where no other of its runs is still wanted.
+    """
+    said, recorded = [], store.statuses()
+    for run_id in run_ids:
+        if run_id in recorded:
+            said.append(f"{run_id}: has its record ({recorded[run_id]}); nothing to cancel")
+            continue
+        write_atomically(store.run_folder(run_id) / CANCEL_FILE, b"")
+    wanted = [run_id for run_id in run_ids if run_id not in recorded]
+    holders = at_work(store, wanted)
+    for run_id in wanted:
+        holder = holders.get(run_id)
+        if holder is not None and holder.boot == boot_id() and holder.job_id is None:
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(holder.pid, signal.SIGTERM)
+        where = f"at work on {holder.node}, stops within seconds" if holder else "not at work"
+        said.append(f"{run_id}: cancelled ({where})")
+    for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
+        cancel([job_id])
+        said.append(f"job {job_id}: cancelled, as none of its runs is wanted")
+    return said
+
+
+def retry_runs(store: Store, run_ids: list[str]) -> None:
+    """Put runs back among what is missing: their record, if any, is set aside, and a cancellation is lifted."""
+    recorded = store.statuses()
+    done = [run_id for run_id in run_ids if recorded.get(run_id) == "done"]
+    if done:
+        raise ConfigError(f"{', '.join(done)}: done, so there is nothing to retry; `python -m bench rerun` repeats one")
+    for run_id in run_ids:
+        if run_id in recorded:
+            set_aside(find_run(run_id, store), store)
+        (store.run_folder(run_id) / CANCEL_FILE).unlink(missing_ok=True)
+
+
+def remember_launch(store: Store, experiment: str) -> None:
+    """Keep this process's command line, where it is one, as the last launch of an experiment."""
+    if sys.argv[1:2] not in [[word] for word in LAUNCHING]:
+        return
+    path = store.work_folder / LAUNCHES_FOLDER / f"{experiment}.json"
+    with suppress(OSError):  # a convenience
+        write_atomically(path, json.dumps(sys.argv[1:]).encode())
+
+
+def last_launch(store: Store, experiment: str) -> list[str] | None:
+    """The words after `python -m jobs` of an experiment's last launch, less what narrowed it."""
+    try:
+        words = json.loads((store.work_folder / LAUNCHES_FOLDER / f"{experiment}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    kept, skip = [], False
+    for word in words:
+        if not skip and word not in NOT_REPEATED:
+            kept.append(word)
+        skip = word in NOT_REPEATED and not skip
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """Something that may go."""
+
+    path: Path
+    why: str
+    n_files: int
+    n_bytes: int
+
+
+def leftovers(store: Store) -> list[Leftover]:
+    """What nothing needs any more: older checkpoints of runs that have their record, half-written files, compilers'
+    caches, and the files of submissions none of whose runs is missing. Of a run at work nothing.
+    """
+    recorded = store.statuses()
+    folders = [path for path in store.work_folder.glob("*") if path.is_dir() and RUN_ID.fullmatch(path.name)]
+    busy = at_work(store, [path.name for path in folders])
+    found = []
+    for folder in folders:
+        if folder.name in busy:
+            continue
+        found += [_measure(path, "half-written") for path in folder.glob(TEMPORARY)]
+        if folder.name in recorded:
+            for path in checkpoint.paths(folder)[:-1]:  # the last also holds the best weights, for `sample`
+                sidecar = path.with_suffix(".pt.sha256")
+                found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]
+    for submission in submissions(store):
+        if all(run_id in recorded for task in submission.tasks for run_id in task) or submission.measures:
+            found.append(_measure(submission.folder(store), "submission whose runs all have records"))
+    if not busy and (cache := store.work_folder / CACHE_FOLDER).is_dir():
+        found.append(_measure(cache, "compilers' cache"))
+    if not busy:
+        found += [_measure(path, "half-written") for path in (store.root / "runs").glob(TEMPORARY)]
+    return [one for one in found if one.n_files]
+
+
+def remove(some: list[Leftover]) -> None:
+    """Delete leftovers."""
+    for one in some:
+        if one.path.is_dir() and not one.path.is_symlink():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+
+
+def summarize(some: list[Leftover]) -> list[str]:
+    """A line a reason, with files and bytes, since quotas count both."""
+    files: Counter[str] = Counter()
+    n_bytes: Counter[str] = Counter()
+    for one in some:
+        files[one.why] += one.n_files
+        n_bytes[one.why] += one.n_bytes
+    return [f"{why}: {files[why]:,} files, {n_bytes[why] / 2**20:,.1f} MiB" for why in sorted(files)]
+
+
+def _measure(path: Path, why: str) -> Leftover:
+    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] if path.exists() else []
+    return Leftover(path=path, why=why, n_files=len(files), n_bytes=sum(one.lstat().st_size for one in files))
+
+
+def _tasks_without_wanted_runs(store: Store, cancelled: list[str]) -> set[str]:
+    """The job ids of active tasks that hold one of `cancelled` and nothing that is still to be done."""
+    try:
+        tasks = tasks_by_run(store)
+    except SchedulerError:
+        return set()  # the mark in the run's folder will do
+    recorded, wanted, touched = store.statuses(), set(), set()
+    for run_id, task in tasks.items():
+        if task.active:
+            if run_id in cancelled:
+                touched.add(task.job_id)
+            elif run_id not in recorded and not (store.run_folder(run_id) / CANCEL_FILE).exists():
+                wanted.add(task.job_id)
+    return touched - wanted

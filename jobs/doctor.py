@@ -1,0 +1,190 @@
+"""Whether this machine, its store and its SLURM are fit for a grid: one line a check, or JSON for a report."""
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.errors import UserError
+from bench.store import Store
+from jobs.scheduler import SchedulerError, ask, settings
+
+SLOW_WRITE_SECONDS = 1.0
+CLOCK_SECONDS = 5.0  # between a file's stamp and our clock
+LEAST_FREE_BYTES = 2**30
+Verdict = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    verdict: Verdict
+    finding: str
+
+
+def examine(store: Store, data_dir: Path | None) -> list[Check]:
+    """Every check, none of which stops the others."""
+    checks: list[tuple[str, Callable[[], tuple[Verdict, str]]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("gpu", _gpu),
+        ("driver", _driver),
+        ("corpus", lambda: _corpus(data_dir)),
+        ("store", lambda: _folder(store.root)),
+        ("work folder", lambda: _folder(store.work_folder)),
+        ("clock", lambda: _clock(store.work_folder)),
+        ("slurm", _slurm),
+        ("accounting", _accounting),
+        ("array size", lambda: _setting("MaxArraySize", "its arrays are cut to this many tasks")),
+        ("requeue", _requeue),
+        ("preemption", _preemption),
+        ("grace", lambda: _setting("KillWait", "between the signal to stop and the kill")),
+        ("exported", _exported),
+    ]
+    found = []
+    for name, check in checks:
+        try:
+            verdict, finding = check()
+        except (UserError, OSError, ImportError, ValueError, KeyError) as error:
+            verdict, finding = "problem", " ".join(str(error).split())
+        found.append(Check(name=name, verdict=verdict, finding=finding))
+    return found
+
+
+def _python() -> tuple[Verdict, str]:
+    return "ok", f"{platform.python_version()} at {sys.executable}, on {platform.node()}"
+
+
+def _torch() -> tuple[Verdict, str]:
+    import torch
+
+    import jobs.worker  # noqa: F401  # what a node must be able to import
+
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < (2, 10):
+        return "problem", f"{torch.__version__}: 2.10 or newer is needed"
+    return "ok", f"{torch.__version__}, built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}"
+
+
+def _gpu() -> tuple[Verdict, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "note", "none that torch can use here; nodes may have one"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return "ok", ", ".join(names)
+
+
+def _driver() -> tuple[Verdict, str]:
+    if shutil.which("nvidia-smi") is None:
+        return "note", "no nvidia-smi here"
+    done = subprocess.run(
+        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ("ok" if done.returncode == 0 else "problem"), " ".join((done.stdout or done.stderr).split())
+
+
+def _corpus(data_dir: Path | None) -> tuple[Verdict, str]:
+    from bench.fetch import find_text
+
+    return "ok", f"{find_text('tinyshakespeare', data_dir)}, sha256 as pinned"
+
+
+def _folder(folder: Path) -> tuple[Verdict, str]:
+    """Write, link, read back and time it: what records and leases rest on."""
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    first, second = (nearest / f".probe-{uuid.uuid4().hex}" for _ in range(2))
+    started = time.monotonic()
+    try:
+        first.write_bytes(b"probe")
+        os.link(first, second)
+        same = second.read_bytes() == b"probe"
+    finally:
+        first.unlink(missing_ok=True)
+        second.unlink(missing_ok=True)
+    seconds, free = time.monotonic() - started, shutil.disk_usage(nearest).free
+    said = f"{folder}: written and linked in {1e3 * seconds:.0f} ms, {free / 2**30:.0f} GiB free"
+    if not same or free < LEAST_FREE_BYTES:
+        return "problem", said
+    temporary = Path("/tmp") in (nearest.resolve(), *nearest.resolve().parents)
+    if temporary and shutil.which("sbatch"):
+        return "problem", f"{said}; nodes do not share /tmp"
+    return ("note" if seconds > SLOW_WRITE_SECONDS else "ok"), said
+
+
+def _clock(folder: Path) -> tuple[Verdict, str]:
+    """The file system's clock against ours; for reading logs only, since nothing here compares two clocks."""
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    probe = nearest / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(b"")
+        apart = probe.stat().st_mtime - time.time()
+    finally:
+        probe.unlink(missing_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return ("ok" if abs(apart) < CLOCK_SECONDS else "note"), f"{now}, the store's {apart:+.1f} s from it"
+
+
+def _slurm() -> tuple[Verdict, str]:
+    if shutil.which("sbatch") is None:
+        return "note", "no sbatch here; `launch --cluster slurm --dry-run` and `--emit-scripts` work all the same"
+    version = ask("sbatch", "--version").strip()
+    partitions = ask("sinfo", "--noheader", "--format=%R %D nodes %G").split("\n")
+    return "ok", f"{version}; partitions {', '.join(filter(None, partitions))}"
+
+
+def _accounting() -> tuple[Verdict, str]:
+    if shutil.which("sacct") is None:
+        return "note", "no sacct here"
+    try:
+        ask("sacct", "--noheader", "--starttime=now")
+    except SchedulerError as error:
+        return "note", f"none ({error}); states come from records, heartbeats and squeue"
+    return "ok", "sacct answers"
+
+
+def _setting(name: str, meaning: str) -> tuple[Verdict, str]:
+    if shutil.which("scontrol") is None:
+        return "note", "no scontrol here"
+    return "ok", f"{name} = {settings()[name]}: {meaning}"
+
+
+def _requeue() -> tuple[Verdict, str]:
+    if shutil.which("scontrol") is None:
+        return "note", "no scontrol here"
+    allowed = settings().get("JobRequeue")
+    if allowed == "1":
+        return "ok", "JobRequeue = 1"
+    return "note", f"JobRequeue = {allowed}; our scripts ask for it with --requeue, else launch again after a failure"
+
+
+def _preemption() -> tuple[Verdict, str]:
+    if shutil.which("scontrol") is None:
+        return "note", "no scontrol here"
+    facts = settings()
+    said = ", ".join(f"{name} = {facts.get(name, '?')}" for name in ("PreemptMode", "PreemptParameters"))
+    if facts.get("PreemptMode", "OFF") == "OFF" or "send_user_signal" in facts.get("PreemptParameters", ""):
+        return "ok", said
+    return "note", f"{said}; without send_user_signal a preempted run loses what it did since its last checkpoint"
+
+
+def _exported() -> tuple[Verdict, str]:
+    names = sorted(name for name in os.environ if name.startswith(("SBATCH_", "BENCH_SLURM_")))
+    if not names:
+        return "ok", "no SBATCH_ or BENCH_SLURM_ variable"
+    return "note", f"{', '.join(names)}: SBATCH_ variables win over scripts, BENCH_SLURM_ ones over profiles"

@@ -1,0 +1,17 @@
+"""Where launchers and workers keep things: names in a run's folder, and in a store's work folder, which holds those."""
+
+# in a run's folder, beside its checkpoints, leases and progress
+RUN_FILE = "run.json"  # what a worker needs to know, written by the launcher
+LOG_FILE = "log.txt"
+CANCEL_FILE = "cancelled"  # somebody asked that the run be left alone, until it is launched again
+
+# in the work folder
+JOBS_FOLDER = "jobs"  # a folder a submission to SLURM: its plan, scripts and logs
+MEASURED_FOLDER = "measured"  # seconds that runs take, from `launch --measure`
+LAUNCHES_FOLDER = "launches"  # the words of each experiment's last launch
+CACHE_FOLDER = "compile-cache"
+
+# in a submission's folder
+PLAN_FILE = "plan.json"
+JOB_FILE = "job.json"  # which job it became
+ENDED_FILE = "ended.json"  # how its tasks ended, as last seen

@@ -1,0 +1,209 @@
+"""The commands that look after runs: status, why, logs, cancel, retry, gc, doctor."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE, existing_store
+from bench.errors import ConfigError
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.record import Cell
+    from jobs.status import RunState
+
+PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
+WATCH_SECONDS = 30.0  # between looks: SLURM's controller serves everybody
+
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
+Wanted = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of it, or its name.")]
+WantedRuns = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Ids, starts of ids, or names.")]
+OfExperiment = Annotated[str | None, typer.Option("--experiment", help="All runs of this experiment.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to a command line."""
+    for command in (status, why, logs, cancel, retry, gc, doctor):
+        app.command()(command)
+
+
+def status(
+    store: StorePath = Path("reproduced"),
+    experiment: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every half minute until all is done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Every run: its state, attempt, step, loss, time left and node. Exit 3 while any has no record."""
+    from rich.console import Console
+    from rich.live import Live
+
+    here = Store(existing_store(store))
+    if not watch or as_json:
+        found, errors = _look(here, experiment)
+        if as_json:
+            print(json.dumps([{"experiment": name, **asdict(state)} for name, state in found], indent=1))
+        else:
+            width = None if sys.stdout.isatty() else PLAIN_WIDTH
+            Console(highlight=False, width=width).print(_table(found))
+    elif sys.stdout.isatty():
+        with Live(refresh_per_second=1) as live:
+            while True:
+                found, errors = _look(here, experiment)
+                live.update(_table(found))
+                if all(state.final for _, state in found):
+                    break
+                time.sleep(WATCH_SECONDS)
+    else:
+        raise ConfigError("--watch draws on a terminal, and this is none; leave it out")
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(EXIT_FAILED)
+    if not all(state.final for _, state in found):
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
+    """One screen about a run: state, last heartbeat and loss, end of its log, likely cause, what to type next."""
+    from jobs.status import states
+    from jobs.why import explain, find_evidence
+
+    here = Store(existing_store(store))
+    run_id = here.find_run_id(wanted)
+    records, manifests = here.records()[0], here.manifests()[0]
+    manifest = next((one for one in manifests for cell in one.cells if run_id in cell.run_ids.values()), None)
+    if manifest is None:
+        raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
+    state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
+    for line in explain(find_evidence(here, run_id), state.name, state.state, manifest.name, here):
+        print(line)
+
+
+def logs(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
+    """Print the log of a run."""
+    from jobs.layout import LOG_FILE
+
+    here = Store(existing_store(store))
+    log = here.run_folder(here.find_run_id(wanted)) / LOG_FILE
+    if not log.is_file():
+        raise ConfigError(f"{log} does not exist: the run was not started from here, or still waits")
+    print(log.read_text(encoding="utf-8", errors="replace"), end="")
+
+
+def cancel(wanted: WantedRuns = None, experiment: OfExperiment = None, store: StorePath = Path("reproduced")) -> None:
+    """Stop runs, their state saved, and leave them alone until they are launched again."""
+    from jobs.control import cancel_runs
+
+    here = Store(existing_store(store))
+    for line in cancel_runs(here, _chosen(here, wanted, experiment)):
+        print(line)
+
+
+def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> None:
+    """Do failed, diverged or cancelled runs again: their records are set aside, and their launch is repeated."""
+    from jobs.control import last_launch, retry_runs
+
+    here = Store(existing_store(store))
+    run_ids = _chosen(here, wanted, None)
+    retry_runs(here, run_ids)
+    manifests = here.manifests()[0]
+    codes = []
+    for name in dict.fromkeys(one.name for one in manifests if _holds(one.cells, run_ids)):
+        words = last_launch(here, name) or ["launch", "--experiment", name, "--store", str(store)]
+        print(f"python -m jobs {' '.join(words)}", flush=True)
+        codes.append(subprocess.run([sys.executable, "-m", "jobs", *words], check=False).returncode)
+    if not codes:
+        print("set aside; they belong to no experiment, so `python -m bench run` does them again")
+    raise typer.Exit(max(codes, default=0))
+
+
+def gc(
+    store: StorePath = Path("reproduced"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what no run needs any more: files and bytes. Records, last checkpoints and logs stay."""
+    from jobs.control import leftovers, remove, summarize
+
+    found = leftovers(Store(existing_store(store)))
+    for line in summarize(found) or ["nothing to remove"]:
+        print(line)
+    if not dry_run:
+        remove(found)
+
+
+def doctor(
+    store: StorePath = Path("reproduced"),
+    data_dir: Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Check what a grid rests on here: GPU, torch, corpus, folders, clock, SLURM. Exit 1 where something is wrong."""
+    from jobs.doctor import examine
+
+    checks = examine(Store(store), data_dir)
+    if as_json:
+        print(json.dumps([asdict(one) for one in checks], indent=1))
+    else:
+        for one in checks:
+            print(f"{one.verdict:8} {one.name:12} {one.finding}")
+    if any(one.verdict == "problem" for one in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, RunState]], list[Exception]]":
+    """Every run of the experiments asked for, with its experiment's name, and what could not be read."""
+    from jobs.status import states
+
+    manifests, broken = store.manifests()
+    records, unread = store.records()
+    chosen = [one for one in manifests if experiment in (None, one.name)]
+    if not chosen:
+        raise ConfigError(f"store {store.root} has no experiment {experiment or ''}; `python -m jobs launch` makes one")
+    return [(one.name, state) for one in chosen for state in states(store, one, records)], [*broken, *unread]
+
+
+def _table(found: "list[tuple[str, RunState]]") -> "Table":
+    from rich.table import Table
+
+    from jobs.display import duration
+
+    table = Table(
+        "experiment", "run", "id", "state", "attempt", "step", "nats", "left", "node", box=None, pad_edge=False
+    )
+    for name, state in found:
+        of = f" of {state.n_steps}" if state.n_steps is not None and not state.final else ""
+        table.add_row(
+            name,
+            state.name,
+            state.run_id,
+            state.state,
+            str(state.attempt) if state.attempt is not None else "-",
+            f"{state.step}{of}" if state.step is not None else "-",
+            f"{state.nats_per_token:.4f}" if state.nats_per_token is not None else "-",
+            duration(state.seconds_left) if state.seconds_left is not None else "-",
+            state.node or "-",
+        )
+    return table
+
+
+def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> list[str]:
+    """The ids of the runs that were named, one by one or as an experiment."""
+    if experiment is not None:
+        manifest = next((one for one in store.manifests()[0] if one.name == experiment), None)
+        if manifest is None:
+            raise ConfigError(f"store {store.root} has no experiment {experiment}")
+        return [run_id for cell in manifest.cells for run_id in cell.run_ids.values()]
+    if not wanted:
+        raise ConfigError("name a run, by its id or as k_operators-s42; `python -m jobs status` lists them")
+    return [store.find_run_id(one) for one in wanted]
+
+
+def _holds(cells: "list[Cell]", run_ids: list[str]) -> bool:
+    return any(run_id in cell.run_ids.values() for cell in cells for run_id in run_ids)

@@ -1,0 +1,164 @@
+"""One screen about one run: its state, its last signs of life, the end of its log, the likely cause, what to type."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.lease import Holder, look
+from bench.process import read_progress
+from bench.record import Record
+from bench.store import Store
+from jobs.layout import CANCEL_FILE, JOBS_FOLDER, LOG_FILE
+from jobs.scheduler import SchedulerError, TaskState, tasks_by_run
+from jobs.status import at_work
+
+N_LOG_LINES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of a run."""
+
+    record: Record | None
+    holder: Holder | None  # of the last lease
+    alive: bool
+    cancelled: bool
+    progress: dict[str, Any]
+    task: TaskState | None
+    scheduler_error: str | None
+    log: list[str]  # its last lines
+
+
+# what a log or an error says -> what it means and what helps; the first that fits counts
+CAUSES: tuple[tuple[str, str], ...] = (
+    (r"OutOfMemoryError|DefaultCPUAllocator|MemoryError|OUT_OF_MEMORY", "out of memory: raise mem, or pack fewer runs"),
+    (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
+    (r"were edited after", "the sources were edited while the run waited"),
+    (r"another process (is working|has just begun|took over)", "another process worked on the run"),
+    (r"sha256|is missing, and|could not be fetched", "the corpus is missing or altered where the run executes"),
+    (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
+    (r"CUDA (error|driver|initialization)|torch sees no CUDA", "the node's GPU or driver is not usable"),
+    (r"loss .*gradient norm|validation loss is not finite", "training diverged: a number is not finite"),
+    (r"Traceback", "the program failed: the log's last line names the error"),
+    (r"launcher is gone", "its launcher was killed; the state was saved"),
+)  # fmt: skip
+SCHEDULER_CAUSES = {
+    "OUT_OF_MEMORY": "SLURM killed it for using more memory than asked for: raise mem",
+    "TIMEOUT": "it ran into its time limit too many times: raise timeout_min",
+    "NODE_FAIL": "its node failed",
+    "CANCELLED": "it was cancelled with scancel, or by the site",
+    "BOOT_FAIL": "its node did not start",
+    "PREEMPTED": "it was preempted and not requeued",
+    "FAILED": "its job failed: the job's log may say more",
+}
+
+
+def find_evidence(store: Store, run_id: str) -> Evidence:
+    """Look everywhere a run leaves traces."""
+    folder = store.run_folder(run_id)
+    record = next((one for one in store.records()[0] if one.run_id == run_id), None)
+    task, scheduler_error = None, None
+    try:
+        task = tasks_by_run(store).get(run_id)
+    except SchedulerError as error:
+        scheduler_error = str(error)
+    holder = at_work(store, [run_id]).get(run_id)
+    log = tail(folder / LOG_FILE)
+    if not log and task is not None:
+        log = next(
+            (tail(path) for path in (store.work_folder / JOBS_FOLDER).glob(f"kops-*/{task.job_id}_0_log.out")), []
+        )
+    return Evidence(
+        record=record,
+        holder=holder or look(folder),
+        alive=holder is not None,
+        cancelled=(folder / CANCEL_FILE).exists(),
+        progress=read_progress(folder) or {},
+        task=task,
+        scheduler_error=scheduler_error,
+        log=log,
+    )
+
+
+def explain(found: Evidence, name: str, state: str, experiment: str, store: Store) -> list[str]:
+    """The screen, line by line."""
+    lines = [f"{name}: {state}"]
+    if found.holder is not None:
+        sign = "alive now" if found.alive else "released" if found.holder.released else "no sign of life"
+        where = f"process {found.holder.pid} on {found.holder.node}"
+        job = f", job {found.holder.job_id}" if found.holder.job_id else ""
+        lines.append(f"attempt {found.holder.attempt}: {where}{job}; heartbeat {found.holder.heartbeat}, {sign}")
+    if found.progress:
+        lines.append(_progress_line(found.progress))
+    if found.task is not None:
+        reason = f" ({found.task.reason})" if found.task.reason not in ("", "None") else ""
+        lines.append(f"SLURM: job {found.task.job_id} {found.task.state}{reason}")
+    if found.scheduler_error:
+        lines.append(f"SLURM cannot be asked: {found.scheduler_error}")
+    if found.record is not None and found.record.error:
+        lines.append(f"record: {found.record.error}")
+    lines += [f"  | {line}" for line in found.log]
+    lines.append(f"likely cause: {cause(found, state)}")
+    lines.append(f"next: {next_command(state, name, experiment, store, found)}")
+    return lines
+
+
+def cause(found: Evidence, state: str) -> str:
+    """The likeliest reason for the state, in words."""
+    if state == "done":
+        return "none, it is done"
+    if state == "running":
+        return "none, it is at work"
+    if found.cancelled:
+        return "somebody cancelled it with `python -m jobs cancel`"
+    if state == "queued" and found.task is not None:
+        if found.task.queued:
+            return f"none, it waits for SLURM ({found.task.reason})"
+        return "none, its job is at work and will come to it"
+    texts = [found.record.error or "" if found.record else "", *reversed(found.log)]
+    for text in texts:
+        for pattern, meaning in CAUSES:
+            if re.search(pattern, text):
+                return meaning
+    if found.task is not None and found.task.state in SCHEDULER_CAUSES:
+        return SCHEDULER_CAUSES[found.task.state]
+    if state == "missing":
+        return "it was never started"
+    if found.holder is not None and found.holder.released:
+        return "it was asked to stop, and saved its state"
+    return "its process was killed, or its machine failed: it left no word"
+
+
+def next_command(state: str, name: str, experiment: str, store: Store, found: Evidence) -> str:
+    """What to type."""
+    if state == "done":
+        return f"python -m bench table --store {store.root}"
+    if state in ("running", "queued"):
+        return f"python -m jobs status --store {store.root} --watch"
+    if found.record is not None:
+        return f"python -m jobs retry {name} --store {store.root}"
+    launch = f"python -m jobs launch --experiment {experiment} --store {store.root}"
+    return f"{launch}  (it goes on from its last checkpoint)"
+
+
+def tail(path: Path, n_lines: int = N_LOG_LINES) -> list[str]:
+    """The last lines of a log, made printable; none where there is no log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 20_000, 0))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = text.strip().splitlines()[-n_lines:]
+    return ["".join(char if char.isprintable() else "?" for char in line)[:300] for line in lines]
+
+
+def _progress_line(progress: dict[str, Any]) -> str:
+    words = [f"last word: {progress.get('state')}"]
+    if progress.get("step") is not None:
+        words.append(f"step {progress['step']} of {progress.get('n_steps') or '?'}")
+    for key, what in (("train_nats", "training"), ("val_nats_per_token", "validation")):
+        if progress.get(key) is not None:
+            words.append(f"{what} {progress[key]:.4f} nats a token")
+    return ", ".join(words)
