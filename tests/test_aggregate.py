@@ -39,6 +39,7 @@ def test_a_cell_holds_its_records_by_seed(tmp_path):
     assert (cell.n_text, cell.shortfall) == ("3", None)
 
 
+@pytest.mark.fault("F9")
 def test_what_diverged_failed_or_is_missing_is_counted_and_named_with_its_seed(tmp_path):
     records = [make_record(seed=42), make_record(seed=69, status="diverged"), make_record(seed=420, status="oom")]
     run_ids = {str(record.seed): record.run_id for record in records} | {"666": "0" * 12, "2137": "1" * 12}
@@ -162,6 +163,7 @@ def recheck(record: Record, **changes) -> Recheck:
     return Recheck.model_validate(fields | changes)
 
 
+@pytest.mark.fault("F14")
 def test_a_record_by_other_sources_is_stale(tmp_path):
     old, fresh = make_record(seed=42, fingerprint="e" * 64), make_record(seed=69)
     (experiment,) = aggregate(make_store(tmp_path, [old, fresh])).experiments
@@ -200,6 +202,7 @@ def test_measurements_hold_every_number_once(tmp_path):
     assert values["sampled", "best"] == pytest.approx(4.1)
 
 
+@pytest.mark.fault("F12")
 def test_any_part_of_a_grid_aggregates_to_its_own_count(tmp_path):
     rng = random.Random(0)
     records = [make_record(label, seed) for label in ("a", "b") for seed in range(5)]

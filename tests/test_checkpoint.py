@@ -130,6 +130,7 @@ def kill_while_writing(process: subprocess.Popen[str], folder: Path, n_kills: in
     return folders
 
 
+@pytest.mark.fault("F3")
 def test_a_kill_during_a_write_never_costs_more_than_that_write(
     tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
@@ -173,6 +174,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.fault("F5")
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(
@@ -295,6 +297,7 @@ def stop_at(step: int, run: Run, store: Store) -> None:
             execute(run, store, EVERY_STEP)
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
@@ -333,6 +336,7 @@ def test_a_checkpoint_of_other_sources_is_refused(
 # full disks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F7")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_full_disk_ends_the_run_as_io_error_and_leaves_the_checkpoints_before(
     tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,11 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corp
 
 def files(folder: Path) -> set[str]:
     """Every file below a folder, but for empty locks, which hold nothing."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(("lock-", "lease-"))
+    }
 
 
 def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], object], *arguments: object, code: int = 2) -> str:

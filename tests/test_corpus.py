@@ -66,6 +66,7 @@ TAMPERED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("tampering", TAMPERED)
 @pytest.mark.parametrize("place", ["named", "cached"])
 @pytest.mark.usefixtures("stand_in")

@@ -17,15 +17,17 @@ from bench.config import Run, RunConfig, TrainingConfig
 from bench.errors import ConfigError, CorpusError
 from bench.experiments import EXPERIMENTS, Cell, Experiment, floors, smoke
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError
-from bench.process import lock, read_progress
+from bench.lease import hold
+from bench.process import read_progress
 from bench.record import Record, read
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import launch as launching
 from jobs import status
 from jobs.__main__ import app
+from jobs.cost import schedule_seconds
 from jobs.grid import RETRIES, missing, select, set_aside
-from jobs.launch import launch_missing, prepare, schedule_seconds, summary
+from jobs.launch import launch_missing, prepare, summary
 from jobs.local import Ended, LocalPool, Slot, make_slots
 from jobs.worker import write_run
 from models import TransformerConfig
@@ -307,7 +309,7 @@ def test_status_shows_every_run_and_exits_3_until_each_has_its_record(
     assert call(app, "status", "--store", store.root) == 3
     line = next(line for line in capsys.readouterr().out.splitlines() if good.run_id in line)
     assert "interrupted" in line  # its run folder is there
-    with lock(store.run_folder(good.run_id)):
+    with hold(store.run_folder(good.run_id)):
         assert call(app, "status", "--store", store.root) == 3
         line = next(line for line in capsys.readouterr().out.splitlines() if good.run_id in line)
         assert "running" in line
@@ -361,7 +363,7 @@ def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(
 
     def watch(active: list[Run], _: object) -> None:
         nonlocal most
-        most = max(most, sum(status.is_locked(together, run.run_id) for run in active))  # at work, not just started
+        most = max(most, len(status.at_work(together, [run.run_id for run in active])))  # at work, not just started
 
     together, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
     LocalPool(together, [slot, slot]).run(runs, watch)
@@ -408,7 +410,7 @@ def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(
 
 def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     run, store = run_named("good"), Store(tmp_path)
-    with lock(store.run_folder(run.run_id)):
+    with hold(store.run_folder(run.run_id)):
         ended = LocalPool(store, make_slots("cpu", 1)).run([run], lambda *_: None)
     assert ended[0].status is None
     assert "another process" in ended[0].reason
@@ -446,11 +448,11 @@ def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path: Path, req
         pid = int(launcher.stdout.readline())
         request.addfinalizer(lambda: kill_if_alive(pid))
         wait_until(lambda: ((read_progress(folder) or {}).get("step") or 0) > 0, "the first steps")
-        assert status.is_locked(store, run.run_id)
+        assert status.at_work(store, [run.run_id])
         launcher.kill()
         launcher.wait()
         launcher.stdout.close()
-    wait_until(lambda: not status.is_locked(store, run.run_id), f"worker {pid} to stop")
+    wait_until(lambda: not status.at_work(store, [run.run_id]), f"worker {pid} to stop")
     assert not store.record_paths()
     checkpoints = sorted(folder.glob("checkpoint-*.pt"))
     assert int(checkpoints[-1].stem.removeprefix("checkpoint-")) > 0  # more than the one of step 0
@@ -473,7 +475,7 @@ def test_ctrl_c_saves_every_run_and_exits_130_and_the_same_command_ends_with_the
     assert "state saved" in output
     assert not store.record_paths()
     assert list(folder.glob("checkpoint-*.pt"))
-    assert not status.is_locked(store, run.run_id)
+    assert not status.at_work(store, [run.run_id])
 
     code, output, errors = finish(start(*command, data_dir=data_dir))
     assert (code, errors) == (0, "")

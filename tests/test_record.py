@@ -178,6 +178,7 @@ def read_or_refusal(path: Path, content: bytes) -> Record | RecordError:
         return error
 
 
+@pytest.mark.fault("F6")
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_cut_or_changed_byte_gives_the_record_or_a_record_error(folder: Path, data: st.DataObject) -> None:
@@ -208,6 +209,7 @@ def test_any_other_file_gives_a_record_error(folder: Path, content: bytes) -> No
     refusal(folder / "foreign.json", content)
 
 
+@pytest.mark.fault("F6")
 def test_one_bad_record_does_not_hide_the_others(tmp_path: Path) -> None:
     store = Store(tmp_path)
     good, bad = make_record(), make_record(seed=69)
@@ -243,6 +245,7 @@ def race(write: Callable[[Path, bytes], None], path: Path, n_writers: int = 8) -
         return list(pool.map(attempt, range(n_writers)))
 
 
+@pytest.mark.fault("F8")
 def test_of_eight_writers_exactly_one_writes_and_nothing_is_left_over(tmp_path: Path) -> None:
     for turn in range(20):
         path = tmp_path / "runs" / f"{turn}.json"

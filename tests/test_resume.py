@@ -70,6 +70,7 @@ def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
 # a real process, killed -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F1")
 def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +333,7 @@ def test_another_seed_ends_with_other_bits(tiny_run: Callable[..., Run], corpus:
 # divergence -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F9")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_before(
     tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -376,6 +378,7 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
     assert [one.step for one in finished.curve] == [0]
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize(
     ("error", "status"),
     [
