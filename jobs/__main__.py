@@ -1,7 +1,7 @@
 """`python -m jobs ...`: launch the missing runs of an experiment here or on SLURM, and see what became of them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,16 +75,12 @@ def launch(
     from bench.store import Store
 
     here = Store(store)
+    common = _where(mode, device, seeds, workers, runs_per_gpu, data_dir)
     if not _is_slurm(cluster, profile or slurm or test_only or emit_scripts or measure or runs_per_job > 1):
         ended = _launch_here(
             experiment,
             here,
-            mode=mode,
-            device=device,
-            seeds=seeds,
-            workers=workers,
-            runs_per_gpu=runs_per_gpu,
-            data_dir=data_dir,
+            **common,
             pattern=pattern,
             retry=retry,
             dry_run=dry_run,
@@ -96,12 +92,7 @@ def launch(
 
     chosen, request = _for_slurm(
         experiment,
-        mode=mode,
-        device=device,
-        seeds=seeds,
-        workers=workers,
-        runs_per_gpu=runs_per_gpu,
-        data_dir=data_dir,
+        **common,
         profile=profile,
         assignments=slurm or [],
         runs_per_job=runs_per_job,
@@ -150,6 +141,7 @@ def reproduce(
     from bench.tables import make_tables, write_tables
 
     here = Store(store)
+    common = _where(None, device, seeds, workers, runs_per_gpu, data_dir)
     if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
         from jobs.slurm import submit_missing
 
@@ -157,12 +149,7 @@ def reproduce(
         why = "" if experiment else " (for SLURM; choose another with EXPERIMENT=laptop or smoke)"
         chosen, request = _for_slurm(
             name,
-            mode=None,
-            device=device,
-            seeds=seeds,
-            workers=workers,
-            runs_per_gpu=runs_per_gpu,
-            data_dir=data_dir,
+            **common,
             profile=profile,
             assignments=slurm or [],
             runs_per_job=runs_per_job,
@@ -180,12 +167,7 @@ def reproduce(
             _launch_here(
                 name,
                 here,
-                mode=None,
-                device=device,
-                seeds=seeds,
-                workers=workers,
-                runs_per_gpu=runs_per_gpu,
-                data_dir=data_dir,
+                **common,
                 retry=retry,
                 why=why,
             ),
@@ -214,6 +196,25 @@ def _is_slurm(cluster: str | None, only_slurm: object) -> bool:
         options = "--profile, --slurm, --runs-per-job, --test-only, --emit-scripts and --measure"
         raise ConfigError(f"{options} are SLURM's: add --cluster slurm")
     return cluster == "slurm"
+
+
+def _where(
+    mode: str | None,
+    device: str | None,
+    seeds: str | None,
+    workers: int | None,
+    runs_per_gpu: int | None,
+    data_dir: Path | None,
+) -> dict[str, Any]:
+    """The options that a launch here and one on SLURM share."""
+    return {
+        "mode": mode,
+        "device": device,
+        "seeds": seeds,
+        "workers": workers,
+        "runs_per_gpu": runs_per_gpu,
+        "data_dir": data_dir,
+    }
 
 
 def _launch_here(

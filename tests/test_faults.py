@@ -415,21 +415,39 @@ def written(store: Store) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.fault("F19")
+def checkpoints(store: Store) -> set[Path]:
+    """The checkpoints that are complete, of all runs."""
+    return set(store.work_folder.glob("*/checkpoint-*.pt.sha256"))
+
+
+INTERRUPTIONS = (  # and at what its workers are
+    (signal.SIGINT, "starting"),
+    (signal.SIGKILL, "training"),
+    (signal.SIGINT, "training"),
+    (signal.SIGKILL, "starting"),
+    (signal.SIGINT, "starting"),
+)
+
+
 def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tables_of_a_clean_one(
     tmp_path: Path, clean: Store
 ) -> None:
-    store, rng, codes = Store(tmp_path / "store"), random.Random(57), []
+    store, rng, codes = Store(tmp_path / "store"), random.Random(19), []
     run_ids = [run.run_id for run in grid().runs()]
-    slow = ",".join(f"{run.name}:0:slow" for run in grid().runs())  # so that steps, too, take a part of the time
+    slow = ",".join(f"{run.name}:0:slow" for run in grid().runs())  # so that training takes a while
     for one in clean.records()[0]:
         if one.run_id in run_ids[:4]:
             store.write_record(one)  # an earlier launch did two of the three seeds
     before = written(store)
-    for number, stop in enumerate((signal.SIGINT, signal.SIGKILL) * 2 + (signal.SIGINT,)):
-        output = tmp_path / f"output-{number}"
+    for number, (stop, when) in enumerate(INTERRUPTIONS):
+        output, saved = tmp_path / f"output-{number}", checkpoints(store)
         process = start_launch(store, output, slow)
-        wait_until(lambda: "started" in output.read_text() or process.poll() is not None, "a run to start")  # noqa: B023
-        time.sleep(rng.uniform(0.3, 4))  # from a worker that is being started to a run that is being recorded
+        begun = {
+            "starting": lambda: "started" in output.read_text(),  # noqa: B023
+            "training": lambda: checkpoints(store) - saved,  # noqa: B023
+        }[when]
+        wait_until(lambda: begun() or process.poll() is not None, f"{when}, to interrupt it")  # noqa: B023
+        time.sleep(rng.uniform(0, 1.2))
         if stop == signal.SIGINT:
             os.killpg(process.pid, stop)  # as a terminal does: the whole group of processes
         else:

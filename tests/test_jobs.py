@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.config import Run, RunConfig, TrainingConfig
-from bench.errors import ConfigError, CorpusError
+from bench.errors import ConfigError, CorpusError, EditedSources
 from bench.experiments import EXPERIMENTS, Cell, Experiment, floors, smoke
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError
 from bench.lease import hold
@@ -29,7 +29,7 @@ from jobs.cost import schedule_seconds
 from jobs.grid import RETRIES, missing, select, set_aside
 from jobs.launch import launch_missing, prepare, summary
 from jobs.local import Ended, LocalPool, Slot, make_slots
-from jobs.worker import write_run
+from jobs.worker import find_run, write_run
 from models import TransformerConfig
 from tests.command_line import ROOT, call, finish, start, wait_until
 from tests.conftest import CONTEXT, TINY_MODELS
@@ -571,6 +571,22 @@ def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert all(line.startswith("error: ") and "launch the run again" in line for line in errors)
+
+
+@pytest.mark.fault("F14")
+def test_a_run_that_waited_refuses_sources_that_were_edited_meanwhile_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = Store(tmp_path), run_named("good")
+    write_run(run, store)
+    assert find_run(run.run_id, store) == run
+    monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)
+    with pytest.raises(EditedSources, match=r"good-s42 was launched.*launch it again"):
+        find_run(run.run_id, store)
+    monkeypatch.undo()
+    write_run(run, store, any_sources=True)
+    monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)
+    assert find_run(run.run_id, store) == run
 
 
 def test_records_of_workers_hold_no_path_and_no_name_of_the_machine(launched: Launched) -> None:

@@ -629,7 +629,11 @@ def race_of_eight(root: Path, run: Run, n_rounds: int, without: tuple[str, ...] 
 @pytest.mark.fault("F8")
 @pytest.mark.parametrize(
     ("n_rounds", "without"),
-    [pytest.param(50, (), marks=pytest.mark.slow), (10, ("locks",)), (10, ("leases",))],
+    [
+        pytest.param(50, (), marks=pytest.mark.slow),
+        (10, ("locks",)),
+        pytest.param(10, ("leases",), marks=pytest.mark.slow),
+    ],
     ids=["as it is", "without locks", "without leases"],
 )
 def test_of_eight_processes_that_race_for_one_run_one_writes_its_record(n_rounds, without, tmp_path, tiny_run):
@@ -643,6 +647,7 @@ def test_of_eight_processes_that_race_for_one_run_one_writes_its_record(n_rounds
     assert not list(tmp_path.rglob(".probe-*"))
 
 
+@pytest.mark.slow
 def test_a_race_without_leases_and_links_is_seen_as_one(tmp_path, tiny_run):
     rounds = race_of_eight(tmp_path, tiny_run(n_steps=1, warmup_steps=0), 5, ("leases", "links"))
     assert any(ends["recorded"] > 1 for ends in rounds)  # or the tests above could not fail

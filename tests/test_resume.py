@@ -110,6 +110,23 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     assert resumed.attempts[-1].last_step == 80
 
 
+@pytest.mark.fault("F4")
+@pytest.mark.usefixtures("on_little_text")
+def test_what_killed_writers_left_half_written_blocks_nothing_counts_nowhere_and_is_cleared(
+    tiny_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run, store = tiny_run(), Store(tmp_path)
+    folder = store.run_folder(run.run_id)
+    left = [folder / ".checkpoint-00000004.pt.99-abcd.tmp", tmp_path / "runs" / f".{run.run_id}.json.99-abcd.tmp"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half a file")
+    finished = execute(run, store, EVERY_STEP)
+    assert (finished.status, [one.first_step for one in finished.attempts]) == ("done", [0])
+    assert store.statuses() == {run.run_id: "done"}
+    assert not left[0].exists()
+
+
 # every step -----------------------------------------------------------------------------------------------------------
 
 
