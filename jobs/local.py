@@ -106,6 +106,7 @@ class LocalPool:
                             ended.append(self.outcome(run, worker.returncode))
                             tell([run for run, _ in self.working.values()], ended[-1])
             finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it asks for what is being done, and would cut it short
                 self.stop()
         return ended
 

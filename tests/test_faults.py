@@ -44,14 +44,14 @@ CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
 SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
 SLOTS = [Slot(device="cpu", n_threads=1)] * 2
-N_STEPS, EVAL_EVERY = 8, 4  # so that checkpoints are of steps 0, 4 and 8
+N_STEPS, EVAL_EVERY = 16, 8  # so that checkpoints are of steps 0, 8 and 16
 PLAN = {  # every fault, each on a run of its own
-    "k_operators-s42": ["6:kill"],
-    "k_operators-s69": ["5:nan"],
+    "k_operators-s42": ["10:kill"],
+    "k_operators-s69": ["9:nan"],
     "k_operators-s420": ["2:slow"],
-    "transformer-s42": ["6:disk_full"],
-    "transformer-s69": ["5:oom"],
-    "transformer-s420": ["2:slow", "6:cancel"],  # so slow that the signal to end comes before all is saved
+    "transformer-s42": ["10:disk_full"],
+    "transformer-s69": ["9:oom"],
+    "transformer-s420": ["2:slow", "10:cancel"],  # so slow that the signal to end comes before all is saved
 }
 FATES = {
     "k_operators-s42": "interrupted",
@@ -316,22 +316,22 @@ def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck: Str
 
 def test_a_weight_that_becomes_nan_is_a_divergence_at_that_step(store: Store) -> None:
     diverged = records(store)["k_operators-s69"]
-    assert (diverged.status, diverged.stopped_at_step, diverged.result) == ("diverged", 5, None)
+    assert (diverged.status, diverged.stopped_at_step, diverged.result) == ("diverged", 9, None)
     assert "nan" in (diverged.error or "")
 
 
 def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(store: Store) -> None:
     failed = records(store)["transformer-s42"]
-    assert (failed.status, failed.stopped_at_step) == ("io_error", 8)
+    assert (failed.status, failed.stopped_at_step) == ("io_error", 16)
     assert "File too large" in (failed.error or "")
     folder = store.run_folder(failed.run_id)
-    assert [checkpoint.load(path)["trainer"]["step"] for path in checkpoint.paths(folder)] == [0, 4]
+    assert [checkpoint.load(path)["trainer"]["step"] for path in checkpoint.paths(folder)] == [0, 8]
     assert not list(folder.glob(".*.tmp"))
 
 
 def test_memory_that_runs_out_is_recorded_as_such_at_that_step(store: Store) -> None:
     failed = records(store)["transformer-s69"]
-    assert (failed.status, failed.stopped_at_step) == ("oom", 5)
+    assert (failed.status, failed.stopped_at_step) == ("oom", 9)
     assert (failed.error or "").startswith("OutOfMemoryError")
 
 
@@ -344,8 +344,8 @@ def counted(store: Store) -> tuple[list[str], str]:
 def test_tables_count_what_did_not_end_well(store: Store) -> None:
     counts, notes = counted(store)
     assert counts == ["1 of 3", "0 of 3"]
-    assert "k_operators: 1 of 3 runs done (diverged: seed 69 at step 5; missing: seed 42)." in notes
-    assert "io_error: seed 42 at step 8; missing: seed 420; oom: seed 69 at step 5)." in notes
+    assert "k_operators: 1 of 3 runs done (diverged: seed 69 at step 9; missing: seed 42)." in notes
+    assert "io_error: seed 42 at step 16; missing: seed 420; oom: seed 69 at step 9)." in notes
 
 
 @pytest.mark.usefixtures("no_probe")
@@ -364,8 +364,8 @@ def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(
         **dict.fromkeys(FATES, "done"),
         "k_operators-s69": "diverged",
     }
-    assert found["k_operators-s42"].attempts[-1].first_step == 4
-    assert found["transformer-s42"].attempts[-1].first_step == 4
+    assert found["k_operators-s42"].attempts[-1].first_step == 8
+    assert found["transformer-s42"].attempts[-1].first_step == 8
     assert counted(store)[0] == ["2 of 3", "3"]
 
     launch_missing(grid(), store, SLOTS, retry="diverged")
@@ -447,11 +447,11 @@ def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tab
             "training": lambda: checkpoints(store) - saved,  # noqa: B023
         }[when]
         wait_until(lambda: begun() or process.poll() is not None, f"{when}, to interrupt it")  # noqa: B023
-        time.sleep(rng.uniform(0, 1.2))
-        if stop == signal.SIGINT:
-            os.killpg(process.pid, stop)  # as a terminal does: the whole group of processes
-        else:
+        time.sleep(rng.uniform(0, 0.8))
+        if stop == signal.SIGKILL:
             process.kill()
+        elif process.poll() is None:
+            os.killpg(process.pid, stop)  # as a terminal does: the whole group of processes
         codes.append(finish(process)[0])
         assert codes[-1] in (130, -signal.SIGKILL, 0), output.read_text()
         wait_until(lambda: not at_work(store, run_ids), "the workers of a launcher that is gone to stop")

@@ -66,9 +66,9 @@ def long_run(n_steps: int = N_STEPS, seed: int = 42) -> Run:
 
 
 def submit_locally(task: RunsTask, folder: Path, timeout_seconds: float) -> "submitit.Job[dict[str, str]]":
-    """Start a task under submitit's local controller, which warns it a second before its time is over."""
+    """Start a task under submitit's local controller, which warns it five seconds before its time is over."""
     executor = submitit.LocalExecutor(folder=folder, max_num_timeout=10)
-    executor.update_parameters(timeout_min=timeout_seconds / 60, signal_delay_s=1, stderr_to_stdout=True)
+    executor.update_parameters(timeout_min=timeout_seconds / 60, signal_delay_s=5, stderr_to_stdout=True)
     return executor.submit(task)
 
 
@@ -99,7 +99,7 @@ def assert_as_undisturbed(recorded: Record, run: Run, folder: Path) -> None:
 def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(tmp_path: Path) -> None:
     store, run = Store(tmp_path / "store"), long_run()
     submission, folder = planned(store, run)
-    job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=15)
+    job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=20)
     assert job.result() == {run.run_id: "done"}  # waits for it
     end(job)
     recorded = only_record(store)
@@ -124,6 +124,8 @@ def test_the_signal_to_a_task_reaches_its_workers_and_leaves_no_orphan(
     [task] = children(int(job.job_id))  # job._interrupt() would signal the controller, which dies and orphans the task
     assert worker in children(task)
     os.kill(task, signal.SIGTERM)
+    time.sleep(0.3)
+    os.kill(task, signal.SIGTERM)  # schedulers repeat themselves
     wait_until(lambda: not alive(worker) and not alive(task), "task and worker to end")
     end(job)
     assert not at_work(store, [run.run_id])
