@@ -1,5 +1,6 @@
 """`python -m jobs ...`: launch the missing runs of an experiment here or on SLURM, and see what became of them."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,7 +163,8 @@ def reproduce(
         name, why = experiment or ("paper" if on == "cuda" else "laptop"), ""
         if experiment is None:
             has = "a" if on == "cuda" else "no"
-            why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke)"
+            there = "" if shutil.which("sbatch") is None else "; SLURM is here: CLUSTER=slurm PROFILE=NAME uses it"
+            why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke{there})"
         code = _exit_code(
             _launch_here(
                 name,

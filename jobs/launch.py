@@ -75,13 +75,15 @@ def find_todo(experiment: Experiment, store: Store, *, pattern: str | None, retr
     return Todo(selected=selected, runs=missing(selected, statuses, retry), statuses=statuses)
 
 
-def without_busy(todo: Todo, store: Store) -> Todo:
-    """Less the runs that a living process works on, here or on another machine, each of which is said."""
+def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
+    """Less the runs that a living process works on, here or on another machine; and those, still without an end."""
     folders = {store.run_folder(run.run_id): run for run in todo.runs}
     busy = living(folders)
-    for folder, holder in busy.items():
-        print(f"{folders[folder].name} is being worked on by process {holder.pid} on {holder.node}; left to it")
-    return replace(todo, runs=[run for folder, run in folders.items() if folder not in busy])
+    left = [
+        Ended(run=folders[folder], status=None, reason=f"process {holder.pid} on {holder.node} works on it")
+        for folder, holder in busy.items()
+    ]
+    return replace(todo, runs=[run for folder, run in folders.items() if folder not in busy]), left
 
 
 def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
@@ -116,9 +118,10 @@ def launch_missing(
     `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost.
     """
     todo = find_todo(experiment, store, pattern=pattern, retry=retry)
+    left: list[Ended] = []
     if not dry_run:
         store.check_writable()
-        todo = without_busy(todo, store)
+        todo, left = without_busy(todo, store)
     trained = [run for run in todo.runs if run.config.training is not None]
     with Console(stderr=True).status("timing a few steps to estimate the cost"):
         seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
@@ -140,7 +143,7 @@ def launch_missing(
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
     earlier = [run for run in untouched if todo.statuses[run.run_id] not in GOOD_STATUSES]
-    return ended + [Ended(run=run, status=todo.statuses[run.run_id], reason="") for run in earlier]
+    return ended + left + [Ended(run=run, status=todo.statuses[run.run_id], reason="") for run in earlier]
 
 
 def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:

@@ -100,7 +100,9 @@ def submit_missing(
     todo = find_todo(experiment, store, pattern=pattern, retry=retry)
     if not pretending:
         store.check_writable()
-        todo = without_busy(todo, store)
+        todo, busy = without_busy(todo, store)
+        for one in busy:
+            print(f"{one.run.name}: {one.reason}; left to it")
     todo, queued = without_queued(todo, store, must_know=not (rehearse or scripts))
     seconds = find_seconds(todo.runs, store, request)
     arrays = make_arrays(experiment, todo.runs, store, request, seconds)

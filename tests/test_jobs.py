@@ -292,6 +292,19 @@ def test_a_retry_does_what_failed_again_and_leaves_the_rest(store: Store, monkey
     assert {name.split("/")[1].split("-")[0] for name in before.keys() - after.keys()} == {"failing"}
 
 
+@pytest.mark.usefixtures("no_probe")
+def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the_grid_is_not_done(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = run_named("good")
+    record_path(store, good).unlink()
+    with hold(store.run_folder(good.run_id)):
+        ended = launch_missing(mixed(), store, make_slots("cpu", 2), pattern="good")
+    assert [(one.run, one.status) for one in ended] == [(good, None)]
+    assert summary(ended) == 1
+    assert f"process {os.getpid()} on" in capsys.readouterr().out
+
+
 def test_status_shows_every_run_and_exits_3_until_each_has_its_record(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
