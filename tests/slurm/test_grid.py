@@ -105,6 +105,12 @@ def wait_for_steps(store: Store, label: str, least: int = 500) -> None:
     wait_for(lambda: (s := look(store)[label]).state == "running" and (s.step or 0) >= least, f"steps of {label}")
 
 
+def checkpoint_steps(store: Store, run: Run) -> list[int]:
+    """The steps of the whole checkpoints of a run."""
+    found = store.run_folder(run.run_id).glob("checkpoint-*.pt.sha256")
+    return [int(path.name.removesuffix(".pt.sha256").removeprefix("checkpoint-")) for path in found]
+
+
 def wait_for_records(store: Store, n: int) -> list[Record]:
     """The records of a store once there are as many."""
     wait_for(lambda: len(store.record_paths()) == n, f"{n} records")
@@ -314,6 +320,8 @@ def test_a_run_whose_node_dies_goes_on_on_the_other_from_its_last_checkpoint(
     submit(experiment, store)
     [run] = experiment.runs()
     wait_for_steps(store, "orphan")
+    # the kill may meet the writing of a checkpoint, and the one before is then what counts
+    wait_for(lambda: min(checkpoint_steps(store, run), default=0) > 0, "two checkpoints after the one of step 0")
     first = look(store)["orphan"].node
     on_cluster.kill_node(first)
     try:
