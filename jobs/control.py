@@ -14,13 +14,13 @@ from bench import checkpoint
 from bench.errors import ConfigError
 from bench.files import write_atomically
 from bench.lease import boot_id
+from bench.repeat import run_of
 from bench.store import RUN_ID, Store
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE, LAUNCHES_FOLDER
 from jobs.scheduler import SchedulerError, cancel, tasks_by_run
 from jobs.status import at_work
 from jobs.submission import submissions
-from jobs.worker import find_run
 
 LAUNCHING = ("launch", "reproduce")
 NOT_REPEATED = ("--retry", "-k", "--emit-scripts")  # options that narrow a launch, each with a value
@@ -55,13 +55,13 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
 
 def retry_runs(store: Store, run_ids: list[str]) -> None:
     """Put runs back among what is missing: their record, if any, is set aside, and a cancellation is lifted."""
-    recorded = store.statuses()
-    done = [run_id for run_id in run_ids if recorded.get(run_id) == "done"]
+    recorded = {one.run_id: one for one in store.records()[0]}
+    done = [run_id for run_id in run_ids if run_id in recorded and recorded[run_id].status == "done"]
     if done:
         raise ConfigError(f"{', '.join(done)}: done, so there is nothing to retry; `python -m bench rerun` repeats one")
     for run_id in run_ids:
         if run_id in recorded:
-            set_aside(find_run(run_id, store), store)
+            set_aside(run_of(recorded[run_id]), store)
         (store.run_folder(run_id) / CANCEL_FILE).unlink(missing_ok=True)
 
 
@@ -110,7 +110,7 @@ def leftovers(store: Store) -> list[Leftover]:
         if folder.name in busy:
             continue
         found += [_measure(path, "half-written") for path in folder.glob(TEMPORARY)]
-        if folder.name in recorded:
+        if recorded.get(folder.name) == "done":  # a retry of any other may need the one before the last
             for path in checkpoint.paths(folder)[:-1]:  # the last also holds the best weights, for `sample`
                 sidecar = path.with_suffix(".pt.sha256")
                 found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]

@@ -117,7 +117,7 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
     manifests = here.manifests()[0]
     codes = []
     for name in dict.fromkeys(one.name for one in manifests if _holds(one.cells, run_ids)):
-        words = last_launch(here, name) or ["launch", "--experiment", name, "--store", str(store)]
+        words = [*(last_launch(here, name) or ["launch", "--experiment", name]), "--store", str(store.resolve())]
         print(f"python -m jobs {' '.join(words)}", flush=True)
         codes.append(subprocess.run([sys.executable, "-m", "jobs", *words], check=False).returncode)
     if not codes:

@@ -372,7 +372,9 @@ def test_a_retry_sets_the_record_aside_and_repeats_the_launch(
     launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store, runs = launched
-    path = store.write_record(make_record(run_id=runs[0].run_id, label="tiny", status="failed"))
+    failed = make_record(run_id=runs[0].run_id, label="tiny", status="failed", config=to_json(runs[0].config))
+    path = store.write_record(failed)
+    monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)  # somebody has mended the sources
     (store.run_folder(runs[1].run_id) / CANCEL_FILE).write_bytes(b"")
     ran: list[list[str]] = []
 
@@ -386,13 +388,22 @@ def test_a_retry_sets_the_record_aside_and_repeats_the_launch(
         remember_launch(store, "smoke")
     monkeypatch.setattr("jobs.watching.subprocess.run", note)
     assert call(app, "retry", "tiny-s42", "tiny-s69", "--store", store.root) == 0
-    assert ran == [["-m", "jobs", "launch", "--experiment", "smoke", "--workers", "1"]]
+    words = ["launch", "--experiment", "smoke", "--workers", "1", "--store", str(store.root.resolve())]
+    assert ran == [["-m", "jobs", *words]]
     assert not path.exists()
     assert list(store.run_folder(runs[0].run_id).glob("earlier-record-*.json"))
     assert not (store.run_folder(runs[1].run_id) / CANCEL_FILE).exists()
 
 
 # what nothing needs ---------------------------------------------------------------------------------------------------
+
+
+def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(launched: tuple[Store, list[Run]]) -> None:
+    store, runs = launched
+    store.write_record(make_record(run_id=runs[0].run_id, label="tiny", status="io_error"))
+    for step in (4, 8):
+        (store.run_folder(runs[0].run_id) / f"checkpoint-{step:08d}.pt").write_bytes(b"x")
+    assert leftovers(store) == []
 
 
 def test_gc_removes_what_no_run_needs_and_nothing_else(
