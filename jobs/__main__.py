@@ -89,6 +89,8 @@ def launch(
             checkpoint_seconds=checkpoint_seconds,
         )
         raise typer.Exit(_exit_code(ended, here))
+    if emit_scripts is not None and (test_only or dry_run):
+        raise ConfigError("--emit-scripts writes, and --dry-run and --test-only do not; give one of them")
     from jobs.slurm import submit_missing
 
     chosen, request = _for_slurm(

@@ -1,10 +1,8 @@
 """What a person does to runs: stop some, take some up again, and clear away what is no longer needed."""
 
-import json
 import os
 import shutil
 import signal
-import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +15,11 @@ from bench.lease import boot_id
 from bench.repeat import run_of
 from bench.store import RUN_ID, Store
 from jobs.grid import set_aside
-from jobs.layout import CACHE_FOLDER, CANCEL_FILE, LAUNCHES_FOLDER
-from jobs.scheduler import SchedulerError, cancel, tasks_by_run
+from jobs.layout import CACHE_FOLDER, CANCEL_FILE
+from jobs.scheduler import SchedulerError, cancel, queue, tasks_by_run
 from jobs.status import at_work
 from jobs.submission import submissions
 
-LAUNCHING = ("launch", "reproduce")
-NOT_REPEATED = ("--retry", "-k", "--emit-scripts")  # options that narrow a launch, each with a value
 TEMPORARY = ".*.tmp"
 
 
@@ -48,8 +44,11 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
         where = f"at work on {holder.node}, stops within seconds" if holder else "not at work"
         said.append(f"{run_id}: cancelled ({where})")
     for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
-        cancel([job_id])
-        said.append(f"job {job_id}: cancelled, as none of its runs is wanted")
+        try:
+            cancel([job_id])
+            said.append(f"job {job_id}: cancelled, as none of its runs is wanted")
+        except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
+            said.append(f"job {job_id}: {error}")
     return said
 
 
@@ -63,29 +62,6 @@ def retry_runs(store: Store, run_ids: list[str]) -> None:
         if run_id in recorded:
             set_aside(run_of(recorded[run_id]), store)
         (store.run_folder(run_id) / CANCEL_FILE).unlink(missing_ok=True)
-
-
-def remember_launch(store: Store, experiment: str) -> None:
-    """Keep this process's command line, where it is one, as the last launch of an experiment."""
-    if sys.argv[1:2] not in [[word] for word in LAUNCHING]:
-        return
-    path = store.work_folder / LAUNCHES_FOLDER / f"{experiment}.json"
-    with suppress(OSError):  # a convenience
-        write_atomically(path, json.dumps(sys.argv[1:]).encode())
-
-
-def last_launch(store: Store, experiment: str) -> list[str] | None:
-    """The words after `python -m jobs` of an experiment's last launch, less what narrowed it."""
-    try:
-        words = json.loads((store.work_folder / LAUNCHES_FOLDER / f"{experiment}.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    kept, skip = [], False
-    for word in words:
-        if not skip and word not in NOT_REPEATED:
-            kept.append(word)
-        skip = word in NOT_REPEATED and not skip
-    return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +90,13 @@ def leftovers(store: Store) -> list[Leftover]:
             for path in checkpoint.paths(folder)[:-1]:  # the last also holds the best weights, for `sample`
                 sidecar = path.with_suffix(".pt.sha256")
                 found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]
-    for submission in submissions(store):
-        if all(run_id in recorded for task in submission.tasks for run_id in task) or submission.measures:
+    earlier = submissions(store)
+    active = _active_names() if earlier else set()
+    for submission in earlier:
+        finished = all(run_id in recorded for task in submission.tasks for run_id in task) or submission.measures
+        if finished and active is not None and submission.name not in active:
             found.append(_measure(submission.folder(store), "submission whose runs all have records"))
-    if not busy and (cache := store.work_folder / CACHE_FOLDER).is_dir():
+    if not busy and active == set() and (cache := store.work_folder / CACHE_FOLDER).is_dir():
         found.append(_measure(cache, "compilers' cache"))
     if not busy:
         found += [_measure(path, "half-written") for path in (store.root / "runs").glob(TEMPORARY)]
@@ -128,7 +107,7 @@ def remove(some: list[Leftover]) -> None:
     """Delete leftovers."""
     for one in some:
         if one.path.is_dir() and not one.path.is_symlink():
-            shutil.rmtree(one.path)
+            shutil.rmtree(one.path, ignore_errors=True)
         else:
             one.path.unlink(missing_ok=True)
 
@@ -143,9 +122,21 @@ def summarize(some: list[Leftover]) -> list[str]:
     return [f"{why}: {files[why]:,} files, {n_bytes[why] / 2**20:,.1f} MiB" for why in sorted(files)]
 
 
+def _active_names() -> set[str] | None:
+    """The submissions that have a task queued or at work; None where SLURM cannot be asked."""
+    try:
+        return {name for (name, _), state in queue().items() if state.active}
+    except SchedulerError:
+        return None
+
+
 def _measure(path: Path, why: str) -> Leftover:
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] if path.exists() else []
-    return Leftover(path=path, why=why, n_files=len(files), n_bytes=sum(one.lstat().st_size for one in files))
+    n_files = n_bytes = 0
+    for one in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):  # it went by itself
+            if one.is_file():
+                n_files, n_bytes = n_files + 1, n_bytes + one.lstat().st_size
+    return Leftover(path=path, why=why, n_files=n_files, n_bytes=n_bytes)
 
 
 def _tasks_without_wanted_runs(store: Store, cancelled: list[str]) -> set[str]:

@@ -15,7 +15,6 @@ from bench.fetch import DownloadError, find_text
 from bench.lease import living
 from bench.record import NO_SEED, Manifest
 from bench.store import Store
-from jobs.control import remember_launch
 from jobs.cost import UNTRAINED_SECONDS, schedule_seconds
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
@@ -92,7 +91,6 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     manifest = with_earlier_seeds(experiment, manifests).manifest()
     if manifest not in manifests:  # a finished store is left as it is
         store.write_manifest(manifest)
-    remember_launch(store, experiment.name)
     for run in todo.runs:
         if run.run_id in todo.statuses:
             set_aside(run, store)

@@ -8,7 +8,6 @@ CANCEL_FILE = "cancelled"  # somebody asked that the run be left alone, until it
 # in the work folder
 JOBS_FOLDER = "jobs"  # a folder a submission to SLURM: its plan, scripts and logs
 MEASURED_FOLDER = "measured"  # seconds that runs take, from `launch --measure`
-LAUNCHES_FOLDER = "launches"  # the words of each experiment's last launch
 CACHE_FOLDER = "compile-cache"
 
 # in a submission's folder

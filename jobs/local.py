@@ -158,12 +158,12 @@ class LocalPool:
             return Ended(run=run, status=None, reason=f"killed by {signal.Signals(-returncode).name}")
         return Ended(run=run, status=None, reason=last_line(self.store.run_folder(run.run_id) / LOG_FILE))
 
-    def stop(self) -> None:
-        """Ask every worker to save and stop; kill those that do not."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Ask every worker to save and stop; kill those that do not within `seconds`."""
         for _, worker in self.working.values():
             if worker.poll() is None:
                 worker.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + seconds
         for _, worker in self.working.values():
             try:
                 worker.wait(max(deadline - time.monotonic(), 0.1))

@@ -138,7 +138,9 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
     told = accounts(job_id for _, job_id in unknown)
     for index, job_id in unknown:
         if job_id in told:
-            states[index] = TaskState(job_id=job_id, state=told[job_id], node="", seconds_left=None, reason="")
+            word = TaskState(job_id=job_id, state=told[job_id], node="", seconds_left=None, reason="")
+            if not word.active:  # else the accounts are behind: the controller knows every job that is alive
+                states[index] = word
     ended = {index: state for index, state in states.items() if not state.active}
     if ended != noted:
         with suppress(OSError):  # a courtesy to whoever asks later

@@ -30,6 +30,7 @@ from jobs.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
 from jobs.submission import Submission, make_name, note_job, submissions
 from jobs.task import MAX_TIMEOUTS, make_task
+from jobs.worker import write_run
 
 SIGNAL = "USR2"  # that time is short; submitit's own choice, since NCCL takes USR1
 
@@ -114,6 +115,9 @@ def submit_missing(
         describe(array)
     if rehearse:
         list_grid(replace(todo, statuses={**todo.statuses, **dict.fromkeys(queued, "queued")}), seconds)
+    elif request.measure:
+        for run_id in {run_id for array in arrays for task in array.submission.tasks for run_id in task}:
+            write_run(next(run for run in todo.runs if run.run_id == run_id), store, any_sources=any_sources)
     elif not test_only:
         write_plan(experiment, store, todo, any_sources=any_sources)
     for array in arrays:
@@ -180,7 +184,7 @@ def make_arrays(
         on_gpu = request.device == "cuda" and run.config.training is not None
         kinds["gpu" if on_gpu else "cpu"].append(run)
     arrays: list[Array] = []
-    number = len(submissions(store))
+    number = max((one.number for one in submissions(store)), default=-1) + 1
     for kind, some in kinds.items():
         if not some:
             continue
@@ -191,8 +195,12 @@ def make_arrays(
         longest = chosen.site.max_array_size or max_array_size()
         for part in (tasks[i : i + longest] for i in range(0, len(tasks), longest)):
             ids = tuple(tuple(run.run_id for run in task) for task in part)
-            known = all(run_id in seconds for task in ids for run_id in task) and not request.measure
+            known = all(run_id in seconds for task in ids for run_id in task)
             slowest = max(schedule_seconds([seconds.get(one, 0.0) for one in task], at_once) for task in ids)
+            if kind == "gpu":  # times are of runs that were alone on theirs
+                slowest *= at_once
+            if request.measure:
+                slowest, known = 0.0, True
             minutes = chosen.site.timeout_min or timeout_minutes(slowest if known else None)
             submission = Submission(
                 name=make_name(store, ids, number + len(arrays)),
@@ -216,7 +224,7 @@ def describe(array: Array) -> None:
     """Say what will be asked for, where it comes from, and what in the environment would overrule it."""
     submission = array.submission
     n_runs = sum(map(len, submission.tasks))
-    source = "as measured" if array.known else "no time was measured"
+    source = "as known" if array.known else "no time is known"
     if array.site.timeout_min is not None:
         source = "as named"
     limit = f"time limit {duration(60 * submission.timeout_min)} ({source}), then requeued"

@@ -18,7 +18,7 @@ from bench.errors import ConfigError, RecordError, StoreError
 from bench.files import write_atomically
 from bench.record import SCHEMA_VERSION, Strict, read, to_bytes
 from bench.store import RUN_ID, Store
-from jobs.layout import JOB_FILE, JOBS_FOLDER, PLAN_FILE
+from jobs.layout import ENDED_FILE, JOB_FILE, JOBS_FOLDER, PLAN_FILE
 
 FILE_GRACE_SECONDS = 30.0  # until a file that another machine wrote must have appeared
 NAME_PREFIX = "kops-"
@@ -54,6 +54,8 @@ class Submission(Strict):
             folder.mkdir(mode=0o700)
         check_private(folder)
         folder.chmod(0o700)
+        for name in (JOB_FILE, ENDED_FILE):  # of a submission that once had this name
+            (folder / name).unlink(missing_ok=True)
         write_atomically(folder / PLAN_FILE, to_bytes(self))
         return folder
 
@@ -66,8 +68,9 @@ def make_name(store: Store, tasks: Iterable[Iterable[str]], number: int) -> str:
 
 def read_submission(folder: Path) -> Submission:
     """The plan in a folder. ConfigError where it cannot be read, StoreError where others may write there."""
-    check_private(folder)
     try:
+        patiently(folder.lstat)
+        check_private(folder)
         patiently((folder / PLAN_FILE).stat)
         found = read(folder / PLAN_FILE, Submission)
     except (OSError, RecordError) as error:

@@ -7,12 +7,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.submission import process_job
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from bench.cli import EXIT_FAILED
+from bench.cli import EXIT_FAILED, pick_device
 from bench.config import Run
 from bench.errors import UserError
 from bench.store import Store
@@ -21,11 +22,14 @@ from jobs.local import CANCELLED, Ended, LocalPool, Slot, make_slots
 from jobs.submission import Submission, read_submission
 from jobs.worker import find_run
 
-MAX_TIMEOUTS = 100  # of a task; submitit gives up after them
+MAX_TIMEOUTS = 100  # starts of a task, after which submitit takes the next time-out for its last
+SAVE_SECONDS = 60.0  # for workers to save when time is short; half of the warning that is usual
 
 
 class RunsTask(Checkpointable):
     """Does some runs of a submission. Requeued as it stands when time is short: its runs save their own state."""
+
+    pool: LocalPool | None = None  # while it works
 
     def __init__(self, folder: Path, run_ids: tuple[str, ...], store: Path) -> None:
         self.folder, self.run_ids, self.store = str(folder), run_ids, str(store)
@@ -43,8 +47,10 @@ class RunsTask(Checkpointable):
             except UserError as error:
                 refused.append(f"{run_id}: {error}")
         if submission.measures:
+            if refused:
+                raise RuntimeError("; ".join(refused))
             return {run.run_id: note_seconds(run, submission, store) for run in runs}
-        pool = LocalPool(
+        self.pool = pool = LocalPool(
             store,
             task_slots(submission),
             data_dir=Path(submission.data_dir) if submission.data_dir else None,
@@ -56,12 +62,25 @@ class RunsTask(Checkpointable):
             raise RuntimeError("; ".join([*refused, *lost]))  # SLURM then shows the task as failed
         return {one.run.run_id: one.status or CANCELLED for one in ended}
 
+    def checkpoint(self) -> DelayedSubmission:
+        """Have every worker save and stop, then be requeued: once it is, SLURM soon kills whatever is left."""
+        if self.pool is not None:
+            self.pool.stop(SAVE_SECONDS)
+        return DelayedSubmission(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "pool"}
+
 
 def task_slots(submission: Submission) -> list[Slot]:
-    """As many places as runs go side by side, each with the threads that were planned."""
+    """As many places as runs go side by side on each GPU that is visible, or on the CPUs. ConfigError without a GPU
+    where one was planned for.
+    """
     if submission.device == "cuda":
+        pick_device("cuda")
         slots = make_slots("cuda", None, submission.runs_at_once)
-        return [replace(slot, n_threads=submission.n_threads) for slot in slots]
+        n_threads = max(submission.n_threads * submission.runs_at_once // len(slots), 1)
+        return [replace(slot, n_threads=n_threads) for slot in slots]
     return [Slot(device="cpu", n_threads=submission.n_threads)] * submission.runs_at_once
 
 

@@ -1,7 +1,6 @@
 """The commands that look after runs: status, why, logs, cancel, retry, gc, doctor."""
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -46,7 +45,9 @@ def status(
     from rich.live import Live
 
     here = Store(existing_store(store))
-    if not watch or as_json:
+    if watch and as_json:
+        raise ConfigError("--watch draws and --json prints once; give one of them")
+    if not watch:
         found, errors = _look(here, experiment)
         if as_json:
             print(json.dumps([{"experiment": name, **asdict(state)} for name, state in found], indent=1))
@@ -108,28 +109,23 @@ def cancel(wanted: WantedRuns = None, experiment: OfExperiment = None, store: St
 
 
 def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> None:
-    """Do failed, diverged or cancelled runs again: their records are set aside, and their launch is repeated."""
-    from jobs.control import last_launch, retry_runs
+    """Put failed, diverged or cancelled runs back among what is missing: the next launch does them again."""
+    from jobs.control import retry_runs
 
     here = Store(existing_store(store))
     run_ids = _chosen(here, wanted, None)
     retry_runs(here, run_ids)
-    manifests = here.manifests()[0]
-    codes = []
-    for name in dict.fromkeys(one.name for one in manifests if _holds(one.cells, run_ids)):
-        words = [*(last_launch(here, name) or ["launch", "--experiment", name]), "--store", str(store.resolve())]
-        print(f"python -m jobs {' '.join(words)}", flush=True)
-        codes.append(subprocess.run([sys.executable, "-m", "jobs", *words], check=False).returncode)
-    if not codes:
-        print("set aside; they belong to no experiment, so `python -m bench run` does them again")
-    raise typer.Exit(max(codes, default=0))
+    names = dict.fromkeys(one.name for one in here.manifests()[0] if _holds(one.cells, run_ids))
+    print(f"{', '.join(run_ids)}: set aside what is recorded; now launch, as you did before:")
+    for name in names:
+        print(f"python -m jobs launch --experiment {name} --store {store}")
 
 
 def gc(
     store: StorePath = Path("reproduced"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove what no run needs any more: files and bytes. Records, last checkpoints and logs stay."""
+    """Remove what no run needs any more: files and bytes. Records, last checkpoints and runs' logs stay."""
     from jobs.control import leftovers, remove, summarize
 
     found = leftovers(Store(existing_store(store)))

@@ -14,6 +14,7 @@ from jobs.scheduler import SchedulerError, TaskState, tasks_by_run
 from jobs.status import at_work
 
 N_LOG_LINES = 12
+FAILED_STATES = ("FAILED", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
     (r"were edited after", "the sources were edited while the run waited"),
     (r"another process (is working|has just begun|took over)", "another process worked on the run"),
-    (r"sha256|is missing, and|could not be fetched", "the corpus is missing or altered where the run executes"),
+    (r"is altered: sha256|is missing, and|could not be fetched", "the corpus is missing or altered there"),
     (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
     (r"CUDA (error|driver|initialization)|torch sees no CUDA", "the node's GPU or driver is not usable"),
     (r"loss .*gradient norm|validation loss is not finite", "training diverged: a number is not finite"),
@@ -65,10 +66,9 @@ def find_evidence(store: Store, run_id: str) -> Evidence:
         scheduler_error = str(error)
     holder = at_work(store, [run_id]).get(run_id)
     log = tail(folder / LOG_FILE)
-    if not log and task is not None:
-        log = next(
-            (tail(path) for path in (store.work_folder / JOBS_FOLDER).glob(f"kops-*/{task.job_id}_0_log.out")), []
-        )
+    if task is not None and (not log or task.state in FAILED_STATES):  # it may have failed before any run began
+        jobs = (store.work_folder / JOBS_FOLDER).glob(f"kops-*/{task.job_id}_0_log.out")
+        log += next((tail(path, N_LOG_LINES // 2) for path in jobs), [])
     return Evidence(
         record=record,
         holder=holder or look(folder),

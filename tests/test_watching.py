@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.lease import Holder, boot_id, hold
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import doctor, scheduler
 from jobs.__main__ import app
-from jobs.control import leftovers, remember_launch, remove
+from jobs.control import leftovers, remove
 from jobs.cost import measured_seconds, note_seconds, schedule_seconds, timeout_minutes
 from jobs.launch import Todo, write_plan
 from jobs.layout import CANCEL_FILE, LOG_FILE
@@ -189,6 +188,15 @@ def test_accounts_are_asked_where_the_queue_has_forgotten(
     asked = slurm_says(monkeypatch, accounts=told)
     assert [state_of(store, run) for run in runs] == ["timeout", "cancelled", "cancelled"]
     assert any(command[0] == "sacct" and "77" in command for command in asked)
+
+
+def test_accounts_that_are_behind_do_not_keep_a_run_in_the_queue_for_ever(
+    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, runs = launched
+    note_job(submitted(store, [[runs[0]]]).folder(store), "77")
+    slurm_says(monkeypatch, accounts="JobID|State|NodeList\n77|RUNNING|n1\n")
+    assert state_of(store, runs[0]) == "missing"
 
 
 def test_a_cluster_that_cannot_be_asked_still_has_a_status(
@@ -368,31 +376,20 @@ def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(
     assert "bench rerun" in capsys.readouterr().err
 
 
-def test_a_retry_sets_the_record_aside_and_repeats_the_launch(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(
+    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, runs = launched
     failed = make_record(run_id=runs[0].run_id, label="tiny", status="failed", config=to_json(runs[0].config))
     path = store.write_record(failed)
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)  # somebody has mended the sources
-    (store.run_folder(runs[1].run_id) / CANCEL_FILE).write_bytes(b"")
-    ran: list[list[str]] = []
-
-    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
-        ran.append(command[1:])
-        return subprocess.CompletedProcess(command, 0)
-
-    with monkeypatch.context() as patch:
-        words = ["launch", "--experiment", "smoke", "--retry", "oom", "-k", "x", "--workers", "1"]
-        patch.setattr("sys.argv", ["jobs", *words])
-        remember_launch(store, "smoke")
-    monkeypatch.setattr("jobs.watching.subprocess.run", note)
+    for run in runs[1:]:
+        (store.run_folder(run.run_id) / CANCEL_FILE).write_bytes(b"")
     assert call(app, "retry", "tiny-s42", "tiny-s69", "--store", store.root) == 0
-    words = ["launch", "--experiment", "smoke", "--workers", "1", "--store", str(store.root.resolve())]
-    assert ran == [["-m", "jobs", *words]]
+    assert f"python -m jobs launch --experiment smoke --store {store.root}" in capsys.readouterr().out
     assert not path.exists()
     assert list(store.run_folder(runs[0].run_id).glob("earlier-record-*.json"))
-    assert not (store.run_folder(runs[1].run_id) / CANCEL_FILE).exists()
+    assert [state_of(store, run) for run in runs] == ["missing", "missing", "cancelled"]
 
 
 # what nothing needs ---------------------------------------------------------------------------------------------------
@@ -406,10 +403,27 @@ def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(launched: tuple[
     assert leftovers(store) == []
 
 
+def test_gc_leaves_submissions_that_slurm_may_still_need(
+    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, runs = launched
+    store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
+    submitted(store, [[runs[0]]])
+    submitted(store, [[runs[1]]], name="kops-aaaaaaaa", measures=True)
+    (store.work_folder / "compile-cache").mkdir()
+    (store.work_folder / "compile-cache" / "x").write_bytes(b"x")
+    assert leftovers(store) == []  # SLURM cannot be asked
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETING|n1|1:00|None", "kops-aaaaaaaa|6|N/A|PENDING||1:00|None")
+    assert leftovers(store) == []
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETED|n1|1:00|None")
+    assert {one.path.name for one in leftovers(store)} == {NAME, "kops-aaaaaaaa", "compile-cache"}
+
+
 def test_gc_removes_what_no_run_needs_and_nothing_else(
-    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]
+    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, (done, at_work, waiting) = launched
+    slurm_says(monkeypatch)
     store.write_record(make_record(run_id=done.run_id, label="tiny"))
     for run in (done, at_work, waiting):
         folder = store.run_folder(run.run_id)

@@ -60,6 +60,19 @@ def test_a_job_whose_node_dies_is_requeued_on_the_other(slurm, tmp_path):
     slurm.wait_until_idle()
 
 
+def test_a_job_that_is_hurried_back_to_its_node_runs_there_again(slurm, tmp_path):
+    slurm.wait_until_idle()
+    script = 'echo "${SLURM_RESTART_COUNT:-0}"; [ -n "$SLURM_RESTART_COUNT" ] || exec sleep 300'
+    options = ["--nodelist=n1", "--requeue", "--open-mode=append", "--time=5", f"--output={tmp_path}/out"]
+    job_id = slurm.run("sbatch", "--parsable", *options, f"--wrap={script}").strip()
+    wait_for(lambda: text(tmp_path / "out"))
+    time.sleep(1 - time.time() % 1)  # early in a second, which is what leaves time to start again within it
+    slurm.run("scontrol", "requeue", job_id)
+    wait_for(lambda: "PENDING" in slurm.run("squeue", "--noheader", f"--jobs={job_id}", "--format=%T"))
+    slurm.hurry(job_id)
+    wait_for(lambda: text(tmp_path / "out").split() == ["0", "1"])
+
+
 def leave_a_job_behind(folder: Path) -> None:
     """Leave a cluster by an error while a job runs that is hard to find: another session, no environment."""
     with cluster(folder) as started:
@@ -75,3 +88,10 @@ def test_nothing_is_left_of_a_stopped_cluster(tmp_path):
     (private,) = left.value.args
     assert not private.exists()
     assert commands_that_name(tmp_path) == commands_that_name(private) == []
+
+
+def test_a_node_started_a_moment_ago_is_stopped_too(tmp_path):
+    with cluster(tmp_path) as started:
+        started.kill_node("n1")
+        started.start_node("n1")
+    assert commands_that_name(tmp_path) == []
