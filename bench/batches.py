@@ -9,7 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-STREAMS = {"init": 0, "batches": 1, "dropout": 2, "sampled": 3, "generation": 4}  # one seed, unrelated numbers
+# one seed, unrelated numbers
+STREAMS = {"init": 0, "batches": 1, "dropout": 2, "sampled": 3, "generation": 4, "permuted": 5}
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31

@@ -31,11 +31,11 @@ class TrainingConfig:
     learning_rate: float  # peak
     final_learning_rate: float
     warmup_steps: int
-    schedule: Literal["k_operators", "nanogpt"]
+    schedule: Literal["k_operators", "nanogpt", "nanogpt_2023"]
     betas: tuple[float, float]
     weight_decay: float
     eps: float = 1e-8
-    grouping: Literal["simple", "grouped"] = "simple"
+    grouping: Literal["simple", "grouped", "plain_embeddings"] = "simple"
     clip_norm: float = 1.0
     batch_size: int = 64  # windows a step
     eval_every: int = 250  # steps; also at step 0 and the last

@@ -7,19 +7,31 @@
 All in float32 with dropout off, in batches of a fixed size; none consumes training randomness.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.batches import rows_at_once, window_starts, windows
+from bench.batches import rows_at_once, stream_seed, window_starts, windows
 
 EVAL_BATCH = 64  # windows at most at once; fixed, since another batch size may round differently
 SAMPLED_WINDOWS = 64  # windows a batch of `sampled`, as nanoGPT
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int, skip: int = 0) -> Tensor:
-    """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on."""
+def window_losses(
+    model: nn.Module,
+    tokens: Tensor,
+    starts: Tensor,
+    context: int,
+    skip: int = 0,
+    disturb: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on.
+
+    `disturb` changes what the model reads, token ids (B, T) to the same, and not what it is scored on.
+    """
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
     torch.set_float32_matmul_precision("highest")  # training in `fast` mode allows TF32
@@ -27,7 +39,7 @@ def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int
         losses = []
         for some in starts.split(rows_at_once(EVAL_BATCH, context, tokens.device)):
             x, y = windows(tokens, some, context)
-            logits = model(x)[:, skip:].float()
+            logits = model(x if disturb is None else disturb(x))[:, skip:].float()
             losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))
     finally:
         model.train(was_training)
@@ -65,6 +77,25 @@ def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
     starts = torch.arange((len(val) - 1 - half) // step, device=val.device) * step
     losses = window_losses(model, val, starts, context, skip=half)
     return losses.mean().item(), len(losses) * step
+
+
+def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float, int]:
+    """Mean loss over the second halves of the sweep's windows, the same with the tokens before them in random orders,
+    and the number of predictions. One order a row of a batch, the same in every run, so that losses can be paired.
+    """
+    half = context // 2
+    starts = sweep_starts(val, context)
+    generator = torch.Generator().manual_seed(stream_seed(0, "permuted"))
+    orders = torch.rand(EVAL_BATCH, half, generator=generator).argsort(1).to(val.device)
+
+    def shuffled(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, :half] = x[:, :half].gather(1, orders[: len(x)])
+        return x
+
+    plain = window_losses(model, val, starts, context, skip=half)
+    disturbed = window_losses(model, val, starts, context, skip=half, disturb=shuffled)
+    return plain.mean().item(), disturbed.mean().item(), len(starts) * (context - half)
 
 
 def half_sums(losses: Tensor, context: int) -> tuple[tuple[float, int], tuple[float, int]]:

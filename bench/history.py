@@ -10,11 +10,12 @@ from torch import Tensor
 
 from bench.config import RunConfig
 from bench.corpus import Corpus
-from bench.evaluate import best_step, half_sums, sampled, strided, sweep
-from bench.record import CrossFitted, Measurement, ProtocolResult, Result
-from models import Ngram
+from bench.evaluate import best_step, half_sums, permuted, sampled, strided, sweep
+from bench.record import CrossFitted, Measurement, Permuted, ProtocolResult, Result
+from models import FittedModel, SequenceModel
 
 FITTED_SEED = 0
+READ_WINDOWS = 4  # of the validation text, the first: what a model's own readings are taken on
 
 
 @dataclass
@@ -28,12 +29,30 @@ class History:
     first_train_nats: list[float] = field(default_factory=list)
     interval_nats: float = 0.0  # sum of training losses since the last evaluation
     interval_steps: int = 0
+    interval_norms: float = 0.0  # sum of gradient norms, and the greatest
+    interval_greatest_norm: float = 0.0
     train_seconds: float = 0.0
     attempts: list[dict[str, Any]] = field(default_factory=list)  # as record.Attempt
 
     def evaluated_at(self, step: int) -> bool:
         """Whether `step` has its evaluation."""
         return bool(self.curve) and self.curve[-1]["step"] == step
+
+    def add_step(self, nats: float, gradient_norm: float) -> None:
+        """Count a step towards the next evaluation."""
+        self.interval_nats += nats
+        self.interval_steps += 1
+        self.interval_norms += gradient_norm
+        self.interval_greatest_norm = max(self.interval_greatest_norm, gradient_norm)
+
+    def add_readings(self, step: int, model: SequenceModel, val: Tensor, context: int) -> None:
+        """Keep the model's own readings, and the gradient norms since the last evaluation: call ahead of the next."""
+        n_windows = min(READ_WINDOWS, len(val) // context)
+        readings = model.diagnostics(val[: n_windows * context].long().view(n_windows, context))
+        if self.interval_steps:
+            mean = self.interval_norms / self.interval_steps
+            readings["gradient_norm"] = {"mean": mean, "max": self.interval_greatest_norm}
+        self.diagnostics[step] = readings
 
     def add_evaluation(self, step: int, losses: Tensor, context: int, model: torch.nn.Module) -> None:
         """Keep a sweep's window losses (n,), their sums, and the weights where they are the best so far."""
@@ -49,6 +68,7 @@ class History:
             }
         )
         self.interval_nats, self.interval_steps = 0.0, 0
+        self.interval_norms, self.interval_greatest_norm = 0.0, 0.0
         if best_step(self.losses()) == step:
             self.best_model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
@@ -85,13 +105,13 @@ class History:
         return {step: [round(loss, 6) for loss in self.window_losses[step].tolist()] for step in sorted(steps)}
 
 
-def measure_fitted(model: Ngram, corpus: Corpus, config: RunConfig) -> tuple[History, Result]:
+def measure_fitted(model: FittedModel, corpus: Corpus, config: RunConfig) -> tuple[History, Result]:
     """Every protocol of a counted model, whose one step is 0; its random windows are those of seed 0."""
     history = History()
     losses = sweep(model, corpus.val, config.context)
     history.add_evaluation(0, losses, config.context, model)
-    digest = hashlib.sha256(model.log_probabilities.cpu().numpy().tobytes()).hexdigest()
-    return history, measure(history, [(0, model)], corpus, config, FITTED_SEED, digest)
+    digest = hashlib.sha256(b"".join(table.cpu().numpy().tobytes() for table in model.tables()))
+    return history, measure(history, [(0, model)], corpus, config, FITTED_SEED, digest.hexdigest())
 
 
 def measure(
@@ -105,7 +125,13 @@ def measure(
     """Every protocol. `models` yields (step, model) for the best step and the final one, once where they are equal."""
     on_sweep = history.sweep_result(config.context)
     by_step = {}
+    disturbed: Permuted | None = None
     for step, model in models:
+        if step == on_sweep.best.step:
+            plain, in_random_order, n_tokens = permuted(model, corpus.val, config.context)
+            disturbed = Permuted(
+                step=step, nats_per_token=plain, nats_per_token_permuted=in_random_order, n_tokens=n_tokens
+            )
         nats, n_tokens = sampled(model, corpus.val, config.context, seed, config.n_sampled_batches)
         at_random = Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
         nats, n_tokens = strided(model, corpus.val, config.context)
@@ -117,4 +143,5 @@ def measure(
         strided=ProtocolResult(best=best[1], final=final[1], cross_fitted=None),
         window_nats=history.rounded_window_losses(on_sweep),
         parameters_sha256=parameters_sha256,
+        permuted=disturbed,
     )

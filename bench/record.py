@@ -111,6 +111,15 @@ class ProtocolResult(Strict):
     cross_fitted: CrossFitted | None  # known for the sweep only
 
 
+class Permuted(Strict):
+    """The second halves of the sweep's windows, as they are and with the tokens before them in a random order."""
+
+    step: int
+    nats_per_token: float
+    nats_per_token_permuted: float
+    n_tokens: int
+
+
 class Result(Strict):
     """What the run measured. `window_nats` holds each window's mean loss at the steps reported, by step."""
 
@@ -119,6 +128,7 @@ class Result(Strict):
     strided: ProtocolResult
     window_nats: dict[int, list[float]]
     parameters_sha256: str  # of the final parameters: equal for equal bits
+    permuted: Permuted | None = None  # of the best step
 
 
 class Parameters(Strict):
@@ -139,6 +149,9 @@ class Cost(Strict):
     n_train_tokens: int
     train_flops: float  # 3 x forward, from the model's closed form
     parameters: Parameters
+    forward_macs_per_token: int | None = None  # closed form, at the run's context
+    state_bytes: int | None = None  # what decoding keeps of one text at the end of its window, float32
+    activation_bytes: int | None = None  # what the backward pass keeps of one window, float32
 
 
 def _finite(value: dict[str, Any]) -> dict[str, Any]:
@@ -205,6 +218,7 @@ class Cell(Strict):
 
     label: str
     run_ids: dict[str, str]
+    group: str | None = None  # the arm that a tuning trial or a replicate belongs to
 
 
 class Manifest(Strict):
@@ -217,6 +231,7 @@ class Manifest(Strict):
     mode: Literal["exact", "fast"]
     cells: list[Cell]
     claim_rules_sha256: str | None  # of the rules in force when it was launched
+    reference: str | None = None  # the arm that differences are taken to
 
 
 class Recheck(Strict):

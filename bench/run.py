@@ -13,7 +13,14 @@ from typing import Any, TextIO
 import torch
 
 from bench import checkpoint, record
-from bench.budget import count_fitted, count_parameters, n_train_tokens, train_flops
+from bench.budget import (
+    activation_bytes,
+    count_fitted,
+    count_parameters,
+    n_train_tokens,
+    state_bytes,
+    train_flops,
+)
 from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.corpus import Corpus, load_corpus
@@ -28,7 +35,7 @@ from bench.process import Interrupted, Progress, stop_requests
 from bench.sources import commit, fingerprint
 from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
-from models import FITTED, Ngram, SequenceModel, build
+from models import FITTED, SequenceModel, build, build_fitted
 
 READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
 STEPS_FILE = "steps.jsonl"  # in a run's folder: loss and gradient norm of every step
@@ -100,8 +107,9 @@ class Training:
         self.history = History()
         self.trainer: Trainer | None = None
         self.known = describe_run(run, corpus, settings)  # now, since the sources may be edited while it trains
-        model = build(run.config.model)
-        self.parameters, self.macs_per_token = count_parameters(model), model.forward_macs_per_token(run.config.context)
+        model, context = build(run.config.model), run.config.context
+        self.parameters, self.macs_per_token = count_parameters(model), model.forward_macs_per_token(context)
+        self.state_bytes, self.activation_bytes = state_bytes(model, context), activation_bytes(model, context)
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.earlier_attempts: list[dict[str, Any]] = []
         self.first_step, self.seconds_before = 0, 0.0
@@ -207,8 +215,7 @@ class Training:
                 raise Diverged(step, f"loss {nats}, gradient norm {norm}")
             steps.write(json.dumps({"step": step, "train_nats": nats, "grad_norm": norm}) + "\n")
             self.last_train_nats = nats
-            self.history.interval_nats += nats
-            self.history.interval_steps += 1
+            self.history.add_step(nats, norm)
             if self.run.mode == "exact" and len(self.history.first_train_nats) == step < N_FIRST:
                 self.history.first_train_nats.append(nats)
         steps.flush()
@@ -221,8 +228,9 @@ class Training:
         losses = sweep(trainer.model, self.corpus.val, self.run.config.context)
         if not losses.isfinite().all():
             raise Diverged(trainer.step, "validation loss is not finite")
-        self.history.add_evaluation(trainer.step, losses, self.run.config.context, trainer.model)
-        self.history.diagnostics[trainer.step] = trainer.model.diagnostics()
+        context = self.run.config.context
+        self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context)
+        self.history.add_evaluation(trainer.step, losses, context, trainer.model)
         print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats a token", flush=True)
         self.clock = time.monotonic()
 
@@ -323,6 +331,9 @@ class Training:
                 n_train_tokens=n_tokens,
                 train_flops=train_flops(self.macs_per_token, n_tokens),
                 parameters=self.parameters,
+                forward_macs_per_token=self.macs_per_token,
+                state_bytes=self.state_bytes,
+                activation_bytes=self.activation_bytes,
             ),
         )
 
@@ -330,7 +341,7 @@ class Training:
 def fit(run: Run, corpus: Corpus, settings: Settings) -> record.Record:
     """Fit a counted model to the training text and measure it as any other."""
     known = describe_run(run, corpus, settings)
-    model = Ngram(run.config.model).to(settings.device).fit(corpus.train.long())
+    model = build_fitted(run.config.model).to(settings.device).fit(corpus.train.long())
     history, result = measure_fitted(model, corpus, run.config)
     return record.Record(
         **known,

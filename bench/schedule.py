@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step; both published schedules."""
+"""Learning rates as pure functions of the step; the published schedules, which differ in their warm-up."""
 
 import math
 
@@ -17,4 +17,5 @@ def learning_rate(step: int, training: TrainingConfig) -> float:
 WARMUPS = {
     "k_operators": lambda step, n: max(step, 1) / n,  # steps 0 and 1 share a rate, as in the released code
     "nanogpt": lambda step, n: (step + 1) / (n + 1),
+    "nanogpt_2023": lambda step, n: step / n,  # the first update has no rate
 }

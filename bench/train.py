@@ -50,8 +50,7 @@ class Trainer:
             use_torch_stream(self.model)
             put_rates_on(self.optimizer, device)
             self._step_there = torch.zeros((), dtype=torch.int64, device=device)
-            whole = getattr(run.config.model, "backend", "") != "fla"  # whose kernels the compiler leaves alone
-            self._forward = torch.compile(self.model, dynamic=False, fullgraph=whole)
+            self._forward = torch.compile(self.model, dynamic=False, fullgraph=self.model.one_graph)
 
     def warm_up(self) -> None:
         """Compile and record the step before the clock starts. Moves no number: what rehearsals did is put back."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ class SequenceModel(nn.Module, ABC):
     """A causal model of token sequences: token ids (B, T) to logits (B, T, V), for any 1 <= T <= `config.context`."""
 
     config: Any  # the frozen dataclass it was built from; has at least vocab_size and context
+    one_graph = True  # whether torch.compile can trace a forward pass as one graph
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:
@@ -35,6 +36,13 @@ class SequenceModel(nn.Module, ABC):
         Closed form, dense score and kernel matrices counted in full; times 2 gives FLOPs.
         """
 
+    def state_numbers(self, context: int) -> int:
+        """How many numbers decoding must keep of one text after `context` tokens, beside the weights.
+
+        This one is for a model that recomputes its window, which keeps the tokens alone.
+        """
+        return context
+
     def decoder(self, batch_size: int, context: int) -> Decoder:
         """A fresh decoder of that many texts, over windows of at most `context` tokens.
 
@@ -43,13 +51,20 @@ class SequenceModel(nn.Module, ABC):
         return Recomputing(self, batch_size, context)
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
-        """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate."""
-        if grouping != "simple":
-            raise ValueError(f"{type(self).__name__} has no parameter grouping {grouping!r}; it has 'simple'")
-        parameters = list(self.parameters())
+        """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate.
+        `plain_embeddings`: the same, but for embeddings, which do not decay.
+        """
+        if grouping not in ("simple", "plain_embeddings"):
+            there_are = "'simple', 'plain_embeddings'"
+            raise ValueError(f"{type(self).__name__} has no parameter grouping {grouping!r}; it has {there_are}")
+        embeddings = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
+        spared = {id(weight) for weight in embeddings} if grouping == "plain_embeddings" else set()
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for parameter in self.parameters():
+            groups[parameter.ndim >= 2 and id(parameter) not in spared].append(parameter)
         return [
-            ParameterGroup(parameters=[p for p in parameters if p.ndim >= 2], learning_rate_scale=1.0, decayed=True),
-            ParameterGroup(parameters=[p for p in parameters if p.ndim < 2], learning_rate_scale=1.0, decayed=False),
+            ParameterGroup(parameters=parameters, learning_rate_scale=1.0, decayed=decayed)
+            for decayed, parameters in groups.items()
         ]
 
     def live_masks(self) -> dict[str, Tensor]:
@@ -64,8 +79,8 @@ class SequenceModel(nn.Module, ABC):
         """The row of the parameter table that a parameter belongs to."""
         return parameter_name.split(".")[0]
 
-    def diagnostics(self) -> dict[str, Any]:
-        """Readable state of the learned dynamics, from the parameters alone: numbers or lists of them, by name."""
+    def diagnostics(self, tokens: Tensor) -> dict[str, Any]:
+        """Readable state of the learned dynamics on token ids (B, T): numbers or lists of them, by name."""
         return {}
 
     def check_context(self, tokens: Tensor) -> int:
@@ -74,6 +89,24 @@ class SequenceModel(nn.Module, ABC):
         if length > self.config.context:
             raise ValueError(f"{length} tokens at once, but this model's context is {self.config.context}")
         return length
+
+
+class FittedModel(nn.Module, ABC):
+    """A causal model that is counted, not trained: token ids (B, T) to log-probabilities of the next (B, T, V)."""
+
+    config: Any
+
+    @abstractmethod
+    def fit(self, tokens: Tensor) -> Self:
+        """Count the token ids of a text (n,) and return the fitted model."""
+
+    @abstractmethod
+    def tables(self) -> list[Tensor]:
+        """The numbers that the text left in it."""
+
+    @abstractmethod
+    def n_fitted(self) -> int:
+        """What a parameter count means here."""
 
 
 def require(condition: bool, message: str) -> None:

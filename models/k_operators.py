@@ -20,7 +20,7 @@ from models.base import ParameterGroup, SequenceModel, require, require_rates
 from models.decay import BACKENDS, chunked, read_memory
 from models.decoding import Decoder
 from models.dropout import Dropout
-from models.norm import NORM_EPS, rms_norm
+from models.norm import NORM_EPS, RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class KOperatorsConfig:
     gamma_max: float = 1.0
     base_init: Literal["uniform", "exponential"] = "uniform"
     backend: Literal["recurrent", "mask", "block", "chunked", "fla"] = "chunked"  # fla: on CUDA alone
+    paths: Literal["both", "base", "recurrent"] = "both"  # by which of its two paths K2 mixes positions
+    shared_base: bool = False  # one base kernel for all K2, each with a gate of its own
+    eta: Literal["learned", "frozen"] = "learned"  # frozen: stays at its initial 0.3
+    position: Literal["none", "learned"] = "none"  # learned: a table added to the embedding, as the Transformer's
     emb_dropout: float = 0.0
     mlp_dropout: float = 0.0
     residual_dropout: float = 0.0
@@ -63,19 +67,11 @@ class KOperatorsConfig:
             f"backend='block' overflows float32 for gamma < 0.5, so it needs gamma_min >= 0.55, not {self.gamma_min}; "
             "use backend='chunked'",
         )
+        require(self.paths in ("both", "base", "recurrent"), f"paths={self.paths!r} is none of both, base, recurrent")
+        require(self.eta in ("learned", "frozen"), f"eta={self.eta!r} is none of 'learned', 'frozen'")
+        require(self.position in ("none", "learned"), f"position={self.position!r} is none of 'none', 'learned'")
         require(0 < self.alpha_cap < math.inf, f"alpha_cap={self.alpha_cap} must be positive and finite")
         require_rates(self, ("emb_dropout", "mlp_dropout", "residual_dropout", "head_dropout"))
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * scale over the last axis."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.scale)
 
 
 class MLP(nn.Module):
@@ -112,17 +108,20 @@ class K2(nn.Module):
     The base kernel sees absolute positions and the decay gives relative order: there is no positional encoding.
     """
 
-    def __init__(self, config: KOperatorsConfig) -> None:
+    def __init__(self, config: KOperatorsConfig, base: nn.Parameter | None) -> None:
         super().__init__()
         self.config = config
         self.norm1 = RMSNorm(config.d_model)
-        self.base = nn.Parameter(BASE_INITS[config.base_init](config.context))  # K (W, W), used below its diagonal
-        self.base_gate_logit = nn.Parameter(torch.tensor(8.0))  # g
-        self.u = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
-        self.v = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
-        # lambda, whatever the bounds: so v1's gamma starts in [0.9925, 0.99925], as its code does
-        self.decay_logit = nn.Parameter(torch.logit(torch.linspace(0.95, 0.995, config.rank)))
-        self.alpha_logit = nn.Parameter(torch.tensor(0.0))  # a
+        self.base = base  # K (W, W), used below its diagonal; None: no base path
+        if base is not None:
+            self.base_gate_logit = nn.Parameter(torch.tensor(8.0))  # g
+        self.has_memory = config.paths != "base"
+        if self.has_memory:
+            self.u = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
+            self.v = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
+            # lambda, whatever the bounds: so v1's gamma starts in [0.9925, 0.99925], as its code does
+            self.decay_logit = nn.Parameter(torch.logit(torch.linspace(0.95, 0.995, config.rank)))
+            self.alpha_logit = nn.Parameter(torch.tensor(0.0))  # a
         self.proj = nn.Linear(config.d_model, config.d_model)
         self.dropout = Dropout(config.residual_dropout)
         self.norm2 = RMSNorm(config.d_model)
@@ -141,15 +140,35 @@ class K2(nn.Module):
         low, high = self.config.gamma_min, self.config.gamma_max
         return low + (high - low) * torch.sigmoid(self.decay_logit)
 
+    def kernel(self, length: int) -> Tensor | None:
+        """The base path as a matrix over positions, gate * (K masked causal), (T, T); None where there is none."""
+        return None if self.base is None else self.gate() * self.base[:length, :length].tril()
+
+    def query_key(self, n: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised queries and keys of the memory. (B, T, d) -> (B, T, r) twice"""
+        q, k = n @ self.u, n @ self.v
+        return normalize(q, dim=-1, eps=NORM_EPS), normalize(k, dim=-1, eps=NORM_EPS)
+
     def mix(self, n: Tensor) -> Tensor:
         """Both paths over positions: gate * (K masked causal) n + alpha * memory read. (B, T, d) -> (B, T, d)"""
-        length = n.shape[1]
-        kernel = self.gate() * self.base[:length, :length].tril()
-        q = normalize(n @ self.u, dim=-1, eps=NORM_EPS)
-        k = normalize(n @ self.v, dim=-1, eps=NORM_EPS)
+        kernel = self.kernel(n.shape[1])
+        if not self.has_memory:
+            assert kernel is not None
+            return kernel @ n
+        q, k = self.query_key(n)
         if self.config.backend == "chunked":
             return chunked(self.alpha() * q, k, n, self.gamma(), gamma_min=self.config.gamma_min, kernel=kernel)
-        return kernel @ n + self.alpha() * read_memory(q, k, n, self.gamma(), self.config.backend)
+        read = self.alpha() * read_memory(q, k, n, self.gamma(), self.config.backend)
+        return read if kernel is None else kernel @ n + read
+
+    def contributions(self, n: Tensor) -> tuple[Tensor, Tensor]:
+        """What each path adds to `mix`, base then recurrent; zeros for an absent one. (B, T, d) -> (B, T, d) twice"""
+        kernel = self.kernel(n.shape[1])
+        base = torch.zeros_like(n) if kernel is None else kernel @ n
+        if not self.has_memory:
+            return base, torch.zeros_like(n)
+        q, k = self.query_key(n)
+        return base, chunked(self.alpha() * q, k, n, self.gamma(), gamma_min=self.config.gamma_min)
 
     def forward(self, h: Tensor) -> Tensor:
         h = h + self.dropout(self.proj(self.mix(self.norm1(h))))
@@ -174,7 +193,9 @@ class KStack(nn.Module):
 
     def __init__(self, config: KOperatorsConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([K1(config), *(K2(config) for _ in range(config.n_k2)), K1(config), K0(config)])
+        first = K1(config)
+        k2_layers = [K2(config, base) for base in base_kernels(config)]
+        self.layers = nn.ModuleList([first, *k2_layers, K1(config), K0(config)])
 
     def k2_layers(self) -> Iterable[K2]:
         """The mixing layers, first to last."""
@@ -209,10 +230,16 @@ class KOperators(SequenceModel):
     def __init__(self, config: KOperatorsConfig) -> None:
         super().__init__()
         self.config = config
+        self.one_graph = config.backend != "fla"  # the compiler leaves another project's kernels alone
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = Dropout(config.emb_dropout)
+        self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
         self.stack = KStack(config)
         self.eta_logit = nn.Parameter(torch.logit(torch.tensor(0.3)))  # e
+        if config.eta == "frozen":
+            initial = self.eta_logit.detach()
+            del self.eta_logit
+            self.register_buffer("eta_logit", initial)
         self.final_norm = RMSNorm(config.d_model)
         self.head = GeluHead(config) if config.head == "gelu" else None  # None: tied to the embedding
         for module in self.modules():
@@ -222,9 +249,16 @@ class KOperators(SequenceModel):
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        self.check_context(tokens)
-        h = self.final_norm(self.refine(self.dropout(self.embedding(tokens))))
+        h = self.final_norm(self.refine(self.embed(tokens)))
         return h @ self.embedding.weight.mT if self.head is None else self.head(h)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """h_0: token ids (B, T) -> (B, T, d)"""
+        length = self.check_context(tokens)
+        h: Tensor = self.embedding(tokens)
+        if self.positions is not None:
+            h = h + self.positions.weight[:length]
+        return self.dropout(h)
 
     def n_refinements(self) -> int:
         """R in the present mode, training or evaluation."""
@@ -250,11 +284,24 @@ class KOperators(SequenceModel):
     def forward_macs_per_token(self, context: int) -> int:
         """Of the recurrent form (write and read of an (r, d) memory) and the dense base kernel, for `refine_steps`."""
         c = self.config
-        k1 = 5 * c.d_model**2
-        k2 = 2 * c.d_model * c.rank + context * c.d_model + 2 * c.rank * c.d_model + 5 * c.d_model**2
+        k1, mlp_and_proj = 5 * c.d_model**2, 5 * c.d_model**2
+        stack = 2 * k1
+        for layer in self.stack.k2_layers():
+            base = 0 if layer.base is None else context * c.d_model
+            memory = 4 * c.d_model * c.rank if layer.has_memory else 0  # q, k; write, read
+            stack += mlp_and_proj + base + memory
         hidden = c.head_mult * c.d_model
         head = c.d_model * hidden + hidden * c.vocab_size if c.head == "gelu" else c.d_model * c.vocab_size
-        return max(c.refine_steps, 1) * (2 * k1 + c.n_k2 * k2) + head
+        return max(c.refine_steps, 1) * stack + head
+
+    def state_numbers(self, context: int) -> int:
+        """The (r, d) memory, and for the dense base kernel n at every position; for each pass of the stack its own."""
+        c = self.config
+        of_layers = (
+            (c.rank if layer.has_memory else 0) + (0 if layer.base is None else context)
+            for layer in self.stack.k2_layers()
+        )
+        return max(c.refine_steps, 1) * c.d_model * sum(of_layers)
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
         """`simple` as the published v1 runs; `grouped` as the released code's default and the April 2026 checkpoints:
@@ -279,12 +326,15 @@ class KOperators(SequenceModel):
         """Entries of each base kernel above its diagonal are stored and decayed, but multiplied by zero."""
         lower = torch.ones(self.config.context, self.config.context, dtype=torch.bool).tril()
         masks = {name: lower for name, _ in self.named_parameters() if name.endswith(".base")}
-        if self.config.refine_steps == 0 and not self.config.eval_refine_steps:
+        if self.config.refine_steps == 0 and not self.config.eval_refine_steps and self.config.eta == "learned":
             masks["eta_logit"] = torch.zeros((), dtype=torch.bool)
         return masks
 
+    def position_parameters(self) -> list[str]:
+        return [] if self.positions is None else ["positions.weight"]
+
     def part_of(self, parameter_name: str) -> str:
-        """embedding, K1, K2 without its kernel, base kernels, K0, head, final norm, eta."""
+        """embedding, positions, K1, K2 without its kernel, base kernels, K0, head, final norm, eta."""
         if parameter_name.endswith(".base"):
             return "base kernels"
         if parameter_name.startswith("stack.layers."):
@@ -292,17 +342,19 @@ class KOperators(SequenceModel):
         first = parameter_name.split(".")[0]
         return {"final_norm": "final norm", "eta_logit": "eta"}.get(first, first)
 
-    @torch.no_grad()
-    def diagnostics(self) -> dict[str, Any]:
-        """eta; per K2 layer the gate, alpha and the least, middle and greatest gamma."""
-        layers = list(self.stack.k2_layers())
-        gammas = [layer.gamma().sort().values for layer in layers]
-        return {
-            "eta": torch.sigmoid(self.eta_logit).item(),
-            "gate": [layer.gate().item() for layer in layers],
-            "alpha": [layer.alpha().item() for layer in layers],
-            "gamma_min_median_max": [[g[0].item(), g[len(g) // 2].item(), g[-1].item()] for g in gammas],
-        }
+    def diagnostics(self, tokens: Tensor) -> dict[str, Any]:
+        from models.k_operators_readings import read_dynamics  # which rests on this file
+
+        return read_dynamics(self, tokens)
+
+
+def base_kernels(config: KOperatorsConfig) -> list[nn.Parameter | None]:
+    """The base kernel of each K2 layer: its own, one that all share, or none."""
+    if config.paths == "recurrent":
+        return [None] * config.n_k2
+    if config.shared_base:
+        return [nn.Parameter(BASE_INITS[config.base_init](config.context))] * config.n_k2
+    return [nn.Parameter(BASE_INITS[config.base_init](config.context)) for _ in range(config.n_k2)]
 
 
 def uniform_base(context: int) -> Tensor:

@@ -15,8 +15,8 @@ from torch.linalg import vector_norm
 from torch.nn.functional import linear, normalize
 
 from models.decoding import Decoder, LinearStep, frozen
-from models.k_operators import K0, K1, K2, GeluHead, KOperators, RMSNorm
-from models.norm import NORM_EPS
+from models.k_operators import K0, K1, K2, GeluHead, KOperators
+from models.norm import NORM_EPS, RMSNorm
 
 
 class NormStep:
@@ -141,11 +141,16 @@ class K2Step:
 
     def __init__(self, layer: K2, context: int) -> None:
         self.layer = layer
-        self.rank = layer.u.shape[1]
-        self.kernel = layer.gate() * layer.base[:context, :context]
-        self.alpha = layer.alpha().item()
-        self.gamma = layer.gamma()[:, None]  # (r, 1)
-        self.qkp = NormedLinear(layer.norm1, torch.cat([layer.u.mT, layer.v.mT, layer.proj.weight]))
+        weight = layer.proj.weight
+        # a path that is absent is one of weight 0, or of rank 0
+        kernel = layer.kernel(context)
+        self.kernel = weight.new_zeros(context, context) if kernel is None else kernel
+        self.rank, self.alpha, self.gamma = 0, 0.0, weight.new_zeros(0, 1)
+        matrices = [weight]
+        if layer.has_memory:
+            self.rank, self.alpha, self.gamma = layer.u.shape[1], layer.alpha().item(), layer.gamma()[:, None]
+            matrices = [layer.u.mT, layer.v.mT, weight]
+        self.qkp = NormedLinear(layer.norm1, torch.cat(matrices))
         self.mlp = NormedMLP(layer.norm2, layer.mlp.up, layer.mlp.down)
 
     def fresh_state(self, batch_size: int) -> K2State:
@@ -155,11 +160,12 @@ class K2Step:
     def fill(self, h: Tensor, state: K2State) -> Tensor:
         """K2 at positions 0..T-1, which are then all that `state` has seen. (B, T, d) -> (B, T, d)"""
         n = self.layer.norm1(h)
-        k = normalize(n @ self.layer.v, dim=-1, eps=NORM_EPS)
         projected = linear(n, self.layer.proj.weight)
-        until_end = self.gamma ** torch.arange(n.shape[1] - 1, -1, -1, device=n.device)  # (r, T)
         state.projected[:, : n.shape[1]] = projected
-        state.memory[:] = (self.alpha * k.mT * until_end) @ projected
+        if self.layer.has_memory:
+            k = normalize(n @ self.layer.v, dim=-1, eps=NORM_EPS)
+            until_end = self.gamma ** torch.arange(n.shape[1] - 1, -1, -1, device=n.device)  # (r, T)
+            state.memory[:] = (self.alpha * k.mT * until_end) @ projected
         return self.layer(h)
 
     def step(self, h: Tensor, state: K2State, position: int) -> Tensor:
@@ -190,7 +196,10 @@ class KOperatorsDecoder(Decoder):
         self.eta = torch.sigmoid(self.model.eta_logit)
         self.states = [[k2.fresh_state(batch_size) for k2 in self.k2] for _ in range(max(self.n_refinements, 1))]
         self.embedding = self.model.embedding.weight
-        self.first_of_embedding = self.first.step(self.embedding)  # (V, d): at first, K1 sees nothing but the token
+        self.positions = None if self.model.positions is None else self.model.positions.weight
+        self.first_of_embedding = self.first.step(
+            self.embedding
+        )  # (V, d): K1 at first sees the token alone, or its place
         self.head = (
             NormedLinear(self.model.final_norm, self.model.embedding.weight)
             if self.model.head is None
@@ -199,7 +208,7 @@ class KOperatorsDecoder(Decoder):
 
     def prefill(self, tokens: Tensor) -> Tensor:
         first, *_, last, k0 = self.model.stack.layers
-        h = self.embedding[tokens]
+        h = self.model.embed(tokens)
         for states in self.states:
             inside = first(h)
             for k2, state in zip(self.k2, states, strict=True):
@@ -209,8 +218,11 @@ class KOperatorsDecoder(Decoder):
 
     def step(self, token: Tensor, position: int) -> Tensor:
         h = self.embedding[token]
+        if self.positions is not None:
+            h = h + self.positions[position]
         for number, states in enumerate(self.states):
-            inside = self.first.step(h) if number else self.first_of_embedding[token]
+            known = number == 0 and self.positions is None
+            inside = self.first_of_embedding[token] if known else self.first.step(h)
             for k2, state in zip(self.k2, states, strict=True):
                 inside = k2.step(inside, state, position)
             h = self._refined(h, self.k0.step(self.last.step(inside)))

@@ -1,11 +1,12 @@
 """Fitted floors: unigram and bigram models with add-one smoothing. Counted, not trained, so they have no seed."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import require
+from models.base import FittedModel, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class NgramConfig:
         require(self.order in (1, 2), f"order={self.order} is none of 1, 2")
 
 
-class Ngram(nn.Module):
+class Ngram(FittedModel):
     """Token ids (B, T) to log-probabilities of the next token (B, T, V), from counts with one added to each."""
 
     log_probabilities: Tensor  # (V, V): row = token seen last; for order 1 all rows are equal
@@ -31,8 +32,7 @@ class Ngram(nn.Module):
         uniform = torch.full((config.vocab_size, config.vocab_size), 1 / config.vocab_size)
         self.register_buffer("log_probabilities", uniform.log())
 
-    def fit(self, tokens: Tensor) -> "Ngram":
-        """Count the token ids of a text (n,) and return the fitted model."""
+    def fit(self, tokens: Tensor) -> Self:
         size = self.config.vocab_size
         if self.config.order == 1:
             counts = torch.bincount(tokens, minlength=size).expand(size, size)
@@ -44,6 +44,9 @@ class Ngram(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.log_probabilities[tokens]
+
+    def tables(self) -> list[Tensor]:
+        return [self.log_probabilities]
 
     def n_fitted(self) -> int:
         """Free probabilities: what a parameter count means here."""

@@ -6,9 +6,20 @@ x (..., d), scale (d,)  ->  (..., d)
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NORM_EPS = 1e-8
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.scale)
 
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """The baseline: nanoGPT's decoder-only Transformer.
 
 B batch   T sequence length   h heads   c width of a head   V vocabulary
-source: nanoGPT (github.com/karpathy/nanoGPT) at commit 3adf61e; rotary positions: RoFormer, arXiv 2104.09864
+source: nanoGPT (github.com/karpathy/nanoGPT) at commit 3adf61e; rotary positions: RoFormer, arXiv 2104.09864; RMSNorm:
+arXiv 1910.07467; SwiGLU: arXiv 2002.05202; these three together, as LLaMA has them (arXiv 2302.13971), are the modern
+variant
 """
 
 import math
@@ -11,11 +13,12 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
 from models.base import SequenceModel, require, require_rates
 from models.decoding import Decoder
 from models.dropout import Dropout
+from models.norm import RMSNorm
 
 ROTARY_BASE = 10_000.0
 
@@ -32,7 +35,9 @@ class TransformerConfig:
     dropout: float = 0.0  # on the embedding, the attention weights and both residual branches
     bias: bool = False  # in linear layers and LayerNorms; never in the output
     position: Literal["learned", "none", "rotary"] = "learned"
-    mlp_mult: int = 4  # hidden width of the MLP, in d_model
+    mlp_mult: int = 4  # hidden width of the MLP, in d_model; swiglu, which has three matrices, takes two thirds of it
+    norm: Literal["layer", "rms"] = "layer"
+    mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"  # gelu_tanh: the approximation that nanoGPT used until 2023
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "d_model", "n_layers", "n_heads", "mlp_mult"):
@@ -46,6 +51,8 @@ class TransformerConfig:
             self.position != "rotary" or (self.d_model // self.n_heads) % 2 == 0,
             f"rotary positions need heads of even width, not {self.d_model // self.n_heads}",
         )
+        require(self.norm in ("layer", "rms"), f"norm={self.norm!r} is none of 'layer', 'rms'")
+        require(self.mlp in MLPS, f"mlp={self.mlp!r} is none of {sorted(MLPS)}")
         require_rates(self, ("dropout",))
 
 
@@ -90,17 +97,40 @@ def rotate(x: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-class MLP(nn.Module):
-    """W_down GELU(W_up x), hidden width `mlp_mult` d, exact GELU. (B, T, d) -> (B, T, d)"""
+class GeluMLP(nn.Module):
+    """W_down GELU(W_up x), hidden width `mlp_mult` d; exact GELU, or its tanh approximation. (B, T, d) -> (B, T, d)"""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         hidden = config.mlp_mult * config.d_model
+        self.approximate = "tanh" if config.mlp == "gelu_tanh" else "none"
         self.up = nn.Linear(config.d_model, hidden, bias=config.bias)
         self.proj = nn.Linear(hidden, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(gelu(self.up(x)))
+        return self.proj(gelu(self.up(x), approximate=self.approximate))
+
+
+class SwigluMLP(nn.Module):
+    """W_down (SiLU(W_gate x) * W_up x), hidden width 2/3 `mlp_mult` d, rounded. (B, T, d) -> (B, T, d)"""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = round(2 / 3 * config.mlp_mult * config.d_model)
+        self.gate_up = nn.Linear(config.d_model, 2 * hidden, bias=config.bias)  # both in one product
+        self.proj = nn.Linear(hidden, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.proj(silu(gate) * up)
+
+
+MLPS: dict[str, type[GeluMLP] | type[SwigluMLP]] = {"gelu": GeluMLP, "gelu_tanh": GeluMLP, "swiglu": SwigluMLP}
+
+
+def norm_of(config: TransformerConfig) -> nn.Module:
+    """The normalisation that a config names, over the last axis."""
+    return RMSNorm(config.d_model) if config.norm == "rms" else nn.LayerNorm(config.d_model, bias=config.bias)
 
 
 class Block(nn.Module):
@@ -108,10 +138,10 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.norm1 = norm_of(config)
         self.attention = Attention(config)
-        self.norm2 = nn.LayerNorm(config.d_model, bias=config.bias)
-        self.mlp = MLP(config)
+        self.norm2 = norm_of(config)
+        self.mlp = MLPS[config.mlp](config)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +161,7 @@ class Transformer(SequenceModel):
         self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.n_layers)])
-        self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.final_norm = norm_of(config)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 residual = name.endswith(".proj")  # the two projections that write to the residual stream
@@ -157,8 +187,13 @@ class Transformer(SequenceModel):
     def forward_macs_per_token(self, context: int) -> int:
         """Dense (T, T) scores counted in full."""
         c = self.config
-        block = (4 + 2 * c.mlp_mult) * c.d_model**2 + 2 * context * c.d_model
-        return c.n_layers * block + c.d_model * c.vocab_size
+        matrices = [module.weight for module in self.blocks.modules() if isinstance(module, nn.Linear)]
+        attention = c.n_layers * 2 * context * c.d_model
+        return sum(matrix.numel() for matrix in matrices) + attention + c.d_model * c.vocab_size
+
+    def state_numbers(self, context: int) -> int:
+        """Keys and values."""
+        return 2 * self.config.n_layers * context * self.config.d_model
 
     def position_parameters(self) -> list[str]:
         return [] if self.positions is None else ["positions.weight"]

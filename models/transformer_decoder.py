@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import gelu, layer_norm, silu
 
 from models.decoding import Decoder, LinearStep, frozen
-from models.transformer import Block, Transformer, rotate
+from models.norm import RMSNorm, rms_norm
+from models.transformer import Block, GeluMLP, SwigluMLP, Transformer, rotate
 
 
 class LayerNormStep:
@@ -25,6 +26,40 @@ class LayerNormStep:
 
     def step(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+
+class RMSNormStep:
+    """RMSNorm without a module's overhead. (B, d) -> (B, d)"""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        self.scale = norm.scale
+
+    def step(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.scale)
+
+
+def norm_step(norm: nn.Module) -> LayerNormStep | RMSNormStep:
+    """The step of either norm."""
+    if isinstance(norm, RMSNorm):
+        return RMSNormStep(norm)
+    assert isinstance(norm, nn.LayerNorm)
+    return LayerNormStep(norm)
+
+
+class MLPStep:
+    """Either MLP. (B, d) -> (B, d)"""
+
+    def __init__(self, mlp: GeluMLP | SwigluMLP) -> None:
+        self.approximate = mlp.approximate if isinstance(mlp, GeluMLP) else None
+        up = mlp.up if isinstance(mlp, GeluMLP) else mlp.gate_up
+        self.up, self.down = LinearStep(up.weight, up.bias), LinearStep(mlp.proj.weight, mlp.proj.bias)
+
+    def step(self, x: Tensor) -> Tensor:
+        inside = self.up.step(x)
+        if self.approximate is None:
+            gate, up = inside.chunk(2, dim=-1)
+            return self.down.step(silu(gate) * up)
+        return self.down.step(gelu(inside, approximate=self.approximate))
 
 
 class Place(NamedTuple):
@@ -53,11 +88,11 @@ class BlockStep:
 
     def __init__(self, block: Block, turns: Tensor | None) -> None:
         self.block, self.turns = block, turns
-        attention, mlp = block.attention, block.mlp
+        attention = block.attention
         self.n_heads = attention.n_heads
-        self.norm1, self.norm2 = LayerNormStep(block.norm1), LayerNormStep(block.norm2)
+        self.norm1, self.norm2 = norm_step(block.norm1), norm_step(block.norm2)
         self.qkv, self.proj = (LinearStep(m.weight, m.bias) for m in (attention.qkv, attention.proj))
-        self.up, self.down = (LinearStep(m.weight, m.bias) for m in (mlp.up, mlp.proj))
+        self.mlp = MLPStep(block.mlp)
         self.no_mask = attention.qkv.weight.new_zeros(())
 
     def fill(self, x: Tensor, cache: BlockCache) -> Tensor:
@@ -83,7 +118,7 @@ class BlockStep:
         q = q.flatten(0, 1).unsqueeze(1)  # (B h, 1, c)
         weights = torch.baddbmm(self.no_mask, q, place.keys, alpha=1 / math.sqrt(q.shape[-1])).softmax(-1)
         x = x + self.proj.step(torch.bmm(weights, place.values).view_as(x))
-        return x + self.down.step(gelu(self.up.step(self.norm2.step(x))))
+        return x + self.mlp.step(self.norm2.step(x))
 
 
 class TransformerDecoder(Decoder):
@@ -98,7 +133,7 @@ class TransformerDecoder(Decoder):
         turns = turn_tables(like, *shape[2:]) if c.position == "rotary" else None
         self.blocks = [BlockStep(block, turns) for block in self.model.blocks if isinstance(block, Block)]
         self.caches = [BlockCache(like, shape) for _ in self.blocks]
-        self.final_norm = LayerNormStep(self.model.final_norm)
+        self.final_norm = norm_step(self.model.final_norm)
         self.output = LinearStep(like, None)
 
     def prefill(self, tokens: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from bench.corpus import Corpus, load_corpus
 from bench.environment import describe
 from bench.fetch import DATA_DIR_VARIABLE
 from bench.sources import commit
-from models import KOperatorsConfig, TransformerConfig
+from models import KOperatorsConfig, LSTMConfig, TransformerConfig
 from models.decay import BACKENDS
 
 VOCAB_SIZE = 65
@@ -36,6 +36,7 @@ TINY_MODELS = {  # one a trained architecture, with dropout so that its random s
     "transformer": TransformerConfig(
         vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, n_layers=2, n_heads=2, dropout=0.1
     ),
+    "lstm": LSTMConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, n_layers=2, dropout=0.1),
 }
 
 
