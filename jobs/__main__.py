@@ -11,7 +11,7 @@ from bench.errors import ConfigError
 from jobs import watching
 
 if TYPE_CHECKING:
-    from bench.experiments import Experiment
+    from bench.grids import Experiment
     from bench.store import Store
     from jobs.local import Ended
     from jobs.slurm import Request

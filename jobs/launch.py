@@ -10,8 +10,9 @@ from rich.console import Console
 from bench.config import MODES, Run
 from bench.corpora import CORPORA
 from bench.errors import ConfigError
-from bench.experiments import SYNTHETIC_ALLOWED, Experiment, find_experiment
+from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.fetch import DownloadError, find_text
+from bench.grids import Experiment
 from bench.lease import living
 from bench.record import NO_SEED, Manifest
 from bench.store import Store
@@ -35,9 +36,11 @@ def prepare(
     corpus, which is said.
     """
     experiment = find_experiment(name)
-    chosen = mode or ("fast" if device == "cuda" else "exact")
+    chosen = mode or experiment.only_mode or ("fast" if device == "cuda" else "exact")
     if chosen not in MODES:
         raise ConfigError(f"--mode {chosen}: there are {', '.join(MODES)}")
+    if experiment.only_mode not in (None, chosen):
+        raise ConfigError(f"--mode {chosen}: the question of {name} is about mode {experiment.only_mode}; leave it out")
     if chosen == "fast" and device != "cuda":
         raise ConfigError("--mode fast needs CUDA, and there is none here; leave it out or use --mode exact")
     corpora = {cell.config.corpus for cell in experiment.cells}

@@ -16,8 +16,8 @@ from submitit.slurm.slurm import _make_sbatch_string  # what the executor itself
 
 from bench.config import Run
 from bench.errors import ConfigError
-from bench.experiments import Experiment
 from bench.fetch import DATA_DIR_VARIABLE
+from bench.grids import Experiment
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cost import measured_seconds, schedule_seconds, timeout_minutes

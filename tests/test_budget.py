@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.budget import count_parameters, train_flops
-from bench.experiments import K_OPERATORS_PAPER, NANOGPT, laptop
+from bench.laptop import laptop
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from models import build
 from tests.conftest import TINY_MODELS
 

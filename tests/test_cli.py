@@ -72,12 +72,12 @@ def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], object], *argu
         (["--set", "training.schedule=linear"], ["schedule", "nanogpt"]),
         (["--set", "training.n_steps"], ["key.path=value"]),
         (["--set", "training=null"], ["training"]),
-        (["--set", "architecture=lstm"], ["lstm", "transformer"]),
+        (["--set", "architecture=mamba"], ["mamba", "transformer"]),
         (["--set", "corpus=wikipedia"], ["wikipedia", "tinyshakespeare"]),
         (["--set", "model.vocab_size=10"], ["vocab_size=10", "65"]),
         (["--set", "context=64"], ["context=64", "context=32", "set model.context"]),
         (["--cell", "k_operator"], ["k_operator", "k_operators, transformer"]),
-        (["--experiment", "smok"], ["smok", "paper, laptop"]),
+        (["--experiment", "smok"], ["smok", "paper, noise"]),
         (["--device", "tpu"], ["tpu", "cpu or cuda"]),
         (["--device", "mps"], ["mps", "cpu or cuda"]),
         (["--mode", "quick"], ["quick", "exact"]),
@@ -98,7 +98,7 @@ def test_a_config_that_makes_no_sense_is_one_line_with_the_next_step(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--experiment", "smok"], ["smok", "paper, laptop"]),
+        (["--experiment", "smok"], ["smok", "paper, noise"]),
         (["-k", "nothing"], ["nothing", "k_operators"]),
         (["--retry", "everything"], ["everything", "diverged"]),
         (["--device", "tpu"], ["tpu", "cpu or cuda"]),

@@ -7,7 +7,8 @@ import pytest
 
 from bench.config import Run, override, read_config, read_run, run_to_json, to_json, without_defaults
 from bench.errors import ConfigError
-from bench.experiments import EXPERIMENTS, K_OPERATORS_PAPER, NANOGPT, find_experiment
+from bench.experiments import EXPERIMENTS, find_experiment
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 
 PAPER_RUN = Run(label="k_operators", config=K_OPERATORS_PAPER, seed=42, mode="exact")
 

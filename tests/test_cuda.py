@@ -22,7 +22,7 @@ from bench.batches import train_batch, window_starts
 from bench.config import Run, RunConfig
 from bench.corpus import Corpus, load_corpus
 from bench.evaluate import sweep
-from bench.experiments import K_OPERATORS_PAPER, NANOGPT
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.store import Store
 from bench.train import Trainer, parameters_sha256
 from jobs.local import LocalPool, make_slots

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.experiments import K_OPERATORS_PAPER, NANOGPT
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.sample import generate
 from models import ARCHITECTURES, SequenceModel, build
 from models.decoding import Recomputing, window_start

@@ -24,8 +24,8 @@ from bench import checkpoint, files
 from bench.config import Run, RunConfig, TrainingConfig
 from bench.corpus import Corpus
 from bench.errors import ConfigError
-from bench.experiments import Cell, Experiment
 from bench.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, Planned, planned, read_plan
+from bench.grids import Cell, Experiment
 from bench.process import Interrupted
 from bench.record import Record
 from bench.run import Settings, execute

@@ -15,10 +15,12 @@ import torch
 
 from bench.config import Run, RunConfig, TrainingConfig
 from bench.errors import ConfigError, CorpusError, EditedSources
-from bench.experiments import EXPERIMENTS, Cell, Experiment, floors, smoke
+from bench.experiments import EXPERIMENTS, smoke
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError
+from bench.grids import Cell, Experiment
 from bench.lease import hold
 from bench.process import read_progress
+from bench.recipes import floors
 from bench.record import Record, read
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store

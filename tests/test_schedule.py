@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.experiments import K_OPERATORS_PAPER, NANOGPT
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.schedule import learning_rate
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from bench.config import Run
 from bench.errors import ConfigError
-from bench.experiments import Experiment, smoke
+from bench.experiments import smoke
+from bench.grids import Experiment
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import site as sites
 from jobs import slurm

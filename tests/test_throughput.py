@@ -23,7 +23,8 @@ from bench.budget import count_parameters
 from bench.config import Mode, Run, RunConfig
 from bench.corpus import Corpus, load_corpus
 from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
-from bench.experiments import K_OPERATORS_PAPER, NANOGPT, laptop_arm
+from bench.laptop import laptop_arm
+from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.sources import ROOT
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build
@@ -370,7 +371,7 @@ import dataclasses, json, resource, statistics, sys, time
 import torch
 from bench.config import Run
 from bench.corpus import load_corpus
-from bench.experiments import K_OPERATORS_PAPER
+from bench.recipes import K_OPERATORS_PAPER
 from bench.train import Trainer
 torch.set_num_threads(2)
 cpu = torch.device("cpu")

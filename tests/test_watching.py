@@ -12,7 +12,7 @@ import pytest
 
 from bench import checkpoint
 from bench.config import Run, to_json
-from bench.experiments import Experiment
+from bench.grids import Experiment
 from bench.lease import Holder, boot_id, hold
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import doctor, scheduler

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from bench.config import Run
-from bench.experiments import Experiment, smoke
+from bench.experiments import smoke
+from bench.grids import Experiment
 from bench.record import Record
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store

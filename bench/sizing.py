@@ -1,0 +1,272 @@
+"""Sizes that meet a budget: the config of an architecture whose value on one axis is a target's, and what that took.
+
+A value is a polynomial in the sizes, of second degree in the width and of first in every other: a few counted models
+foretell all shapes there are. What is returned has been counted itself.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from bench.budget import count_parameters
+from bench.errors import ConfigError
+from models import ARCHITECTURES, build
+
+MAX_WIDTH, MAX_DEPTH = 1024, 32
+WIDTH_NODES = (96, 192, 384)  # three points make a parabola; multiples of 3, of which two thirds need no rounding
+NODES = (1, 2)  # two points make a line
+ROUNDING = 0.002  # SwiGLU's hidden width is rounded: at a width of 64 or more, this covers what that changes
+N_NEAREST = 10  # counted to name the nearest where none fits
+EQUALLY_NEAR = 0.1  # shapes whose changes differ by less are chosen by their value
+
+
+class Budget(NamedTuple):
+    """What a config costs on each axis that may be held equal."""
+
+    params: int  # in all; a tied one counts once
+    without_positions: int  # nanoGPT's convention
+    live: int  # those that can act on the output
+    forward_flops: int  # of one token: 2 a multiply-add of the matrix products
+
+
+AXES = Budget._fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A config that meets a target."""
+
+    config: Any
+    value: int  # of `config` on the axis
+    target: int
+    deviation: float  # value / target - 1
+    traded: tuple[str, ...]  # what differs from the starting shape, in words
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeSizes:
+    """The sizes of an architecture that may change, beside `d_model`, and the ratios that make its shape."""
+
+    depth: str
+    within: str | None = None  # a size that depends on the width
+    choices: Callable[[Any, int], Iterable[int]] | None = None  # of `within`, for a starting config and a width
+    last: str | None = None  # changes only where nothing else meets the target
+    last_choices: tuple[int, ...] = ()
+    ratios: dict[str, Callable[[Any], float]]
+
+    def fields(self) -> tuple[str, ...]:
+        """Names of all that may change."""
+        return tuple(name for name in ("d_model", self.depth, self.within, self.last) if name is not None)
+
+
+def head_counts(start: Any, width: int) -> list[int]:
+    """Heads from 32 to 64 wide, or out to where the starting config is.
+
+    Even ones, as rotary positions need them: then models that differ in their positions alone get one shape.
+    """
+    begun = start.d_model // start.n_heads
+    low, high = min(32, begun, width), max(64, begun)
+    return [n for n in range(1, width // low + 1) if width % (2 * n) == 0 and width // n <= high]
+
+
+def ranks(start: Any, width: int) -> range:
+    """Ranks around the one that keeps its ratio to the width."""
+    kept = round(start.rank * width / start.d_model)
+    return range(max(1, kept - 3), kept + 4)
+
+
+FREE_SIZES = {
+    "k_operators": FreeSizes(
+        depth="n_k2",
+        within="rank",
+        choices=ranks,
+        ratios={
+            "width per layer": lambda config: config.d_model / max(config.n_k2, 1),
+            "width per rank channel": lambda config: config.d_model / config.rank,
+        },
+    ),
+    "transformer": FreeSizes(
+        depth="n_layers",
+        within="n_heads",
+        choices=head_counts,
+        last="mlp_mult",
+        last_choices=(1, 2, 3, 4, 5, 6, 7, 8),
+        ratios={
+            "width per layer": lambda config: config.d_model / config.n_layers,
+            "width per head": lambda config: config.d_model / config.n_heads,
+        },
+    ),
+    "lstm": FreeSizes(depth="n_layers", ratios={"width per layer": lambda config: config.d_model / config.n_layers}),
+}
+
+
+def free_sizes(config: Any) -> FreeSizes:
+    """The row of `FREE_SIZES` for a config; ConfigError where there is none."""
+    for name, (config_type, _) in ARCHITECTURES.items():
+        if isinstance(config, config_type) and name in FREE_SIZES:
+            return FREE_SIZES[name]
+    raise ConfigError(f"{type(config).__name__} has no free sizes; those with sizes are {', '.join(FREE_SIZES)}")
+
+
+@lru_cache(maxsize=4096)
+def budget_of(config: Any, context: int) -> Budget:
+    """What `config` costs on every axis, in windows of `context` tokens."""
+    free_sizes(config)
+    with torch.device("meta"):  # shapes alone: it holds no memory and draws no random number
+        model = build(config)
+    counted = count_parameters(model)
+    return Budget(
+        params=counted.n_params,
+        without_positions=counted.n_params_without_positions,
+        live=counted.n_live_params,
+        forward_flops=2 * model.forward_macs_per_token(context),
+    )
+
+
+def fit_size(config: Any, *, axis: str, target: int, tolerance: float = 0.01, context: int | None = None) -> Size:
+    """The config within `tolerance` of `target` on `axis` whose shape is nearest to that of `config`.
+
+    Of shapes about equally near, the one nearest to the target. `context` counts for FLOPs; by default the model's own.
+    ConfigError names the nearest where none is within tolerance.
+    """
+    if axis not in AXES:
+        raise ConfigError(f"axis {axis!r} is none of {', '.join(AXES)}")
+    if target < 1 or not 0 < tolerance < 1:
+        raise ConfigError(f"target={target} must be at least 1 and tolerance={tolerance} between 0 and 1")
+    free_sizes(config)  # refuses what has none
+    length = context or config.context
+    closest: list[Any] = []
+    for shapes in _shapes(config):
+        off = np.abs(foretell(config, shapes, axis, length) / target - 1)
+        found = _nearest_shape(config, shapes[off <= tolerance + ROUNDING], axis, target, tolerance, length)
+        if found is not None:
+            return found
+        closest = [_resized(config, shapes[i]) for i in np.argsort(off, kind="stable")[:N_NEAREST]]
+    best = min((_sized(config, one, axis, target, length) for one in closest), key=_closeness)
+    raise ConfigError(
+        f"no {type(config).__name__} up to {MAX_WIDTH} wide and {MAX_DEPTH} deep is within {100 * tolerance:.3g} % of "
+        f"{target:,} {axis}: the nearest has {best.value:,} ({100 * best.deviation:+.3g} %), "
+        f"with {_written(best.config)}; raise the tolerance, or start from a config whose other fields "
+        "(vocab_size, context, ...) leave room"
+    )
+
+
+def _nearest_shape(
+    start: Any, shapes: NDArray[np.int64], axis: str, target: int, tolerance: float, context: int
+) -> Size | None:
+    def change(config: Any) -> int:
+        return round(shape_change(start, config) / EQUALLY_NEAR)
+
+    candidates = sorted((_resized(start, sizes) for sizes in shapes), key=change)
+    for _, equally_near in itertools.groupby(candidates, key=change):
+        sizes = [_sized(start, one, axis, target, context) for one in equally_near]
+        fitting = [size for size in sizes if abs(size.deviation) <= tolerance]
+        if fitting:
+            return min(fitting, key=_closeness)
+    return None
+
+
+def shape_change(start: Any, config: Any) -> float:
+    """How far two shapes of one architecture are apart: the sum of |log| over what each ratio was multiplied by."""
+    free = free_sizes(start)
+    factors = [ratio(config) / ratio(start) for ratio in free.ratios.values()]
+    if free.last is not None:
+        factors.append(getattr(config, free.last) / getattr(start, free.last))
+    return sum(abs(math.log(factor)) for factor in factors)
+
+
+def set_arguments(config: Any) -> list[str]:
+    """The `--set` arguments that give a cell the sizes of `config`."""
+    return [f"model.{name}={getattr(config, name)}" for name in free_sizes(config).fields()]
+
+
+def size_text(size: Size, axis: str, budgets: dict[str, Budget]) -> str:
+    """A size as a person reads it; `budgets` are shown side by side, under their names."""
+    rows = [[name, *(f"{getattr(budget, name):,}" for budget in budgets.values())] for name in AXES]
+    return "\n".join(
+        [
+            f"{axis} {size.value:,}, wanted {size.target:,}: {size.deviation:+.2%}, with {_written(size.config)}",
+            f"traded: {'; '.join(size.traded) or 'nothing'}",
+            "",
+            tabulate(rows, ["", *budgets], colalign=["left", *["right"] * len(budgets)], disable_numparse=True),
+        ]
+    )
+
+
+# every shape there is, and what it will count -------------------------------------------------------------------------
+
+
+def _shapes(start: Any) -> Iterable[NDArray[np.int64]]:
+    """Rows of sizes, in the order of `fields()`: first with the last resort as it is, then with all its choices."""
+    free = free_sizes(start)
+    tries: list[Sequence[int]] = [()]
+    if free.last is not None:
+        now = getattr(start, free.last)
+        tries = [(now,), sorted({now, *free.last_choices})]
+    for last in tries:
+        rows = [
+            (width, depth, *within, *resort)
+            for width in range(1, MAX_WIDTH + 1)
+            for within in ([(one,) for one in free.choices(start, width)] if free.choices else [()])
+            for resort in ([(one,) for one in last] if free.last else [()])
+            for depth in range(1, MAX_DEPTH + 1)
+        ]
+        yield np.array(rows, dtype=np.int64)
+
+
+def foretell(start: Any, shapes: NDArray[np.int64], axis: str, context: int) -> NDArray[np.float64]:
+    """The value of each row of `shapes`, by the polynomial through a grid of counted models."""
+    nodes = [WIDTH_NODES, *[NODES] * (shapes.shape[1] - 1)]
+    grid = [getattr(budget_of(_resized(start, sizes), context), axis) for sizes in itertools.product(*nodes)]
+    counted = np.array(grid, dtype=np.float64).reshape([len(points) for points in nodes])
+    values: NDArray[np.float64] = np.broadcast_to(counted, (len(shapes), *counted.shape))
+    for column, points in zip(shapes.T, nodes, strict=True):
+        values = np.einsum("np,np...->n...", _lagrange(column, points), values)
+    return values
+
+
+def _lagrange(x: NDArray[np.int64], points: Sequence[int]) -> NDArray[np.float64]:
+    """The weight of the value at each point in the polynomial's value at `x`. (n,) -> (n, points)"""
+    weights = [
+        np.prod([(x - other) / (point - other) for other in points if other != point], axis=0) for point in points
+    ]
+    return np.stack(weights, axis=1)
+
+
+def _resized(start: Any, sizes: Iterable[int]) -> Any:
+    return dataclasses.replace(start, **dict(zip(free_sizes(start).fields(), map(int, sizes), strict=True)))
+
+
+def _sized(start: Any, config: Any, axis: str, target: int, context: int) -> Size:
+    value = getattr(budget_of(config, context), axis)
+    return Size(
+        config=config, value=value, target=target, deviation=value / target - 1, traded=tuple(_traded(start, config))
+    )
+
+
+def _closeness(size: Size) -> tuple[float, list[str]]:
+    return abs(size.deviation), set_arguments(size.config)  # of two as close, always the same one
+
+
+def _traded(start: Any, config: Any) -> Iterable[str]:
+    free = free_sizes(start)
+    for name in free.fields():
+        before, after = getattr(start, name), getattr(config, name)
+        if before != after:
+            yield f"{name} {before} -> {after}"
+    for name, ratio in free.ratios.items():
+        if ratio(start) != ratio(config):
+            yield f"{name} {ratio(config):.3g} rather than {ratio(start):.3g}"
+
+
+def _written(config: Any) -> str:
+    return ", ".join(f"{name}={getattr(config, name)}" for name in free_sizes(config).fields())
