@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.record import Manifest, Recheck, Record
+from bench.record import Cell, Manifest, Recheck, Record
 from bench.statistics import perplexity
 from bench.store import Store
 
@@ -33,6 +33,7 @@ class CellRuns:
     expected: tuple[str, ...]  # seeds as text, or "fitted"
     records: tuple[Record, ...]  # whatever their status
     missing: tuple[str, ...]  # the seeds without a record
+    group: str | None = None  # the arm that a tuning trial or a replicate belongs to
 
     @property
     def fitted(self) -> bool:
@@ -52,14 +53,24 @@ class CellRuns:
         return "exact" if self.fitted else str(len(self.done))
 
     @property
+    def fates(self) -> str:
+        """How many runs came to what, in words: `3 done, 1 diverged, 1 not run`; `not run` where none has a record."""
+        if not self.records:
+            return "not run"
+        counts = Counter(_fate(record) for record in self.records)
+        counts["not run"] = len(self.missing)
+        first = counts.pop("done", 0)
+        told = [("done", first), *sorted(counts.items())]
+        return ", ".join(f"{n} {fate}" for fate, n in told if n)
+
+    @property
     def shortfall(self) -> str | None:
         """What became of the runs that are not done, in words; None where all are done."""
         if len(self.done) == len(self.expected):
             return None
         fates: dict[str, list[str]] = defaultdict(list)
         for record in self.records:
-            if record.status != "done" or record.result is None:
-                fate = record.status if record.status != "done" else "without a result"
+            if (fate := _fate(record)) != "done":
                 at = "" if record.stopped_at_step is None else f" at step {record.stopped_at_step}"
                 fates[fate].append(f"{_seed_text(record)}{at}")
         if self.missing:
@@ -89,6 +100,11 @@ class Experiment:
     def cell(self, label: str) -> CellRuns | None:
         """The cell of this label, if there is one."""
         return next((cell for cell in self.cells if cell.label == label), None)
+
+    @property
+    def reference(self) -> CellRuns | None:
+        """The cell that differences are taken to, if there is one."""
+        return None if self.manifest.reference is None else self.cell(self.manifest.reference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +175,13 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
     twice = [label for label, count in Counter(cell.label for cell in manifest.cells).items() if count > 1]
     if twice:
         raise MixedRunsError(f"experiment {manifest.name}: two cells are labelled {twice[0]!r}; launch it again")
-    cells = tuple(_cell(manifest.name, cell.label, cell.run_ids, by_run_id) for cell in manifest.cells)
+    cells = tuple(_cell(manifest.name, cell, by_run_id) for cell in manifest.cells)
     stale = (record.run_id for cell in cells for record in cell.records if not _stands(record, proofs))
     return Experiment(manifest=manifest, cells=cells, stale=frozenset(stale))
 
 
-def _cell(experiment: str, label: str, run_ids: dict[str, str], by_run_id: dict[str, list[Record]]) -> CellRuns:
-    where = f"experiment {experiment}, arm {label}"
+def _cell(experiment: str, cell: Cell, by_run_id: dict[str, list[Record]]) -> CellRuns:
+    where, run_ids = f"experiment {experiment}, arm {cell.label}", cell.run_ids
     for run_id in run_ids.values():
         if len(by_run_id.get(run_id, ())) > 1:
             labels = ", ".join(sorted(record.file_name for record in by_run_id[run_id]))
@@ -185,7 +201,8 @@ def _cell(experiment: str, label: str, run_ids: dict[str, str], by_run_id: dict[
     _refuse_mixed(where, [r for r in records if r.result is not None], "protocols", _protocol_text)
     _refuse_mixed_configs(where, records)
     return CellRuns(
-        label=label,
+        label=cell.label,
+        group=cell.group,
         expected=tuple(sorted(run_ids, key=_seed_key)),
         records=tuple(records),
         missing=tuple(sorted((seed for seed, run_id in run_ids.items() if run_id not in by_run_id), key=_seed_key)),
@@ -276,6 +293,12 @@ def _protocol_text(record: Record) -> str:
 def _order(manifest: Manifest) -> tuple[int, str]:
     first = ("paper", "matched")
     return (first.index(manifest.name) if manifest.name in first else len(first)), manifest.name
+
+
+def _fate(record: Record) -> str:
+    if record.status != "done":
+        return record.status
+    return "done" if record.result is not None else "without a result"
 
 
 def _seed_text(record: Record) -> str:

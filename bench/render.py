@@ -1,5 +1,6 @@
 """One table as Markdown, CSV and LaTeX: every cell plain text, made safe for the form it is written in."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING = "–"  # a cell whose number is missing
-LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--"}  # tabulate would escape their $
+MINUS = "−"  # of numbers: unlike a hyphen, no spreadsheet takes it for the start of a formula
+LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", MINUS: "$-$", "–": "--"}  # tabulate escapes $
+NEGATIVE_NUMBER = re.compile(rf"{MINUS}(\d[\d,]*(\.\d+)?)")
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
 
 
@@ -74,4 +77,6 @@ def markdown_text(text: str) -> str:
 
 def _csv_text(text: str) -> str:
     cleaned = clean(text)
+    if negative := NEGATIVE_NUMBER.fullmatch(cleaned):
+        return f"-{negative[1]}"  # as programs read it; a number alone is no formula
     return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned

@@ -1,0 +1,32 @@
+"""A config as dotted keys, as `--set` takes them, and where two configs differ."""
+
+import json
+from typing import Any
+
+ABSENT = "(absent)"  # stands where one config lacks a field of the other
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every field that is no table itself, by its dotted key."""
+    fields: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            fields.update(dotted(value, f"{prefix}{key}."))
+        else:
+            fields[f"{prefix}{key}"] = value
+    return fields
+
+
+def value_text(value: Any) -> str:
+    """A field's value as one would type it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def differences(here: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(dotted key, value here, value there) of each field that differs, sorted by key."""
+    ours, theirs = dotted(here), dotted(there)
+    texts = [
+        (key, *(value_text(fields[key]) if key in fields else ABSENT for fields in (ours, theirs)))
+        for key in sorted(ours.keys() | theirs.keys())
+    ]
+    return [(key, one, other) for key, one, other in texts if one != other]

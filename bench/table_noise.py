@@ -1,0 +1,130 @@
+"""The table of noise: how far runs of one seed lie apart, against runs of different seeds."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.aggregate import CellRuns
+from bench.dotted import dotted
+from bench.legends import machine_notes, protocol_legend, state_notes
+from bench.record import Record
+from bench.render import NOTHING, Table
+from bench.statistics import Summary, perplexity, summarise
+from bench.views import View, plain_mean_sd
+
+SEEDS = "paper"  # the experiment that has the same arms at different seeds
+COLUMNS = (
+    "arm",
+    "mode",
+    "seed",
+    "replicates",
+    "sweep, best, one seed",
+    "seeds",
+    "sweep, best, all seeds",
+    "share of variance",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """Runs of one seed of one arm: those that are done, and how many there should be."""
+
+    arm: str
+    seed: str
+    records: tuple[Record, ...]
+    n_expected: int
+
+
+def noise_table(view: View) -> Table | None:
+    """Replicates of an arm against its seeds in `paper`, in the same mode; None where no seed is replicated."""
+    found = replicates(view)
+    if not any(len(each.records) > 1 for each in found):
+        return None
+    notes = [
+        "Validation perplexity, mean ± sample standard deviation (n - 1): over replicates, runs of one seed that "
+        "differ in nothing at all, and over the distinct seeds of the same arm, in the same mode and of the same "
+        f"config, in experiment {SEEDS}.",
+        "share of variance: that of the replicates over that of the seeds, which holds both: what no seed explains. "
+        "In exact mode replicates are equal by construction.",
+        *protocol_legend(view.experiment, "sweep"),
+        *state_notes(view.experiment),
+        *machine_notes(view.experiment),
+    ]
+    return view.table("noise", COLUMNS, 3, [_row(view, each) for each in found], notes)
+
+
+def replicates(view: View) -> list[Replicates]:
+    """The seeds that more than one cell of a group has, where those cells are no trials of a search."""
+    cells: dict[tuple[str, str], list[CellRuns]] = defaultdict(list)
+    for cell in view.experiment.cells:
+        if cell.group is not None and cell.group not in view.trials:
+            for seed in cell.expected:
+                cells[cell.group, seed].append(cell)
+    return [
+        Replicates(
+            arm=group,
+            seed=seed,
+            records=tuple(record for cell in same for record in cell.done if str(record.seed) == seed),
+            n_expected=len(same),
+        )
+        for (group, seed), same in cells.items()
+        if len(same) > 1
+    ]
+
+
+def _row(view: View, one: Replicates) -> list[str]:
+    within = _summary(one.records)
+    seeds, n_seeds = _seeds(view, one)
+    between = _summary(seeds)
+    counts = _n(len(one.records), one.n_expected), _n(len(seeds), n_seeds)
+    share = _share(within, between)
+    if share != NOTHING and (len(one.records), len(seeds)) != (one.n_expected, n_seeds):
+        share += f" ({' and '.join(counts)})"
+    return [
+        one.arm,
+        one.records[0].mode if one.records else view.experiment.manifest.mode,
+        one.seed,
+        counts[0],
+        "not run" if within is None else _told(within, one.n_expected),
+        counts[1] if n_seeds else NOTHING,
+        "not run" if between is None else _told(between, n_seeds),
+        share,
+    ]
+
+
+def _seeds(view: View, one: Replicates) -> tuple[Sequence[Record], int]:
+    """The done runs of the same arm at its distinct seeds, and how many there should be."""
+    experiment = view.store.experiment(SEEDS)
+    cell = None if experiment is None else experiment.cell(one.arm)
+    if cell is None:
+        return (), 0
+    if cell.done and one.records and not _same(cell.done[0], one.records[0]):
+        return (), 0
+    return cell.done, len(cell.expected)
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Whether two records are of one arm in one mode; a field that an older one lacks had its default."""
+    ours, theirs = dotted(one.config), dotted(other.config)
+    alike = all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+    return alike and one.mode == other.mode and one.corpus.sha256 == other.corpus.sha256
+
+
+def _summary(records: Sequence[Record]) -> Summary | None:
+    values = [perplexity(record.result.sweep.best.nats_per_token) for record in records if record.result is not None]
+    return summarise(values) if values else None
+
+
+def _n(n: int, expected: int) -> str:
+    return str(n) if n == expected else f"{n} of {expected}"
+
+
+def _told(summary: Summary, expected: int) -> str:
+    text = plain_mean_sd(summary)
+    return text if summary.n == expected else f"{text} ({_n(summary.n, expected)})"
+
+
+def _share(within: Summary | None, between: Summary | None) -> str:
+    if within is None or between is None or within.sd is None or not between.sd:
+        return NOTHING
+    return f"{(within.sd / between.sd) ** 2:.0%}"

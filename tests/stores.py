@@ -1,0 +1,55 @@
+"""Stores made without training, and the tables that come of them, for tests of tables."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.record import Cell, Manifest, Record
+from bench.render import Table
+from bench.store import Store
+from bench.tables import make_tables
+from tests.records import make_manifest, make_record, manifest_of
+
+SEEDS = (42, 69, 420, 666, 2137)
+DISTINCT = ((4.41 + 4.40 + 4.43) / 3, 4.50, 4.43, 4.47, 4.36)  # the published runs, one value a seed
+
+
+def five_seeds(label: str = "k_operators", **changes) -> list[Record]:
+    """Five runs of one arm, with the published perplexities."""
+    return [make_record(label, seed, value, **changes) for seed, value in zip(SEEDS, DISTINCT, strict=True)]
+
+
+def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store:
+    """A store of these records; without a manifest they are experiment `laptop`."""
+    store = Store(root)
+    for record in records:
+        store.write_record(record)
+    for manifest in manifests or (manifest_of(records),):
+        store.write_manifest(manifest)
+    return store
+
+
+def grouped(
+    records: list[Record], group_of: Callable[[str], str], *, missing: tuple[str, ...] = (), **changes
+) -> Manifest:
+    """A manifest of one cell a label, each with its group; `missing` are labels whose one run is not there."""
+    run_ids = {one.label: {str(one.seed): one.run_id} for one in records}
+    run_ids |= {label: {"1000": f"{i:012x}"} for i, label in enumerate(missing)}
+    cells = [Cell(label=label, run_ids=ids, group=group_of(label)) for label, ids in run_ids.items()]
+    return make_manifest({}, **changes).model_copy(update={"cells": cells})
+
+
+def table_of(store: Store, kind: str = "perplexity", experiment: str = "laptop", **options) -> Table:
+    """The one table of a kind and an experiment."""
+    tables = make_tables(store, **options).tables
+    return next(table for table in tables if (table.experiment, table.kind) == (experiment, kind))
+
+
+def kinds_of(store: Store, experiment: str = "laptop") -> list[str]:
+    """The kinds of table that an experiment has."""
+    return [table.kind for table in make_tables(store).tables if table.experiment == experiment]
+
+
+def cells(table: Table, row: int | str = 0) -> dict[str, str]:
+    """A row by its columns; by its number, or by what stands in its first column."""
+    found = table.rows[row] if isinstance(row, int) else next(each for each in table.rows if each[0] == row)
+    return dict(zip(table.columns, found, strict=True))
