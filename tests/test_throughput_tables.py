@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.figures import draw_growth, growth_figure
+from bench.figure_growth import draw_growth, growth_figure
 from bench.render import Table
 from bench.store import Store
 from bench.tables import make_tables, write_tables
@@ -491,10 +491,10 @@ def test_unknown_memory_is_not_drawn(tmp_path):
 
 
 DRAW = (
-    "import sys; from pathlib import Path; from bench.figures import growth_figure\n"
+    "import sys; from pathlib import Path; from bench.figure_growth import growth_figure\n"
     "from bench.throughput import read_throughput\n"
     "(measured,), _ = read_throughput(Path(sys.argv[1]))\n"
-    "for form, image in growth_figure(measured).items(): Path(sys.argv[2] + form).write_bytes(image)\n"
+    "for form, image in growth_figure(measured).images.items(): Path(sys.argv[2] + form).write_bytes(image)\n"
 )
 
 
@@ -519,7 +519,7 @@ def test_two_processes_draw_the_same_bytes_whatever_the_users_settings(tmp_path)
 def test_images_carry_neither_a_date_nor_a_version(tmp_path):
     write(tmp_path, growth())
     (measured,), _ = read_throughput(tmp_path)
-    images = growth_figure(measured)
+    images = growth_figure(measured).images
     assert not [word for word in (b"dc:date", b"dc:creator", b"Matplotlib v") if word in images["svg"]]
     png, at, chunks = images["png"], 8, []
     while at < len(png):
