@@ -2,7 +2,7 @@
 # Everything but the set-up lives in `python -m bench` and `python -m jobs`, which have a --help of their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data reproduce table bench test test-all lint clean distclean FORCE
+.PHONY: help setup data reproduce table report bench test test-all lint clean distclean FORCE
 MAKEFLAGS += --no-builtin-rules
 
 PY := .venv/bin/python
@@ -11,7 +11,7 @@ READY := .venv/.setup-done
 TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\1/p' pyproject.toml)
 
 #? EXPERIMENT=NAME    what reproduce trains: smoke (seconds), laptop, paper, ...; by default what suits the machine
-#? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table reads results/, unless this names another
+#? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table and report use results/, unless named
 #? WORKERS=N          runs trained side by side
 #? RUNS_PER_GPU=N     runs trained side by side on each GPU; what such runs took then counts in no table of times
 #? CLUSTER=slurm      reproduce submits what is missing to SLURM and returns; run it again for the table. See jobs/README.md
@@ -40,6 +40,9 @@ reproduce: $(READY)  ## train what is missing, then print the table with the com
 
 table: $(READY)  ## make the tables from the records; trains nothing
 	$(PY) -m bench table$(call option,store,STORE)
+
+report: $(READY)  ## build report.html, one self-contained page, from the records; trains nothing
+	$(PY) -m bench report$(call option,store,STORE)
 
 bench: $(READY)  ## measure throughput and memory, and save what was measured for `make table`
 	@mkdir -p '$(or $(STORE),results)/throughput'

@@ -12,7 +12,7 @@ from bench.statistics import perplexity
 if TYPE_CHECKING:
     import torch
 
-    from bench.config import Run
+    from bench.config import Run, RunConfig
     from bench.record import Record
 
 app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
@@ -176,11 +176,11 @@ def sample(
 def table(
     store: StorePath = Path("results"),
     compare: Annotated[Path | None, typer.Option(help="Another store, whose values stand beside.")] = None,
-    explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs behind one row.")] = None,
+    explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs and config behind a row.")] = None,
 ) -> None:
     """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
+    from bench.explain import explain as explain_cell
     from bench.store import Store
-    from bench.tables import explain as explain_cell
     from bench.tables import make_tables, write_tables
 
     here = Store(existing_store(store))
@@ -194,6 +194,59 @@ def table(
     for error in made.errors:
         typer.echo(f"error: {error}", err=True)
     raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def report(store: StorePath = Path("results")) -> None:
+    """Build STORE/report.html from the records: one page with everything in it. Trains nothing."""
+    from bench.report import gather, write_report
+    from bench.store import Store
+
+    here = Store(existing_store(store))
+    content = gather(here)
+    print(write_report(here, content))
+    for error in content.unread:
+        typer.echo(f"error: {error}", err=True)
+    if content.unread:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def size(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell is the starting shape.")],
+    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    axis: Annotated[
+        str, typer.Option(help="What to meet: params, without_positions, live or forward_flops (of one token).")
+    ] = "params",
+    like: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the cell whose value is met.")] = None,
+    target: Annotated[int | None, typer.Option(help="The value to meet, instead of --like.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest deviation, as a fraction of the target.")] = 0.01,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the start, e.g. model.position=rotary. Repeatable.")
+    ] = None,
+) -> None:
+    """Resize a cell to a budget. Example: python -m bench size --experiment paper --cell nanogpt --target 1137869"""
+    import shlex
+
+    from bench.sizing import AXES, budget_of, fit_size, set_arguments, size_text
+
+    start = _config_of_cell(experiment, cell, assignments or [])
+    if axis not in AXES:
+        raise ConfigError(f"--axis {axis}: there are {', '.join(AXES)}")
+    if (like is None) == (target is None):
+        raise ConfigError("name one budget to meet: --like EXPERIMENT/LABEL, or --target and a number")
+    budgets = {}
+    if like is not None:
+        other = _config_of_cell(*like.partition("/")[::2], [])
+        budgets[like] = budget_of(other.model, other.context)
+        target = getattr(budgets[like], axis)
+    assert target is not None
+    found = fit_size(start.model, axis=axis, target=target, tolerance=tolerance, context=start.context)
+    resized = f"{experiment}/{cell}, resized"
+    print(size_text(found, axis, {resized: budget_of(found.config, start.context), **budgets}))
+    settings = [word for one in [*(assignments or []), *set_arguments(found.config)] for word in ("--set", one)]
+    run_it = ["python", "-m", "bench", "run", "--experiment", experiment, "--cell", cell, "--seed", "42", *settings]
+    print("\n" + shlex.join(run_it))
 
 
 @app.command()
@@ -234,18 +287,24 @@ def profile(
 def _run_of_cell(
     experiment: str, cell: str, assignments: list[str], seed: int | None, mode: str | None, device: "torch.device"
 ) -> "Run":
-    from bench.config import Run, override
+    from bench.config import Run
+
+    default_mode = "fast" if device.type == "cuda" else "exact"
+    try:
+        config = _config_of_cell(experiment, cell, assignments)
+        return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _config_of_cell(experiment: str, cell: str, assignments: list[str]) -> "RunConfig":
+    from bench.config import override
     from bench.experiments import find_experiment
 
     cells = {one.label: one for one in find_experiment(experiment).cells}
     if cell not in cells:
         raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
-    default_mode = "fast" if device.type == "cuda" else "exact"
-    try:
-        config = override(cells[cell].config, assignments)
-        return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return override(cells[cell].config, assignments)
 
 
 def _show(finished: "Record") -> None:

@@ -1,0 +1,253 @@
+"""The report of a store: what is compared, what came out, and how to remake it, gathered for one page.
+
+A pure function of the store: the same bytes from the same records, without a time or a path.
+"""
+
+import importlib.util
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.aggregate import Aggregate, CellRuns, Experiment, aggregate
+from bench.deviations import load_deviations
+from bench.errors import StoreError
+from bench.files import write_atomically
+from bench.legends import count, number
+from bench.page import Claim, Content, Picture, Question, render
+from bench.published import load_published
+from bench.record import Record
+from bench.render import NOTHING, Table
+from bench.statistics import perplexity, summarise
+from bench.store import Store
+from bench.tables import PUBLISHED, Tables, make_tables
+
+NAME = "report.html"
+MAIN = ("matched", "paper")  # what claims are judged on
+STAND_INS = ("laptop-all", "laptop")  # what is shown while nothing of it has run
+HEADLINES = ("headline", "perplexity")  # kinds of table that answer an experiment's question
+
+
+def build_report(store: Store) -> bytes:
+    """The page, whole."""
+    return render(gather(store))
+
+
+def write_report(store: Store, content: Content) -> Path:
+    """Put the page into its store, where its bytes differ; its path."""
+    path, page = store.root / NAME, render(content)
+    try:
+        if not path.is_file() or path.read_bytes() != page:
+            write_atomically(path, page)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}; name another --store") from error
+    return path
+
+
+def gather(store: Store) -> Content:
+    """All that the page says of a store."""
+    store = Store(store.root.resolve())
+    ours = aggregate(store)
+    made = make_tables(store)
+    shown = _shown(ours)
+    tables = {(table.experiment, table.kind): table for table in made.tables}
+    names = [experiment.name for experiment in ours.experiments]
+    return Content(
+        claims=_claims(ours),
+        answers=tuple(filter(None, map(_answer, shown))),
+        headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
+        headline_note=_headline_note(shown),
+        pictures=_pictures(made),
+        questions=tuple(_question(experiment, made.tables) for experiment in ours.experiments),
+        throughput=tuple(table for table in made.tables if table.experiment not in names),
+        cost=_cost(ours),
+        deviations=load_deviations(),
+        environment=(_machines(ours), _sources(ours)),
+        notes=tuple(_without_path(note, store.root) for note in made.notes),
+        unread=tuple(_without_path(str(error), store.root) for error in made.errors),
+    )
+
+
+# --- what came out ---
+
+
+def _claims(ours: Aggregate) -> tuple[Claim, ...]:
+    # TODO: import bench.claims at the top, and drop the test for it, once that file is there
+    if importlib.util.find_spec("bench.claims") is None:
+        return ()
+    verdicts = importlib.import_module("bench.claims").judge(ours, load_published(PUBLISHED))
+    return tuple(map(_claim, verdicts))
+
+
+def _claim(verdict: Any) -> Claim:
+    """A verdict of `bench.claims` in the words of the page."""
+    seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed}.",)
+    mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
+    return Claim(
+        id=getattr(verdict.claim, "id", verdict.claim),
+        statement=getattr(verdict.claim, "statement", ""),
+        outcome=verdict.outcome,
+        numbers=(*verdict.numbers, *seeds, *mode),
+        at_laptop_size=verdict.at_laptop_size,
+    )
+
+
+def _pictures(made: Tables) -> tuple[Picture, ...]:
+    # TODO: every figure that `make table` draws, with its own title, caption and alt, once they carry these
+    from bench.figures import growth_figure
+
+    return tuple(
+        Picture(
+            name=f"growth-{one.slug}",
+            title="What a token costs as the context grows",
+            caption=f"{one.slug}.",
+            alt="Time per token and peak memory against the context, a line for each form of the recurrence.",
+            svg=growth_figure(one)["svg"],
+        )
+        for one in made.measurements
+        if one.grows
+    )
+
+
+def _shown(ours: Aggregate) -> list[Experiment]:
+    """The experiments whose tables come first: those that decide, else the first that stands in."""
+    measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
+    main = [measured[name] for name in MAIN if name in measured]
+    return main or [measured[name] for name in STAND_INS if name in measured][:1]
+
+
+def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
+    return next((tables[name, kind] for kind in HEADLINES if (name, kind) in tables), None)
+
+
+def _headline_note(shown: Sequence[Experiment]) -> str | None:
+    if not shown:
+        return "No run of a headline experiment is done yet: start with make reproduce."
+    if shown[0].name in MAIN:
+        return None
+    return f"{' and '.join(MAIN)} have not run yet. This is {shown[0].name}, at laptop size, and decides no claim."
+
+
+def _answer(experiment: Experiment) -> str | None:
+    """The first arm against the one that differences are taken to, in a sentence."""
+    first, reference = experiment.cells[0], experiment.cell(experiment.manifest.reference or "")
+    if reference is None or reference.label == first.label or not (first.done and reference.done):
+        return None
+    return f"{experiment.name}: {_told(first)} against {_told(reference)}, validation perplexity (sweep, best)."
+
+
+def _told(cell: CellRuns) -> str:
+    best = summarise([perplexity(one.result.sweep.best.nats_per_token) for one in cell.done if one.result])
+    spread = "" if best.sd is None else f" ± {number(best.sd, like=best.mean)}"
+    return f"{cell.label} {number(best.mean)}{spread} (n = {best.n})"
+
+
+# --- experiments, and what they took ---
+
+
+def _question(experiment: Experiment, tables: Iterable[Table]) -> Question:
+    records = _records([experiment])
+    listed = sum(len(cell.expected) for cell in experiment.cells)
+    fates: Counter[str] = Counter(record.status for record in records)
+    fates["missing"] = listed - len(records)
+    told = ", ".join(f"{n:,} {fate}" for fate, n in sorted(fates.items()) if n and fate != "done")
+    return Question(
+        name=experiment.name,
+        text=experiment.manifest.question,
+        state=f"{fates['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else "."),
+        tables=tuple(table for table in tables if table.experiment == experiment.name),
+    )
+
+
+def _cost(ours: Aggregate) -> Table:
+    rows = [(experiment.name, *_cost_cells(_records([experiment]))) for experiment in ours.experiments]
+    everything = _records(ours.experiments)
+    total = _cost_cells(everything)
+    return Table(
+        experiment="all experiments",
+        kind="cost",
+        intro="What each experiment took, all attempts and failed runs included.",
+        columns=("experiment", "machines", "runs", "not done", "hours of training", "train tokens", "train FLOPs"),
+        n_left=2,
+        rows=tuple(rows),
+        notes=(
+            "hours of training: the sum over runs of the seconds spent in training steps, whichever machine they ran "
+            "on and however many runs shared it; evaluation, set-up and waiting are left out.",
+            f"A run that two experiments share counts in both. Each counted once: {count(len(everything), 'run')}, "
+            f"{total[3]} hours of training, {total[4]} tokens, {total[5]} FLOPs.",
+        ),
+    )
+
+
+def _cost_cells(records: Sequence[Record]) -> tuple[str, ...]:
+    return (
+        ", ".join(sorted({record.environment.device_name for record in records})) or NOTHING,
+        f"{len(records):,}",
+        f"{sum(record.status != 'done' for record in records):,}",
+        f"{sum(record.cost.train_seconds for record in records) / 3600:,.2f}",
+        f"{sum(record.cost.n_train_tokens for record in records):,}",
+        f"{sum(record.cost.train_flops for record in records):.3g}",
+    )
+
+
+def _records(experiments: Iterable[Experiment]) -> list[Record]:
+    """Every record of some experiments once, in the order of the run ids, so that sums come out the same."""
+    found = {
+        record.run_id: record for experiment in experiments for cell in experiment.cells for record in cell.records
+    }
+    return [found[run_id] for run_id in sorted(found)]
+
+
+# --- where the numbers were made ---
+
+
+def _machines(ours: Aggregate) -> Table:
+    columns = ("machine", "device", "instructions", "threads", "platform", "CUDA", "Python", "packages", "mode", "runs")
+    counts: Counter[tuple[str, ...]] = Counter()
+    for record in _records(ours.experiments):
+        machine = record.environment
+        counts[
+            machine.device_name,
+            machine.device,
+            machine.instructions or NOTHING,
+            str(machine.n_threads),
+            machine.platform,
+            machine.cuda or NOTHING,
+            machine.python,
+            ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items())),
+            record.mode,
+        ] += 1
+    return Table(
+        experiment="all experiments",
+        kind="machines and software",
+        intro="Where the runs ended.",
+        columns=columns,
+        n_left=3,
+        rows=tuple((*machine, f"{n:,}") for machine, n in sorted(counts.items())),
+        notes=("Exact runs repeat bit for bit on a row's own software, processor and number of threads.",),
+    )
+
+
+def _sources(ours: Aggregate) -> Table:
+    experiments: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    runs: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for experiment in ours.experiments:
+        for record in _records([experiment]):
+            state = {None: "unknown", True: "with changes (dirty)", False: "as committed"}[record.sources.dirty]
+            key = (record.sources.commit or "unknown")[:12], state, record.corpus.name, record.corpus.sha256[:12]
+            experiments[key].add(experiment.name)
+            runs[key].add(record.run_id)
+    return Table(
+        experiment="all experiments",
+        kind="sources and text",
+        intro="Which commit made the runs, and from which text.",
+        columns=("commit", "tree", "corpus", "its sha256", "experiments", "runs"),
+        n_left=5,
+        rows=tuple((*key, ", ".join(sorted(experiments[key])), f"{len(runs[key]):,}") for key in sorted(runs)),
+        notes=("sha256: its first 12 digits.",),
+    )
+
+
+def _without_path(text: str, root: Path) -> str:
+    """A message with the store's own folder, an absolute path, left out: the page does not tell where it was made."""
+    return text.replace(f"{root}/", "").replace(str(root), "this store")

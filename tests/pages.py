@@ -1,0 +1,109 @@
+"""What tests of the report put into a page: plain content, and content whose every word would like to be code."""
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from bench.deviations import Deviation
+from bench.page import Claim, Content, Picture, Question
+from bench.render import Table, clean
+
+STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "test", "text.parse_math": False}
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</script><script>window.pwned = 1</script>",
+    "</style><style>*{display:none}</style>",
+    '" autofocus onfocus="window.pwned = 1" x="',
+    "' onmouseover='window.pwned = 1' x='",
+    "</title></svg></caption></table><svg onload=window.pwned=1>",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!--",
+    "&lt;script&gt;",
+    "javascript:window.pwned=1",
+    "\u202ereversed\x00\x1b[31m",
+)
+
+
+def make_table(
+    rows: tuple[tuple[str, ...], ...] = (("k_operators", "4.431 ± 0.020"), ("transformer", "4.350 ± 0.012")),
+    columns: tuple[str, ...] = ("arm", "sweep, best"),
+    **changes: object,
+) -> Table:
+    """A table of one column of words."""
+    fields = {"experiment": "laptop", "kind": "perplexity", "intro": "Which is better?", "notes": ("Lower is better.",)}
+    return Table(columns=columns, n_left=1, rows=rows, **fields | changes)  # type: ignore[arg-type]
+
+
+def make_drawing(label: str = "arm") -> bytes:
+    """An SVG as Matplotlib writes it, with markers, clipping, a hatch, dashes and a legend."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6, 3))
+        axes = figure.subplots()
+        axes.plot([1, 2, 3], [3, 1, 2], marker="o", linestyle="--", label=label)
+        axes.plot([1, 2, 3], [0, 4, 0], linewidth=9)  # solid, with a sharp corner
+        axes.fill_between([1, 2, 3], [2, 0, 1], [4, 2, 3], alpha=0.3)
+        axes.bar([1, 2], [1, 2], hatch="//", facecolor="white", edgecolor="0.2")
+        axes.set_title(label)
+        axes.legend()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def make_content(**changes: object) -> Content:
+    """A page with one of everything."""
+    table = make_table()
+    fields: dict[str, object] = {
+        "claims": (
+            Claim(id="C1", statement="it is so", outcome="reproduced", numbers=("4.43",), at_laptop_size=("5.9",)),
+            Claim(id="C2", statement="it is not", outcome="not run", numbers=()),
+        ),
+        "answers": ("laptop: k_operators 4.431 against transformer 4.350.",),
+        "headline": (table,),
+        "headline_note": "At laptop size.",
+        "pictures": tuple(
+            Picture(name=f"curve-{n}", title="Curves", caption="n = 3.", alt="Two lines fall.", svg=make_drawing())
+            for n in (1, 2)
+        ),
+        "questions": (Question(name="laptop", text="Which?", state="3 of 3 runs done.", tables=(table,)),),
+        "throughput": (make_table(experiment="throughput", kind="cpu"),),
+        "cost": make_table(kind="cost"),
+        "deviations": (Deviation(system="nanoGPT", published="this", ours="that", why="since"),),
+        "environment": (make_table(kind="machines"),),
+        "notes": (),
+        "unread": (),
+    }
+    return Content(**fields | changes)  # type: ignore[arg-type]
+
+
+def hostile_content(text: str) -> Content:
+    """A page with `text` wherever a word from a file may stand."""
+    table = Table(
+        experiment=text,
+        kind=text,
+        intro=text,
+        columns=(text, f"2 {text}"),
+        n_left=1,
+        rows=((text, f"4.4 {text}"), (f"b{text}", text)),
+        notes=(text,),
+    )
+    claim = Claim(id=text, statement=text, outcome=text, numbers=(text,), at_laptop_size=(text,))
+    drawn = clean(text).encode("latin-1", "replace").decode("latin-1")  # in letters that the font has, as figures do
+    picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn))
+    return make_content(
+        claims=(claim,),
+        answers=(text,),
+        headline=(table,),
+        headline_note=text,
+        pictures=(picture,),
+        questions=(Question(name=text, text=text, state=text, tables=(table, table)),),
+        throughput=(table,),
+        cost=table,
+        deviations=(Deviation(system=text, published=text, ours=text, why=text, effect=text),),
+        environment=(table,),
+        notes=(text,),
+        unread=(text,),
+    )
