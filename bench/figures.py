@@ -58,11 +58,3 @@ def draw_all(
 def is_figure(path: Path) -> bool:
     """Whether a file has a name that a figure here could have: `make table` removes what nothing draws any more."""
     return _NAME.fullmatch(path.name) is not None
-
-
-def growth_figure(measured: Measurements) -> dict[str, bytes]:
-    """The growth figure alone: the files "svg" and "png"."""
-    # TODO: goes once the report takes its pictures from draw_all
-    from bench.figure_growth import growth_figure as drawn_growth
-
-    return drawn_growth(measured).images

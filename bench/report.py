@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.aggregate import Aggregate, CellRuns, Experiment, aggregate
+from bench.aggregate import Aggregate, CellRuns, Experiment
+from bench.contrasts import contrasts
 from bench.deviations import load_deviations
 from bench.errors import StoreError
+from bench.figures import draw_all
 from bench.files import write_atomically
 from bench.legends import count, number
 from bench.page import Claim, Content, Picture, Question, render
@@ -21,6 +23,7 @@ from bench.render import NOTHING, Table
 from bench.statistics import perplexity, summarise
 from bench.store import Store
 from bench.tables import PUBLISHED, Tables, make_tables
+from bench.views import signed
 
 NAME = "report.html"
 MAIN = ("matched", "paper")  # what claims are judged on
@@ -47,8 +50,8 @@ def write_report(store: Store, content: Content) -> Path:
 def gather(store: Store) -> Content:
     """All that the page says of a store."""
     store = Store(store.root.resolve())
-    ours = aggregate(store)
     made = make_tables(store)
+    ours = made.aggregate
     shown = _shown(ours)
     tables = {(table.experiment, table.kind): table for table in made.tables}
     names = [experiment.name for experiment in ours.experiments]
@@ -93,19 +96,9 @@ def _claim(verdict: Any) -> Claim:
 
 
 def _pictures(made: Tables) -> tuple[Picture, ...]:
-    # TODO: every figure that `make table` draws, with its own title, caption and alt, once they carry these
-    from bench.figures import growth_figure
-
     return tuple(
-        Picture(
-            name=f"growth-{one.slug}",
-            title="What a token costs as the context grows",
-            caption=f"{one.slug}.",
-            alt="Time per token and peak memory against the context, a line for each form of the recurrence.",
-            svg=growth_figure(one)["svg"],
-        )
-        for one in made.measurements
-        if one.grows
+        Picture(name=drawn.name, title=drawn.title, caption=drawn.caption, alt=drawn.alt, svg=drawn.svg)
+        for drawn in draw_all(made.aggregate, made.measurements, made.published)
     )
 
 
@@ -129,11 +122,15 @@ def _headline_note(shown: Sequence[Experiment]) -> str | None:
 
 
 def _answer(experiment: Experiment) -> str | None:
-    """The first arm against the one that differences are taken to, in a sentence."""
-    first, reference = experiment.cells[0], experiment.cell(experiment.manifest.reference or "")
-    if reference is None or reference.label == first.label or not (first.done and reference.done):
+    """The primary comparison in a sentence."""
+    primary = next((one for one in contrasts(experiment) if one.primary), None)
+    if primary is None or primary.comparison is None:
         return None
-    return f"{experiment.name}: {_told(first)} against {_told(reference)}, validation perplexity (sweep, best)."
+    sides = f"{_told(primary.arm)} against {_told(primary.reference)}, validation perplexity (sweep, best)"
+    compared = primary.comparison
+    low, high = map(signed, compared.interval) if compared.interval else (NOTHING, NOTHING)
+    gap = f"{signed(compared.difference)} nats a token (95 % interval {low} to {high}, {primary.n_text})"
+    return f"{experiment.name}: {sides}: {primary.verdict}, {gap}."
 
 
 def _told(cell: CellRuns) -> str:
