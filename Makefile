@@ -2,7 +2,7 @@
 # Everything but the set-up lives in `python -m bench` and `python -m jobs`, which have a --help of their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data reproduce table report bench test test-all lint clean distclean FORCE
+.PHONY: help setup data reproduce table verify report bench test test-all lint clean distclean FORCE
 MAKEFLAGS += --no-builtin-rules
 
 PY := .venv/bin/python
@@ -40,6 +40,9 @@ reproduce: $(READY)  ## train what is missing, then print the table with the com
 
 table: $(READY)  ## make the tables from the records; trains nothing
 	$(PY) -m bench table$(call option,store,STORE)
+
+verify: $(READY)  ## judge the preprint's claims on the records; trains nothing
+	@$(PY) -m bench verify$(call option,store,STORE) || case $$? in 3|4) ;; *) exit 1 ;; esac  # 3, 4: a verdict, no error
 
 report: $(READY)  ## build report.html, one self-contained page, from the records; trains nothing
 	$(PY) -m bench report$(call option,store,STORE)

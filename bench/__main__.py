@@ -212,6 +212,29 @@ def report(store: StorePath = Path("results")) -> None:
 
 
 @app.command()
+def verify(
+    store: StorePath = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
+) -> None:
+    """Judge each claim of the preprint on the runs of a store, one line a claim. Trains nothing.
+
+    Exit code 0: all reproduced; 3: one is not; 4: none failed, but one is open or not run; 1: a file cannot be read.
+    """
+    from bench import ledger
+    from bench.aggregate import aggregate
+    from bench.claims import PUBLISHED, judge
+    from bench.published import load_published
+    from bench.store import Store
+
+    ours = aggregate(Store(existing_store(store)))
+    verdicts = judge(ours, load_published(PUBLISHED))
+    print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
+    for error in ours.errors:
+        typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(EXIT_FAILED if ours.errors else ledger.exit_code(verdicts))
+
+
+@app.command()
 def size(
     experiment: Annotated[str, typer.Option(help="Experiment whose cell is the starting shape.")],
     cell: Annotated[str, typer.Option(help="Label of the cell.")],

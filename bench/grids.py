@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from bench.claims import JUDGED_ON, rules_sha256
 from bench.config import Mode, Run, RunConfig
 from bench.errors import ConfigError
 from bench.record import NO_SEED, SCHEMA_VERSION, Manifest
@@ -72,7 +73,7 @@ class Experiment:
                 )
                 for cell in self.cells
             ],
-            claim_rules_sha256=None,
+            claim_rules_sha256=rules_sha256() if self.name in JUDGED_ON else None,
             reference=self.reference,
         )
 

@@ -11,7 +11,7 @@ from models import KOperatorsConfig
 
 CONTEXT = 128
 N_SAMPLED_BATCHES = 50
-LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)  # five, then one more: an arm was best at the edge
+LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)  # five, then two more: an arm was best at the edge
 
 # Four mixing layers or the nearest that fits: within 2 % of the parameters of K-Operators (a test counts); -live and
 # -flops of its live parameters and of its training FLOPs.
@@ -30,8 +30,8 @@ BEST_LEARNING_RATE = {  # of `laptop-tuning`, whose records a test compares
     "transformer": 1.6e-2,
     "transformer_rotary": 8e-3,
     "transformer_none": 8e-3,
-    "modern": 8e-3,
-    "lstm": 8e-3,
+    "modern": 1.6e-2,
+    "lstm": 3.2e-2,
 }
 
 
@@ -91,7 +91,7 @@ def laptop_tuning() -> Experiment:
     """The trials that chose the learning rates at laptop size: the same for each arm, on a tuning seed."""
     return Experiment(
         name="laptop-tuning",
-        question="Which of six learning rates is best for each arm at laptop size?",
+        question="Which of seven learning rates is best for each arm at laptop size?",
         cells=tuple(
             Cell(label=f"{label}-lr{rate:g}", config=laptop_arm(label, rate), seeds=(TUNING_SEED,), group=label)
             for label in FAMILIES

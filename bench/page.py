@@ -29,6 +29,8 @@ class Claim:
     outcome: str  # a key of SYMBOLS
     numbers: tuple[str, ...]
     at_laptop_size: tuple[str, ...] = ()
+    rule: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ class Content:
     environment: tuple[Table, ...]
     notes: tuple[str, ...]  # on the store as a whole
     unread: tuple[str, ...]  # files that could not be read, and why
+    published: tuple[Table, ...] = ()  # what others published, below the ledger
 
 
 def render(content: Content) -> bytes:

@@ -53,12 +53,24 @@ class Figure(Strict):
         return f"{self.n_runs} runs of {self.n_distinct_seeds} seeds"
 
 
+class Claim(Strict):
+    """A claim of the preprint, and the rule that judges it: its numbers here, its steps in `bench.claims`."""
+
+    id: str
+    statement: str
+    source: str
+    experiments: list[str]  # that it is judged on
+    rule: str
+    thresholds: dict[str, float]
+
+
 class Published(Strict):
-    """All figures, and the one experiment and corpus of ours that they may be compared with."""
+    """All figures and claims, and the one experiment and corpus of ours that figures may be compared with."""
 
     experiment: str
     corpus: str
     figure: list[Figure]
+    claim: tuple[Claim, ...] = ()
 
     def beside(self, experiment: str, corpus: str, label: str) -> list[Figure]:
         """The figures to show beside an arm of ours: none but in the experiment that follows the published recipes."""

@@ -3,13 +3,12 @@
 A pure function of the store: the same bytes from the same records, without a time or a path.
 """
 
-import importlib.util
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.aggregate import Aggregate, CellRuns, Experiment
+from bench.claims import Verdict, judge
 from bench.contrasts import contrasts
 from bench.deviations import load_deviations
 from bench.errors import StoreError
@@ -17,12 +16,12 @@ from bench.figures import draw_all
 from bench.files import write_atomically
 from bench.legends import count, number
 from bench.page import Claim, Content, Picture, Question, render
-from bench.published import load_published
 from bench.record import Record
 from bench.render import NOTHING, Table
 from bench.statistics import perplexity, summarise
 from bench.store import Store
-from bench.tables import PUBLISHED, Tables, make_tables
+from bench.tables import Tables, make_tables
+from bench.throughput import FOLDER
 from bench.views import signed
 
 NAME = "report.html"
@@ -54,15 +53,15 @@ def gather(store: Store) -> Content:
     ours = made.aggregate
     shown = _shown(ours)
     tables = {(table.experiment, table.kind): table for table in made.tables}
-    names = [experiment.name for experiment in ours.experiments]
     return Content(
-        claims=_claims(ours),
+        claims=tuple(map(_claim, judge(ours, made.published))),
         answers=tuple(filter(None, map(_answer, shown))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),
         pictures=_pictures(made),
         questions=tuple(_question(experiment, made.tables) for experiment in ours.experiments),
-        throughput=tuple(table for table in made.tables if table.experiment not in names),
+        published=tuple(table for table in made.tables if table.kind == "published"),
+        throughput=tuple(table for table in made.tables if table.experiment == FOLDER),
         cost=_cost(ours),
         deviations=load_deviations(),
         environment=(_machines(ours), _sources(ours)),
@@ -74,24 +73,19 @@ def gather(store: Store) -> Content:
 # --- what came out ---
 
 
-def _claims(ours: Aggregate) -> tuple[Claim, ...]:
-    # TODO: import bench.claims at the top, and drop the test for it, once that file is there
-    if importlib.util.find_spec("bench.claims") is None:
-        return ()
-    verdicts = importlib.import_module("bench.claims").judge(ours, load_published(PUBLISHED))
-    return tuple(map(_claim, verdicts))
-
-
-def _claim(verdict: Any) -> Claim:
-    """A verdict of `bench.claims` in the words of the page."""
-    seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed}.",)
+def _claim(verdict: Verdict) -> Claim:
+    """A verdict in the words of the page."""
+    seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed:,}.",)
     mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
+    changed = tuple(f"The rules changed since {name} was launched." for name in verdict.changed_since)
     return Claim(
-        id=getattr(verdict.claim, "id", verdict.claim),
-        statement=getattr(verdict.claim, "statement", ""),
+        id=verdict.claim.id,
+        statement=verdict.claim.statement,
         outcome=verdict.outcome,
-        numbers=(*verdict.numbers, *seeds, *mode),
+        numbers=(*verdict.numbers, *seeds, *mode, *changed),
         at_laptop_size=verdict.at_laptop_size,
+        rule=verdict.claim.rule,
+        source=verdict.claim.source,
     )
 
 
@@ -152,7 +146,7 @@ def _question(experiment: Experiment, tables: Iterable[Table]) -> Question:
         name=experiment.name,
         text=experiment.manifest.question,
         state=f"{fates['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else "."),
-        tables=tuple(table for table in tables if table.experiment == experiment.name),
+        tables=tuple(table for table in tables if table.experiment == experiment.name and table.kind != "published"),
     )
 
 

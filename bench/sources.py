@@ -28,9 +28,13 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted({*DECIDING, *_with_imports(f"models/{architecture}.py", root)}):
-        tree = ast.parse((root / name).read_text(encoding="utf-8"))
-        digest.update(f"{name}\n{_dump(_without_docstrings(tree))}\n".encode())
+        digest.update(f"{name}\n{syntax(root / name)}\n".encode())
     return digest.hexdigest()
+
+
+def syntax(path: Path) -> str:
+    """A file's syntax tree without its docstrings, as text: equal where nothing but words differ."""
+    return _dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def commit() -> tuple[str | None, bool | None]:

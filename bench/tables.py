@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.aggregate import Aggregate, aggregate
+from bench.claims import judge
 from bench.errors import StoreError, UserError
 from bench.figures import all_figures, is_figure
 from bench.files import write_atomically
+from bench.ledger import ledger_table
 from bench.legends import count
 from bench.published import Published, load_published
 from bench.render import Table, markdown_text
@@ -34,7 +36,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "tuning": tuning_table,
     "best-of-k": best_of_k_table,
 }
-KINDS = (*TABLES, "published")
+KINDS = (*TABLES, "published", "ledger")
 SUFFIXES = ("md", "csv", "tex")
 
 
@@ -118,6 +120,8 @@ def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None) -> 
         yield from (table for make in TABLES.values() if (table := make(view)) is not None)
     if ours.experiments:
         yield published_table(ours, published)
+    if ours.experiments and published.claim:
+        yield ledger_table(judge(ours, published))
 
 
 def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]:
@@ -133,9 +137,8 @@ def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]
 
 def _named(published: Published) -> list[str]:
     """The experiments that published figures and claims are judged on, each once, in the order they are named."""
-    # TODO: `published.claims` itself, once results/published.toml holds the claims
-    claims = getattr(published, "claims", ())
-    return list(dict.fromkeys([published.experiment, *(name for claim in claims for name in claim.experiments)]))
+    judged = (name for claim in published.claim for name in claim.experiments)
+    return list(dict.fromkeys([published.experiment, *judged]))
 
 
 def _made_before(root: Path) -> list[Path]:

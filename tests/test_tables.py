@@ -112,7 +112,7 @@ def test_a_table_made_from_half_of_the_grid_says_so_in_every_cell_that_would_be_
                     assert "3 of 5" in other or "2 not run" in other, (before.name, column, other)
     measured = {"sweep, best", "95 % interval of sweep, best", "sweep, final", "sweep, cross-fitted"}
     assert measured <= {column for kind, column in changed if kind == "perplexity"}
-    assert {"perplexity", "protocols", "differences", "budgets", "relative-budgets", "cost", "published"} == {
+    assert {"perplexity", "protocols", "differences", "budgets", "relative-budgets", "cost", "published", "ledger"} == {
         kind for kind, _ in changed
     }
 
@@ -175,7 +175,7 @@ def test_rows_on_synthetic_text_say_so_and_give_its_least_perplexity(tmp_path):
 
 
 def test_a_published_value_stands_beside_ours_in_the_paper_experiment_alone(tmp_path):
-    records = [*five_seeds(), make_record("nanogpt", 42)]
+    records = [*five_seeds(), make_record("nanogpt_2023", 42)]
     store = make_store(tmp_path, records, manifest_of(records, "paper"), manifest_of(records))
     paper = table_of(store, experiment="paper")
     assert cells(paper)["published"] == "4.43 ± 0.05 (sweep, best; 7 runs of 5 seeds)"
@@ -219,7 +219,7 @@ def test_a_rerun_writes_nothing_and_a_shuffled_store_gives_the_same_bytes(tmp_pa
     compared = manifest_of(records, reference="transformer")
     store = make_store(tmp_path, records, compared, manifest_of(records, "paper"))
     made = make_tables(store)
-    assert len(write_tables(store, made)) == 3 * len(made.tables) == 3 * (7 + 6 + 1)
+    assert len(write_tables(store, made)) == 3 * len(made.tables) == 3 * (7 + 6 + 2)
     before = bytes_of(store)
     assert write_tables(store, make_tables(store)) == []
 
@@ -248,7 +248,7 @@ def test_tables_of_an_experiment_that_is_gone_are_removed_and_other_files_stay(t
     (tmp_path / "tables" / "notes.md").write_text("mine")
     (tmp_path / "experiments" / "smoke.json").unlink()
     assert {path.name.split("-")[0] for path in write_tables(store, make_tables(store))} == {"smoke"}
-    assert {path.split("-")[0] for path in bytes_of(store)} == {"laptop", "paper", "notes.md"}
+    assert {path.split("-")[0] for path in bytes_of(store)} == {"laptop", "paper", "claims", "notes.md"}
 
 
 def test_tables_of_a_manifest_that_cannot_be_read_are_kept(tmp_path):
