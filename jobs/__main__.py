@@ -136,12 +136,12 @@ def reproduce(
     slurm: Assignments = None,
     runs_per_job: RunsPerJob = 1,
 ) -> None:
-    """Train what is missing, then print the table with the committed values beside yours.
+    """Train what is missing, then print its tables with the committed values beside yours, and the verdicts.
 
     With --cluster slurm it submits what is missing and prints the table of what is there; run it again for the rest.
     """
     from bench.store import Store
-    from bench.tables import make_tables, write_tables
+    from jobs.outcome import show_outcome
 
     here = Store(store)
     common = _where(None, device, seeds, workers, runs_per_gpu, data_dir)
@@ -177,11 +177,7 @@ def reproduce(
             ),
             None,
         )
-    write_tables(here, make_tables(here))
-    made = make_tables(here, compare=Store(committed))
-    print(made.select(("perplexity", "parameters"), name))
-    print(f"All tables: {store}/tables, or `make table STORE={store}`. The committed ones: `make table`.")
-    raise typer.Exit(max(code, made.exit_code))
+    raise typer.Exit(max(code, show_outcome(here, Store(committed), name)))
 
 
 @app.command(hidden=True)
