@@ -83,8 +83,8 @@ def _verdict(claim: Claim, aggregate: Aggregate, published: Published, rules_now
 
 
 def _of_few_seeds(claim: Claim) -> Claim:
-    """The claim as it is read at laptop size, where arms have three seeds."""
-    few = {name: min(value, 2.0) for name, value in claim.thresholds.items() if name == "min_seeds"}
+    """The claim as it is read at laptop size, where arms have three seeds and seven trials."""
+    few = {name: 2.0 for name in ("min_seeds", "min_trials") if name in claim.thresholds}
     return claim.model_copy(update={"thresholds": {**claim.thresholds, **few}})
 
 

@@ -40,7 +40,9 @@ CheckpointSeconds = Annotated[float, typer.Option(min=0, help="Between checkpoin
 
 @app.command()
 def launch(
-    experiment: Annotated[str, typer.Option(help="paper, laptop, laptop-tuning or smoke.")],
+    experiment: Annotated[
+        str, typer.Option(help="Which question: laptop, paper, matched, ... A wrong name lists all.")
+    ],
     store: StorePath = Path("reproduced"),
     workers: Workers = None,
     runs_per_gpu: RunsPerGpu = None,
