@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from bench.aggregate import CellRuns, Experiment
 from bench.arms import (
     by_rate,
+    config_of,
     full_model,
     has_rates,
     learning_rate,
@@ -48,7 +49,7 @@ class _Line:
 def curves(experiment: Experiment) -> list[Drawn]:
     """As many figures as it takes to have at most eight lines in each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
-    cells = [cell for cell in trained(experiment) if cell.label in known and not _is_one_of_many(experiment, cell)]
+    cells = [cell for cell in trained(experiment) if cell.label in known and not _is_trial(experiment, cell)]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
 
@@ -61,9 +62,10 @@ def _series(cell: CellRuns) -> Series | None:
     return series if series is not None and len(series.steps) > 1 else None
 
 
-def _is_one_of_many(experiment: Experiment, cell: CellRuns) -> bool:
-    """Whether it is a tuning trial, whose curve tells little beside those of the other trials."""
-    return cell.group is not None and sum(other.group == cell.group for other in experiment.cells) > N_LOOKS + 1
+def _is_trial(experiment: Experiment, cell: CellRuns) -> bool:
+    """Whether it is one trial of a search, whose curve tells little beside the expected best of k."""
+    same = [other for other in experiment.cells if cell.group is not None and other.group == cell.group]
+    return any(other.records and config_of(other) != config_of(cell) for other in same)
 
 
 def _sets(experiment: Experiment, cells: Sequence[CellRuns]) -> list[tuple[list[CellRuns], CellRuns | None]]:

@@ -30,8 +30,8 @@ def runs(label: str, nats: float = 1.49, seeds=SEEDS, **changes):
 
 
 def paper() -> Experiment:
-    arms = [*runs("k_operators"), *runs("nanogpt", 1.47, architecture="transformer", n_params=10_745_088)]
-    return make_experiment("paper", arms, reference="nanogpt")
+    arms = [*runs("k_operators"), *runs("nanogpt_2023", 1.47, architecture="transformer", n_params=10_745_088)]
+    return make_experiment("paper", arms, reference="nanogpt_2023")
 
 
 def ablation() -> Experiment:
@@ -195,7 +195,7 @@ def test_published_points_stand_in_the_experiment_that_follows_the_recipes_alone
     assert "4.348" in theirs.caption
     assert "10.65M parameters without positions" in theirs.caption
     assert "published" in str([text.get_text() for text in theirs.figure.legends[0].get_texts()])
-    laptop = make_experiment("laptop-all", paper().done, reference="nanogpt")
+    laptop = make_experiment("laptop-all", paper().done, reference="nanogpt_2023")
     assert "published" not in drawn_of(laptop, published)["laptop-all-parameters"].caption
 
 
