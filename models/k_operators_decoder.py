@@ -172,7 +172,7 @@ class K2Step:
         """(B, d) -> (B, d); `state` has then seen this position."""
         place = state.places[position]
         qkp = self.qkp.step(h)
-        qk = qkp.narrow(1, 0, 2 * self.rank).view(-1, 2, self.rank)
+        qk = qkp.narrow(1, 0, 2 * self.rank).view(len(h), 2, self.rank)
         q, k = (qk / vector_norm(qk, 2, -1, True).clamp_min_(NORM_EPS)).unbind(1)
         projected = qkp.narrow(1, 2 * self.rank, h.shape[1])
         place.projected.copy_(projected)

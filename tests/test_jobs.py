@@ -139,13 +139,16 @@ def test_only_what_is_named_is_tried_again(retry: str | None, statuses: set[str]
     assert "done" not in {state for some in RETRIES.values() for state in some}
 
 
+SMOKE_TRAINED = ("k_operators-s42", "k_operators-s69", "transformer-s42", "transformer-s69")
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        (None, {"k_operators-s42", "k_operators-s69", "transformer-s42", "transformer-s69", "unigram", "bigram"}),
+        (None, {*SMOKE_TRAINED, "unigram", "bigram", "kneser_ney"}),
         ("gram", {"unigram", "bigram"}),
         ("transformer s69", {"transformer-s69"}),
-        ("!gram !s42", {"k_operators-s69", "transformer-s69"}),
+        ("!gram !kneser !s42", {"k_operators-s69", "transformer-s69"}),
         ("k_*-s42", {"k_operators-s42"}),
         ("s?9 !trans", {"k_operators-s69"}),
     ],
@@ -155,7 +158,7 @@ def test_k_keeps_the_runs_whose_name_has_every_word(pattern: str | None, names: 
 
 
 def test_a_pattern_that_leaves_nothing_is_an_error_that_lists_the_labels() -> None:
-    with pytest.raises(ConfigError, match="k_operators, transformer, unigram, bigram"):
+    with pytest.raises(ConfigError, match="k_operators, transformer, unigram, bigram, kneser_ney"):
         select(smoke(), "nothing-like-this")
 
 
@@ -196,7 +199,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
     command = ["launch", "--experiment", "smoke", "--dry-run", "--device", "cpu", "--data-dir", data_dir]
     assert call(app, *command, "--store", store) == 0
     printed = capsys.readouterr().out
-    assert "6 of 6 runs to do" in printed
+    assert "7 of 7 runs to do" in printed
     for run in smoke().runs():
         assert run.run_id in printed
     assert not store.exists()

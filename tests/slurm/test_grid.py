@@ -161,10 +161,10 @@ def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(
     assert call(app, *command, "--slurm", "gres=gpu:1", "--device", "cpu") == 0
     assert time.monotonic() - started < 20, "a launch returns at once"
     printed = capsys.readouterr().out
-    assert "6 of 6 runs to do" in printed
+    assert "7 of 7 runs to do" in printed
     assert "as job" in printed
     [script] = (store.work_folder / "jobs").glob("*/*_submission.sh")
-    for line in ("--array=0-5%6", "--gres=gpu:1", "--requeue", "--time=30"):
+    for line in ("--array=0-6%7", "--gres=gpu:1", "--requeue", "--time=30"):
         assert f"#SBATCH {line}\n" in script.read_text()
 
     assert call(app, *command, "--device", "cpu") == 0  # again at once: all are in the queue already

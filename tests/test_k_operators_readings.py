@@ -1,0 +1,105 @@
+"""What is read of K-Operators' learned dynamics is what the model does, and reading changes nothing."""
+
+import dataclasses
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import KOperators, KOperatorsConfig, build
+from models.k_operators import K2
+from models.k_operators_readings import GAMMA_QUANTILES
+from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
+
+N_K2 = 3
+PLAIN = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, rank=3, n_k2=N_K2)  # no dropout
+
+
+def make(seed: int = 0, **changes: Any) -> KOperators:
+    """A model in train mode whose every parameter acts."""
+    torch.manual_seed(seed)
+    model = build(dataclasses.replace(PLAIN, **changes))
+    assert isinstance(model, KOperators)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def some_tokens(length: int = CONTEXT, rows: int = 2) -> Tensor:
+    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
+
+
+def layers_of(model: KOperators) -> list[K2]:
+    return list(model.stack.k2_layers())
+
+
+@pytest.mark.parametrize("n_refinements", [0, 1, 3])
+def test_readings_have_an_entry_for_each_layer_and_each_refinement(n_refinements):
+    model = make(refine_steps=n_refinements)
+    found = model.diagnostics(some_tokens())
+    for name in ("base_norm", "recurrent_norm", "recurrent_share", "gate", "alpha", "gamma_quantiles"):
+        assert len(found[name]) == N_K2, name
+    assert all(0 < share < 1 for share in found["recurrent_share"])
+    for layer, quantiles in zip(layers_of(model), found["gamma_quantiles"], strict=True):
+        assert len(quantiles) == len(GAMMA_QUANTILES) == 5
+        assert quantiles == sorted(quantiles)
+        assert (quantiles[0], quantiles[4]) == pytest.approx((layer.gamma().min().item(), layer.gamma().max().item()))
+    assert len(found.get("refinement_step_ratio", [])) == n_refinements
+    assert ("eta" in found) == (n_refinements > 0)
+
+
+def test_readings_of_evaluation_follow_its_own_number_of_refinements():
+    found = make(refine_steps=1, eval_refine_steps=3).diagnostics(some_tokens())
+    assert len(found["refinement_step_ratio"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("paths", "share", "absent"), [("base", 0.0, {"alpha", "gamma_quantiles"}), ("recurrent", 1.0, {"gate"})]
+)
+def test_a_single_path_has_the_whole_share(paths, share, absent):
+    found = make(paths=paths).diagnostics(some_tokens())
+    assert found["recurrent_share"] == [share] * N_K2
+    assert not absent & set(found)
+    assert found["base_norm" if paths == "recurrent" else "recurrent_norm"] == [0.0] * N_K2
+
+
+def test_where_neither_path_adds_anything_the_share_is_zero():
+    model = make()
+    with torch.no_grad():
+        for layer in layers_of(model):
+            layer.base_gate_logit.fill_(-torch.inf)
+            layer.alpha_logit.fill_(-torch.inf)
+    assert model.diagnostics(some_tokens())["recurrent_share"] == [0.0] * N_K2
+
+
+@torch.no_grad()
+def test_norms_are_read_from_the_last_pass_and_step_ratios_from_every_one():
+    model = make(refine_steps=2).eval()
+    x = some_tokens()
+    eta = torch.sigmoid(model.eta_logit)
+    h = [model.embed(x)]
+    for _ in range(2):
+        h.append(h[-1] + eta * (model.stack(h[-1]) - h[-1]))
+    found = model.diagnostics(x)
+    ratios = [((b - a).norm(dim=-1) / a.norm(dim=-1)).mean().item() for a, b in pairwise(h)]
+    assert found["refinement_step_ratio"] == pytest.approx(ratios, rel=1e-4)
+    assert found["eta"] == pytest.approx(eta.item())
+    first_k1, layer = model.stack.layers[:2]
+    base, read = (part.norm(dim=-1).mean().item() for part in layer.contributions(layer.norm1(first_k1(h[1]))))
+    assert (found["base_norm"][0], found["recurrent_norm"][0]) == pytest.approx((base, read), rel=1e-4)
+    assert found["recurrent_share"][0] == pytest.approx(read / (base + read), rel=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_reading_draws_no_dropout_and_leaves_the_model_as_it_was(training):
+    torch.manual_seed(0)
+    model = build(TINY_MODELS["k_operators"]).train(training)
+    state, x = torch.get_rng_state(), some_tokens()
+    first = model.diagnostics(x)
+    assert model.diagnostics(x) == first
+    assert model.training == training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
