@@ -81,7 +81,8 @@ def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
 
 def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float, int]:
     """Mean loss over the second halves of the sweep's windows, the same with the tokens before them in random orders,
-    and the number of predictions. One order a row of a batch, the same in every run, so that losses can be paired.
+    and the number of predictions. One order a row of a batch, the same in every run on a device of that kind (batches
+    are larger on CUDA), so that losses can be paired.
     """
     half = context // 2
     starts = sweep_starts(val, context)
