@@ -18,7 +18,9 @@ from bench.published import Figure as PublishedFigure
 from bench.published import Published
 from bench.statistics import Summary, perplexity, summarise
 
-SHAPE_FREE = ("position", "bias")  # fields that make another model of the same architecture, whatever its size
+# fields that make another model of the same architecture, whatever its size, and what an older record means by none
+SHAPE_FREE = {"position": None, "bias": None, "norm": "layer", "mlp": "gelu"}
+MODERN = {"position": "rotary", "norm": "rms", "mlp": "swiglu"}
 PUBLISHED_MARKERS = ("*", "p", "h", "d")
 PUBLISHED = {"color": "black", "markerfacecolor": "white", "markersize": 9, "linestyle": "none"}
 
@@ -90,14 +92,20 @@ def _lines(points: Sequence[_Point]) -> list[tuple[str, list[_Point]]]:
 
 
 def _kind(cell: CellRuns) -> str:
-    marks = {name: model_of(cell).get(name) for name in SHAPE_FREE}
+    marks = {name: model_of(cell).get(name) or usual for name, usual in SHAPE_FREE.items()}
     return json.dumps([str(config_of(cell).get("architecture")), marks], sort_keys=True)
 
 
 def _kind_text(cell: CellRuns) -> str:
     architecture, position = str(config_of(cell).get("architecture")), model_of(cell).get("position")
-    named = {"none": ", no positions", "learned": "", "rotary": ", rotary"}
-    return architecture + named.get(str(position), "") if architecture != "k_operators" else architecture
+    if architecture == "k_operators":
+        return architecture
+    if [model_of(cell).get(name) for name in MODERN] == list(MODERN.values()):
+        return f"{architecture}, modern"
+    words = [{"none": "no positions", "rotary": "rotary"}.get(str(position))]
+    words += [{"rms": "RMSNorm"}.get(str(model_of(cell).get("norm")))]
+    words += [{"swiglu": "SwiGLU", "gelu_tanh": "tanh GELU"}.get(str(model_of(cell).get("mlp")))]
+    return ", ".join([architecture, *(word for word in words if word is not None)])
 
 
 def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedFigure]) -> Figure:

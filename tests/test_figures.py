@@ -341,3 +341,22 @@ def test_tables_write_the_figures_and_remove_those_that_nothing_draws(tmp_path):
     assert {"paper-curves.svg", "paper-curves.png", "paper-parameters.svg", "notes.svg"} <= names
     assert "gone-curves-2.svg" not in names
     assert write_tables(store, make_tables(store)) == []
+
+
+def test_models_that_differ_in_more_than_their_size_are_lines_of_their_own():
+    kinds = {
+        "modern": {"position": "rotary", "norm": "rms", "mlp": "swiglu"},
+        "rotary": {"position": "rotary"},
+        "none": {"position": "none"},
+    }
+    arms = [*runs("k_operators")]
+    for name, model in kinds.items():
+        for width in (64, 96, 128):
+            arms += runs(f"{name}-{width}", architecture="transformer", model=model | {"d_model": width})
+    (legend,) = drawn_of(make_experiment("x", arms, reference="rotary-64"))["x-parameters"].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "k_operators",
+        "transformer, modern",
+        "transformer, rotary",
+        "transformer, no positions",
+    ]
