@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from tests.test_jobs import tiny_cell
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_SECONDS = 240.0
+HURRY_SECONDS = 5.0
 N_STEPS = 5_000  # of a run that is to be caught at work: some 15 s
 SEEDS = (42, 69, 420)
 
@@ -120,11 +122,15 @@ def wait_for_records(store: Store, n: int) -> list[Record]:
 
 def hurry_until(slurm: Cluster, condition: Callable[[], object], job_id: str) -> None:
     """Bring a requeued job forward, which SLURM holds back for two minutes, until `condition()` holds."""
+    hurried = -math.inf
 
     def step() -> object:
-        if any(one.job_id == job_id and one.queued for one in queue().values()):
+        # again from time to time, for SLURM may hold it back after us; at every look it would always be a second away
+        nonlocal hurried
+        if time.monotonic() - hurried > HURRY_SECONDS and any(one.job_id == job_id and one.queued for one in active()):
             with contextlib.suppress(RuntimeError):  # it has just started
                 slurm.hurry(job_id)
+            hurried = time.monotonic()
         return condition()
 
     wait_for(step, f"job {job_id} to come to it")
