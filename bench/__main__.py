@@ -222,12 +222,12 @@ def verify(
     """
     from bench import ledger
     from bench.aggregate import aggregate
-    from bench.claims import PUBLISHED, judge
+    from bench.claims import PUBLISHED
     from bench.published import load_published
     from bench.store import Store
 
     ours = aggregate(Store(existing_store(store)))
-    verdicts = judge(ours, load_published(PUBLISHED))
+    verdicts = ledger.verdicts_of(ours, load_published(PUBLISHED))
     print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
     for error in ours.errors:
         typer.echo(f"error: {error}", err=True)

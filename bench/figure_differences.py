@@ -50,7 +50,7 @@ def _drawn(experiment: Experiment, rows: Sequence[Row], reference: CellRuns, kin
     hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
     with small_style():
         figure = Figure(figsize=(WIDTH, 1.3 + 0.23 * len(rows)), layout="constrained")
-        _draw(figure.subplots(), rows)
+        _draw(figure.subplots(), rows, reference.label)
         note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
         return finished(
             figure,
@@ -69,7 +69,7 @@ def _drawn(experiment: Experiment, rows: Sequence[Row], reference: CellRuns, kin
         )
 
 
-def _draw(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
     heights = range(len(rows), 0, -1)  # the first on top
     axes.axvspan(-MARGIN_NATS, MARGIN_NATS, color="0.88", linewidth=0, zorder=0)
     axes.axvline(0, color="0.3", linewidth=1)
@@ -86,7 +86,7 @@ def _draw(axes: Axes, rows: Sequence[Row]) -> None:
     counts.set_yticks(list(heights), [_n(row) for row in rows], fontsize=8)
     counts.tick_params(length=0)
     counts.spines["right"].set_visible(False)
-    axes.set_xlabel("difference, nats per token (right: worse)")
+    axes.set_xlabel(f"difference to {short(reference, LONGEST_LABEL)}, nats per token (right: worse)")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.5 * MARGIN_NATS), max(high, 1.5 * MARGIN_NATS))
 

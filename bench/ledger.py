@@ -2,13 +2,34 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from bench.claims import Verdict
+from bench.aggregate import Aggregate
+from bench.claims import RULES, Verdict, judge
+from bench.evidence import Evidence
+from bench.published import Published
 from bench.render import NOTHING, Table
 
 EXIT_REPRODUCED, EXIT_NOT_REPRODUCED, EXIT_OPEN = 0, 3, 4
 WIDTH = len("not reproduced")
+LAUNCH = "python -m jobs launch --experiment NAME --store results"
+FEWEST = 2.0  # seeds, for a reading that decides nothing
+
+
+def verdicts_of(aggregate: Aggregate, published: Published) -> list[Verdict]:
+    """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
+    return [_with_reading(verdict, Evidence(aggregate), published) for verdict in judge(aggregate, published)]
+
+
+def _with_reading(verdict: Verdict, evidence: Evidence, published: Published) -> Verdict:
+    claim = verdict.claim
+    if verdict.outcome != "inconclusive" or claim.thresholds.get("min_seeds", FEWEST) <= FEWEST:
+        return verdict
+    relaxed = claim.model_copy(update={"thresholds": {**claim.thresholds, "min_seeds": FEWEST}})
+    read = RULES[claim.id](relaxed, evidence, published).numbers
+    if read == verdict.numbers:  # it is not for want of seeds
+        return verdict
+    return replace(verdict, numbers=(*verdict.numbers, f"so far: {read[0]}", *read[1:]))
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
@@ -29,8 +50,7 @@ def text(verdicts: Sequence[Verdict]) -> str:
         name for verdict in verdicts if verdict.outcome == "not run" for name in verdict.claim.experiments
     )
     if not_run:
-        names = ", ".join(not_run)
-        lines.append(f"Not run: {names}. Start one with: python -m jobs launch --experiment NAME --store results")
+        lines.append(f"Claims wait for runs of {', '.join(not_run)}. Start them with: {LAUNCH}")
     return "\n".join(lines)
 
 
@@ -66,7 +86,8 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
         notes=(
             "inconclusive: the runs that are in decide neither way. seeds needed: an arm, for a power of 80 %, were "
             "gap and spread as measured; where runs are missing, the fewest that may be judged.",
-            "at laptop size: what the same rule reads there; it decides nothing.",
+            "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
+            "decide nothing.",
             *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
             *(
                 f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."

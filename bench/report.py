@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.aggregate import Aggregate, CellRuns, Experiment
-from bench.claims import Verdict, judge
+from bench.claims import Verdict
 from bench.contrasts import contrasts
 from bench.deviations import load_deviations
 from bench.errors import StoreError
 from bench.figures import draw_all
 from bench.files import write_atomically
+from bench.ledger import verdicts_of
 from bench.legends import count, number
 from bench.page import Claim, Content, Picture, Question, render
 from bench.record import Record
@@ -54,7 +55,7 @@ def gather(store: Store) -> Content:
     shown = _shown(ours)
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
-        claims=tuple(map(_claim, judge(ours, made.published))),
+        claims=tuple(map(_claim, verdicts_of(ours, made.published))),
         answers=tuple(filter(None, map(_answer, shown))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.aggregate import Aggregate, aggregate
-from bench.claims import judge
 from bench.errors import StoreError, UserError
 from bench.figures import all_figures, is_figure
 from bench.files import write_atomically
-from bench.ledger import ledger_table
+from bench.ledger import ledger_table, verdicts_of
 from bench.legends import count
 from bench.published import Published, load_published
 from bench.render import Table, markdown_text
@@ -121,7 +120,7 @@ def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None) -> 
     if ours.experiments:
         yield published_table(ours, published)
     if ours.experiments and published.claim:
-        yield ledger_table(judge(ours, published))
+        yield ledger_table(verdicts_of(ours, published))
 
 
 def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]:

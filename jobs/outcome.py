@@ -1,7 +1,7 @@
 """What `reproduce` shows in the end: tables with the committed values beside, verdicts, and where the reports are."""
 
 from bench import ledger
-from bench.claims import PUBLISHED, judge
+from bench.claims import PUBLISHED
 from bench.published import load_published
 from bench.report import NAME, gather, write_report
 from bench.store import Store
@@ -18,7 +18,7 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
     judged, whose = _to_judge(made, committed)
     print(f"The preprint's claims, {whose}:")
-    print(ledger.text(judge(judged.aggregate, load_published(PUBLISHED))))
+    print(ledger.text(ledger.verdicts_of(judged.aggregate, load_published(PUBLISHED))))
     print(f"\nYour report: {write_report(here, gather(here))}")
     if (committed.root / NAME).is_file():
         print(f"The report of the committed records, with every experiment: {committed.root / NAME}")

@@ -9,7 +9,7 @@ import pytest
 from bench import ledger
 from bench.__main__ import app
 from bench.aggregate import aggregate
-from bench.claims import PUBLISHED, Verdict, judge
+from bench.claims import PUBLISHED, Verdict
 from bench.cli import EXIT_FAILED
 from bench.published import load_published
 from bench.rules import Outcome
@@ -23,7 +23,7 @@ from tests.stores import five_seeds, make_store
 @pytest.fixture
 def verdicts(tmp_path: Path) -> list[Verdict]:
     """Of an empty store: none has run."""
-    return judge(aggregate(Store(tmp_path)), load_published(PUBLISHED))
+    return ledger.verdicts_of(aggregate(Store(tmp_path)), load_published(PUBLISHED))
 
 
 def with_outcomes(verdicts: list[Verdict], *outcomes: Outcome) -> list[Verdict]:
@@ -54,6 +54,16 @@ def test_what_has_not_run_and_what_was_launched_under_other_rules_is_said(verdic
     assert "python -m jobs launch" in ledger.text(verdicts)
     changed = [replace(one, outcome="inconclusive", changed_since=("paper",)) for one in verdicts]
     assert "changed since paper was launched" in ledger.text(changed)
+
+
+def test_too_few_seeds_are_read_but_decide_nothing(tmp_path):
+    three = five_seeds()[:3]
+    store = make_store(tmp_path, three, manifest_of(three, "paper"))
+    first, *_ = ledger.verdicts_of(aggregate(store), load_published(PUBLISHED))
+    assert (first.outcome, first.seeds_needed) == ("inconclusive", 5)
+    assert first.numbers[0] == "k_operators: 3 seeds"
+    assert first.numbers[1].startswith("so far: sweep, best: ours less theirs ")
+    assert "n = 3 and 5" in first.numbers[1]
 
 
 def test_the_command_prints_the_ledger_and_ends_with_its_code(tmp_path, capsys):
