@@ -21,6 +21,7 @@ from bench.statistics import Summary, perplexity, summarise
 # fields that make another model of the same architecture, whatever its size, and what an older record means by none
 SHAPE_FREE = {"position": None, "bias": None, "norm": "layer", "mlp": "gelu"}
 MODERN = {"position": "rotary", "norm": "rms", "mlp": "swiglu"}
+LEAST_SPAN = 0.5  # of the axis, in natural logs: points set side by side must not look like other sizes
 PUBLISHED_MARKERS = ("*", "p", "h", "d")
 PUBLISHED = {"color": "black", "markerfacecolor": "white", "markersize": 9, "linestyle": "none"}
 
@@ -131,7 +132,7 @@ def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedF
 def _side_by_side(lines: Sequence[Sequence[int]]) -> Iterator[list[float]]:
     """Where each line's points are drawn: one of as many parameters as an earlier one a little to its right."""
     logs = [math.log(n_params) for line in lines for n_params in line]
-    step = 0.02 * max(max(logs) - min(logs), 0.5)
+    step = 0.02 * max(max(logs) - min(logs), LEAST_SPAN)
     taken: list[float] = []
     for line in lines:
         places = []
@@ -146,6 +147,8 @@ def _finish(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.1)
     low, high = axes.get_xlim()
+    centre, reach = math.sqrt(low * high), math.sqrt(max(high / low, math.exp(LEAST_SPAN)))
+    low, high = axes.set_xlim(centre / reach, centre * reach)
     log_ticks(axes.xaxis, (1, 2, 5) if high > 3 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
     axes.set_xlabel("parameters (log scale)")
