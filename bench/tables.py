@@ -15,6 +15,7 @@ from bench.render import Table, markdown_text
 from bench.store import Store
 from bench.table_budgets import budgets_table, cost_table, parameters_table, relative_budgets_table
 from bench.table_differences import differences_table
+from bench.table_dynamics import dynamics_table
 from bench.table_noise import noise_table
 from bench.table_perplexity import perplexity_table, protocols_table
 from bench.table_published import published_table
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "budgets": budgets_table,
     "relative-budgets": relative_budgets_table,
     "cost": cost_table,
+    "dynamics": dynamics_table,
     "noise": noise_table,
     "tuning": tuning_table,
     "best-of-k": best_of_k_table,
