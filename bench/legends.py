@@ -75,7 +75,9 @@ def machine_notes(experiment: Experiment) -> list[str]:
         if any(_machine(attempt.environment) != _machine(record.environment) for attempt in record.attempts)
     ]
     if moved:
-        notes.append(f"Resumed on another machine or torch, so not bit for bit: {', '.join(sorted(moved))}.")
+        notes.append(
+            f"Resumed with another machine, torch or thread count, so not bit for bit: {', '.join(sorted(moved))}."
+        )
     return notes
 
 
