@@ -206,7 +206,7 @@ def test_the_machines_are_named_and_a_change_of_machine_is_told(tmp_path):
     machines = "Big GPU (cuda, 8 threads), torch 2.13.0: 1 run; Plain CPU (cpu, 1 thread), torch 2.13.0: 2 runs"
     assert f"Made on {machines}." in notes
     assert any(note.startswith("More than one machine") for note in notes)
-    assert any(note.startswith("Resumed on another machine") and records[2].file_name in note for note in notes)
+    assert any(note.startswith("Resumed with another machine") and records[2].file_name in note for note in notes)
 
 
 def bytes_of(store: Store) -> dict[str, bytes]:
