@@ -49,7 +49,11 @@ def floor_notes(experiment: Experiment) -> list[str]:
 
 def state_notes(experiment: Experiment) -> list[str]:
     """What is missing or not fresh, by arm."""
-    notes = [f"{cell.label}: {cell.shortfall}." for cell in experiment.cells if cell.shortfall is not None]
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for cell in experiment.cells:
+        if cell.shortfall is not None:
+            lacking[cell.shortfall].append(cell.label)
+    notes = [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in lacking.items()]
     if experiment.stale:
         notes.append(
             f"{STALE} {count(len(experiment.stale), 'run')} made by other sources than the current ones, which may "

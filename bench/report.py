@@ -98,10 +98,11 @@ def _pictures(made: Tables) -> tuple[Picture, ...]:
 
 
 def _shown(ours: Aggregate) -> list[Experiment]:
-    """The experiments whose tables come first: those that decide, else the first that stands in."""
+    """The experiments whose tables come first: those that decide and, while a run of them is missing, a stand-in."""
     measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
     main = [measured[name] for name in MAIN if name in measured]
-    return main or [measured[name] for name in STAND_INS if name in measured][:1]
+    whole = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
+    return main if whole else main + [measured[name] for name in STAND_INS if name in measured][:1]
 
 
 def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
@@ -111,9 +112,10 @@ def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
 def _headline_note(shown: Sequence[Experiment]) -> str | None:
     if not shown:
         return "No run of a headline experiment is done yet: start with make reproduce."
-    if shown[0].name in MAIN:
+    if shown[-1].name in MAIN:
         return None
-    return f"{' and '.join(MAIN)} have not run yet. This is {shown[0].name}, at laptop size, and decides no claim."
+    lacking = "are not whole" if len(shown) > 1 else "have not run"
+    return f"{' and '.join(MAIN)} {lacking} yet. So here is {shown[-1].name}, at laptop size, which decides no claim."
 
 
 def _answer(experiment: Experiment) -> str | None:
@@ -123,8 +125,8 @@ def _answer(experiment: Experiment) -> str | None:
         return None
     sides = f"{_told(primary.arm)} against {_told(primary.reference)}, validation perplexity (sweep, best)"
     compared = primary.comparison
-    low, high = map(signed, compared.interval) if compared.interval else (NOTHING, NOTHING)
-    gap = f"{signed(compared.difference)} nats a token (95 % interval {low} to {high}, {primary.n_text})"
+    between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
+    gap = f"{signed(compared.difference)} nats a token ({between}{primary.n_text})"
     return f"{experiment.name}: {sides}: {primary.verdict}, {gap}."
 
 

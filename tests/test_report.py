@@ -127,7 +127,7 @@ def test_a_store_without_experiments_has_a_page_that_says_so(tmp_path):
     assert "No run of a headline experiment is done yet" in page
 
 
-def test_the_headline_is_what_decides_and_laptop_only_until_it_ran(tmp_path):
+def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_path):
     records = two_arms()
     laptop = gather(make_store(tmp_path / "a", records, reference="transformer"))
     assert laptop.headline_note is not None
@@ -135,9 +135,22 @@ def test_the_headline_is_what_decides_and_laptop_only_until_it_ran(tmp_path):
     assert laptop.answers[0].startswith("laptop: k_operators 4.410 ± 0.010 (n = 3) against transformer 4.310 ± 0.010")
     store = make_store(tmp_path / "b", records)
     store.write_manifest(manifest_of(records, "matched", reference="transformer"))
-    matched = gather(store)
-    assert matched.headline_note is None
-    assert [table.experiment for table in matched.headline] == ["matched"]
+    begun = gather(store)
+    assert [table.experiment for table in begun.headline] == ["matched", "laptop"]
+    assert begun.headline_note == (
+        "matched and paper are not whole yet. So here is laptop, at laptop size, which decides no claim."
+    )
+    store.write_manifest(manifest_of(records, "paper", reference="transformer"))
+    whole = gather(store)
+    assert whole.headline_note is None
+    assert [table.experiment for table in whole.headline] == ["matched", "paper"]
+
+
+def test_the_answer_names_no_interval_where_one_seed_gives_none(tmp_path):
+    three, one = two_arms()[:3], two_arms()[3:4]
+    (answer,) = gather(make_store(tmp_path, [*three, *one], reference="transformer")).answers
+    assert "interval" not in answer
+    assert answer.endswith("nats a token (3 against 1).")
 
 
 def test_half_a_grid_says_so(tmp_path):
