@@ -49,7 +49,7 @@ def _drawn(experiment: Experiment, rows: Sequence[Row], reference: CellRuns, kin
     arms = [contrast.arm for contrast, _ in rows]
     hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
     with small_style():
-        figure = Figure(figsize=(WIDTH, 1.3 + 0.23 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.45 + 0.23 * len(rows)), layout="constrained")
         _draw(figure.subplots(), rows, reference.label)
         note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
         return finished(
@@ -86,7 +86,7 @@ def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
     counts.set_yticks(list(heights), [_n(row) for row in rows], fontsize=8)
     counts.tick_params(length=0)
     counts.spines["right"].set_visible(False)
-    axes.set_xlabel(f"difference to {short(reference, LONGEST_LABEL)}, nats per token (right: worse)")
+    axes.set_xlabel(f"difference to {short(reference, LONGEST_LABEL)}\nin nats per token (right: worse)")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.5 * MARGIN_NATS), max(high, 1.5 * MARGIN_NATS))
 
