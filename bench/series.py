@@ -54,6 +54,17 @@ def of_layer(record: Record, name: str, layer: int) -> Readings:
     return _read(record, lambda readings: number(item(readings.get(name), layer)))
 
 
+def over_layers(record: Record, name: str) -> Readings:
+    """The mean of a reading that is a list, by layer or by refinement; one that is a single number as it is."""
+
+    def read(readings: dict[str, object]) -> float | None:
+        value = readings.get(name)
+        known = [n for one in (value if isinstance(value, list) else [value]) if (n := number(one)) is not None]
+        return mean(known) if known else None
+
+    return _read(record, read)
+
+
 def gamma_quantile(record: Record, layer: int, which: int) -> Readings:
     """0 to 4: the least gamma, its quartiles and the greatest; older records lack the lower and the upper quartile."""
 

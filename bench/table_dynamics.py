@@ -6,10 +6,9 @@ from operator import itemgetter
 from bench.aggregate import CellRuns
 from bench.arms import K_OPERATORS, config_of, trained
 from bench.legends import state_notes
-from bench.record import Record
 from bench.render import NOTHING, Table
-from bench.series import number
-from bench.statistics import mean, summarise
+from bench.series import over_layers
+from bench.statistics import summarise
 from bench.views import View, arm, marked, n_of, plain_mean_sd
 
 LEAST_EVALUATIONS = 3  # fewer show no course
@@ -60,19 +59,7 @@ def _has_course(cell: CellRuns) -> bool:
 
 
 def _cell(cell: CellRuns, name: str, pick: Pick) -> str:
-    courses = [course for record in cell.done if (course := _course(record, name))]
+    courses = [list(course.values()) for record in cell.done if (course := over_layers(record, name))]
     if not courses:
         return NOTHING
     return marked(plain_mean_sd(summarise([pick(course) for course in courses])), cell, len(courses))
-
-
-def _course(record: Record, name: str) -> list[float]:
-    """A reading by step, means of what is a list; a record may hold anything under its name."""
-    found = []
-    for _, readings in sorted(record.diagnostics.by_step.items()):
-        value = readings.get(name)
-        numbers = [number(one) for one in (value if isinstance(value, list) else [value])]
-        known = [one for one in numbers if one is not None]
-        if known:
-            found.append(mean(known))
-    return found
