@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from bench import lease
 from bench.config import Run
 from bench.experiments import smoke
 from bench.grids import Experiment
+from bench.process import STOP_SIGNALS
 from bench.record import Record
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
@@ -134,6 +136,24 @@ def hurry_until(slurm: Cluster, condition: Callable[[], object], job_id: str) ->
         return condition()
 
     wait_for(step, f"job {job_id} to come to it")
+
+
+def pause_until_told_to_stop(store: Store, run: Run) -> None:
+    """Hold a run's worker still between two of its instructions until a signal to stop awaits it."""
+    holder = lease.look(store.run_folder(run.run_id))
+    assert holder is not None
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: pending_signals(holder.pid) & set(STOP_SIGNALS), f"a signal to {run.name}")
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+
+
+def pending_signals(pid: int) -> set[signal.Signals]:
+    """The signals that were sent to a process, or to its main thread, and that it has not met yet; see proc(5)."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    mask = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return {one for one in signal.Signals if mask >> (one - 1) & 1}
 
 
 @pytest.fixture(scope="session")
@@ -277,11 +297,12 @@ def test_a_run_that_meets_its_time_limit_is_requeued_and_loses_nothing(
     on_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[[Run], Record]
 ) -> None:
     monkeypatch.setattr(submitting, "timeout_minutes", lambda _: 1)  # which a launch would refuse
-    store, experiment = Store(tmp_path / "store"), grid("limited", n_steps=14_000)
+    store, experiment = Store(tmp_path / "store"), grid("limited")
     submit(experiment, store, "signal_delay_s=10", checkpoint_seconds=1e9)
     [run] = experiment.runs()
     wait_for_steps(store, "limited")
-    wait_for(lambda: task_of(run, store).queued, "the time limit")  # SLURM warns up to a minute early
+    pause_until_told_to_stop(store, run)  # however fast the machine, the run does not end before its limit
+    wait_for(lambda: task_of(run, store).queued, "the job to be requeued")
     hurry_until(on_cluster, lambda: store.record_paths(), task_of(run, store).job_id)
     [recorded] = wait_for_records(store, 1)
     assert len(recorded.attempts) >= 2
