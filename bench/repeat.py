@@ -65,7 +65,7 @@ def differences(old: Record, new: Record) -> list[str]:
     if old.result.parameters_sha256 != new.result.parameters_sha256:
         found.append("the final parameters differ in their bits")
     both = ((getattr(old.result, name), getattr(new.result, name)) for name in type(old.result).model_fields)
-    if not found and any(before != after for before, after in both if before and after):
+    if not found and any(before != after for before, after in both if before is not None and after is not None):
         found.append("a number of another protocol differs")  # an older record may lack what is measured now
     return found
 

@@ -27,5 +27,7 @@ def test_a_number_that_both_measured_and_that_differs_is_told():
     assert old.result is not None
     strided = old.result.strided.model_copy(update={"final": Measurement(step=500, nats_per_token=1.4, n_tokens=9)})
     assert differences(old, with_result(old, strided=strided)) == ["a number of another protocol differs"]
+    windows = with_result(old, window_nats={500: [1.5]})
+    assert differences(windows, with_result(old, window_nats={})) == ["a number of another protocol differs"]
     bits = with_result(old, parameters_sha256="1" * 64)
     assert differences(old, bits) == ["the final parameters differ in their bits"]
