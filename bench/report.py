@@ -28,6 +28,7 @@ from bench.views import signed
 NAME = "report.html"
 MAIN = ("matched", "paper")  # what claims are judged on
 STAND_INS = ("laptop-all", "laptop")  # what is shown while nothing of it has run
+SEARCHES = {"matched": "tuning", "laptop-all": "laptop-tuning"}  # what the learning rates of an experiment come from
 HEADLINES = ("headline", "perplexity")  # kinds of table that answer an experiment's question
 
 
@@ -56,7 +57,7 @@ def gather(store: Store) -> Content:
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
         claims=tuple(map(_claim, verdicts_of(ours, made.published))),
-        answers=tuple(filter(None, map(_answer, shown))),
+        answers=tuple(told + _untuned(one, ours) for one in shown if (told := _answer(one))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),
         pictures=_pictures(made),
@@ -128,6 +129,14 @@ def _answer(experiment: Experiment) -> str | None:
     between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
     gap = f"{signed(compared.difference)} nats a token ({between}{primary.n_text})"
     return f"{experiment.name}: {sides}: {primary.verdict}, {gap}."
+
+
+def _untuned(experiment: Experiment, ours: Aggregate) -> str:
+    """A caution where a comparison rests on a search that has no run yet."""
+    search = SEARCHES.get(experiment.name)
+    if search is None or any(one.name == search and one.done for one in ours.experiments):
+        return ""
+    return f" No run of {search} is done: each arm keeps the learning rate of its own recipe."
 
 
 def _told(cell: CellRuns) -> str:

@@ -153,6 +153,15 @@ def test_the_answer_names_no_interval_where_one_seed_gives_none(tmp_path):
     assert answer.endswith("nats a token (3 against 1).")
 
 
+def test_an_answer_that_rests_on_a_search_says_whether_it_ran(tmp_path):
+    records = two_arms()
+    store = make_store(tmp_path, records)
+    store.write_manifest(manifest_of(records, "matched", reference="transformer"))
+    assert "No run of tuning is done" in gather(store).answers[0]
+    store.write_manifest(manifest_of(records[:1], "tuning"))
+    assert "tuning" not in gather(store).answers[0]
+
+
 def test_half_a_grid_says_so(tmp_path):
     records = two_arms()
     store = Store(tmp_path)
