@@ -4,11 +4,10 @@ import errno
 import hashlib
 import os
 import pickle
-import random
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,35 +65,65 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
 # kills ----------------------------------------------------------------------------------------------------------------
 
 WRITER = """
-import os, sys
+import io, os, signal, sys
 from pathlib import Path
 import torch
 from bench import checkpoint
 
+class InHalves(io.FileIO):
+    def write(self, content):
+        half = super().write(content[: len(content) // 2])
+        come_to(f"half through {Path(self.name).name}")
+        return half + super().write(content[half:])
+
 def naive(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        for start in range(0, len(content), 4096):
-            file.write(content[start : start + 4096])
-            file.flush()
+        file.write(content)
 
+def come_to(place):
+    global n_ahead
+    if n_ahead == 0:
+        print(os.getpid(), place, flush=True)
+        signal.pause()  # until it is killed
+    n_ahead -= 1
+
+def watch(event, arguments):
+    if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(folder):
+        come_to(f"{event} {Path(arguments[0]).name}")
+
+def save(step):
+    tensors = {"w": torch.full((250_000,), float(step))}
+    checkpoint.save(Path(folder), {"identity": {}, "trainer": {"step": step, "model": tensors}})
+
+usual = Path.open
+Path.open = lambda path, mode="r", *rest, **more: (InHalves if mode == "wb" else usual)(path, mode, *rest, **more)
 if sys.argv[1] == "naive":
     checkpoint.write_atomically = naive
-for folder in sys.stdin:  # one import of torch for all the processes that will be killed
-    child = os.fork()
-    if child == 0:
-        step = 0
-        while True:
-            step += 1
-            tensors = {"w": torch.full((250_000,), float(step))}
-            checkpoint.save(Path(folder.strip()), {"identity": {}, "trainer": {"step": step, "model": tensors}})
-    print(child, flush=True)
+for line in sys.stdin:  # one import of torch for all the processes that will be killed
+    if os.fork() == 0:
+        folder, n_ahead = line.split()[0], -1  # below 0: no place to wait at
+        for step in (1, 2):
+            save(step)
+        n_ahead = int(line.split()[1])
+        sys.addaudithook(watch)
+        save(3)
+        print(0, "saved", flush=True)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.wait()[1]) > 0:  # below 0: killed
+        sys.exit(1)
 """
+SECOND, THIRD = "checkpoint-00000002.pt", "checkpoint-00000003.pt"
 
 
 @pytest.fixture
 def writer() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a process that forks one endless writer of checkpoints a line of input."""
+    """Starts a process that forks a writer of three checkpoints for each line of input: `FOLDER N`.
+
+    In the third the writer waits at the N-th place, counted from 0, and prints its process id and the name of the
+    place: before it opens, renames or removes a file, and half through each file that it writes. Where there are no
+    N + 1 places it prints `0 saved`.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start(kind: str) -> subprocess.Popen[str]:
@@ -110,56 +139,60 @@ def writer() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         process.communicate()
 
 
-def kill_while_writing(process: subprocess.Popen[str], folder: Path, n_kills: int) -> list[Path]:
-    """Let `n_kills` writers fill a folder each, and kill each at a random moment after its first two checkpoints."""
+def kill_at_every_place(process: subprocess.Popen[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Kill one writer at each place of its third checkpoint. The place, and what the writer leaves: its folder."""
     assert process.stdin is not None
     assert process.stdout is not None
-    rng = random.Random(7)
-    folders = []
-    for i in range(n_kills):
-        folders.append(folder / str(i))
-        process.stdin.write(f"{folders[-1]}\n")
+    for n_ahead in range(100):
+        left = folder / str(n_ahead)
+        process.stdin.write(f"{left} {n_ahead}\n")
         process.stdin.flush()
-        child = int(process.stdout.readline())
-        deadline = time.monotonic() + 60
-        while len(list(folders[-1].glob("*.sha256"))) < 2:
-            assert time.monotonic() < deadline, "the writer writes nothing"
-            time.sleep(0.002)
-        time.sleep(rng.random() * 0.03)
-        os.kill(child, signal.SIGKILL)
-    return folders
+        told = process.stdout.readline()
+        assert told, "the writer failed: its traceback is in this test's stderr"
+        child, place = told.split(maxsplit=1)
+        if child == "0":
+            return
+        os.kill(int(child), signal.SIGKILL)
+        yield re.sub(r"\.(\S+)\.\S+\.tmp", r"temporary \1", place.strip()), left
+    pytest.fail("a checkpoint has a hundred places to be killed at: the writer never ends")
 
 
 @pytest.mark.fault("F3")
 def test_a_kill_during_a_write_never_costs_more_than_that_write(
     tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    n_interrupted = 0
-    for folder in kill_while_writing(writer("atomic"), tmp_path, n_kills=15):
+    places, steps = [], []
+    for place, folder in kill_at_every_place(writer("atomic"), tmp_path):
         content, passed_over = checkpoint.load_newest(folder)
         assert content is not None, passed_over
         step = content["trainer"]["step"]
         assert torch.equal(content["trainer"]["model"]["w"], torch.full((250_000,), float(step)))
         newest = int(checkpoint.paths(folder)[-1].stem.removeprefix("checkpoint-"))
         assert newest - step == len(passed_over) <= 1
-        n_interrupted += bool(passed_over) or any(folder.glob(".*.tmp"))
+        if place.startswith("half through"):
+            assert any(folder.glob(".*.tmp")), "what is half written lies under a name of its own"
         checkpoint.save(folder, content_of(newest + 1))  # what a kill left behind is in nobody's way
         assert checkpoint.load(checkpoint.paths(folder)[-1])["trainer"]["step"] == newest + 1
-    assert n_interrupted > 0, "no kill met a write: the test saw nothing"
+        places.append(place)
+        steps.append(step)
+    assert {f"half through temporary {THIRD}", f"half through temporary {THIRD}.sha256"} <= {*places}
+    assert steps == sorted(steps)
+    assert {*steps} == {2, 3}  # before the sha256 is in its place, and after
 
 
 def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(
     tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    n_torn = 0
-    for folder in kill_while_writing(writer("naive"), tmp_path, n_kills=15):
-        whole_size = max(path.stat().st_size for path in checkpoint.paths(folder))
-        n_torn += any(path.stat().st_size < whole_size for path in checkpoint.paths(folder))
-        content, _ = checkpoint.load_newest(folder)
-        assert content is None or torch.equal(
-            content["trainer"]["model"]["w"], torch.full((250_000,), float(content["trainer"]["step"]))
-        )
-    assert n_torn > 0, "the kills of these tests meet no write"
+    left = dict(kill_at_every_place(writer("naive"), tmp_path))
+    for torn in (THIRD, f"{THIRD}.sha256"):
+        folder = left[f"half through {torn}"]
+        whole_size = (folder / torn.replace(THIRD, SECOND)).stat().st_size
+        assert (folder / torn).stat().st_size == whole_size // 2
+        content, passed_over = checkpoint.load_newest(folder)
+        assert content is not None
+        assert content["trainer"]["step"] == 2
+        assert len(passed_over) == 1
+        assert THIRD in passed_over[0]
 
 
 # damage ---------------------------------------------------------------------------------------------------------------
