@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import statistics
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,26 @@ def one_thread_and_default_numerics():
     torch.set_num_threads(1)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Torch's own LSTM, step by step, in place of oneDNN's fused one."""
+    with warnings.catch_warnings():
+        # which leaving the block says, since it puts back a setting of Intel's GPUs too
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+@pytest.fixture
+def bf16_on_any_cpu(architecture: str) -> Iterator[None]:
+    """For tests that are parametrized by `architecture` and train it on a CPU under bf16 autocast.
+
+    oneDNN has no LSTM in bfloat16 for a CPU without AVX-512: "could not create a primitive descriptor".
+    """
+    with without_onednn() if architecture == "lstm" else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Closed forms of what a model costs against what torch counts, and bytes against the tensors that are there."""
 
 import dataclasses
-import warnings
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from bench.recipes import K_OPERATORS_PAPER
 from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, Transformer, build
 from models.k_operators_decoder import KOperatorsDecoder
 from models.transformer_decoder import TransformerDecoder
-from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
+from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE, without_onednn
 
 ROWS = 2
 # `recurrent` is the form that the closed form counts. With dropout on the Transformer's attention is explicit, and its
@@ -67,11 +66,9 @@ def some_tokens() -> Tensor:
 
 @pytest.fixture
 def unfused():
-    """Torch's LSTM step by step: neither the counter nor a hook sees into the fused one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # leaving the block mentions a library that is not there
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
+    """Neither the counter nor a hook sees into the fused LSTM."""
+    with without_onednn():
+        yield
 
 
 # FLOPs ----------------------------------------------------------------------------------------------------------------

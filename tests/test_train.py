@@ -127,6 +127,7 @@ def fast_on_paper(monkeypatch):
     monkeypatch.setattr("torch.compile", lambda model, **_: model)
 
 
+@pytest.mark.usefixtures("bf16_on_any_cpu")
 @pytest.mark.parametrize("n_before", [0, 2])  # without moments to put back, and with
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corpus, fast_on_paper):
@@ -144,6 +145,7 @@ def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corp
     assert len(set(found[0][0])) == 6
 
 
+@pytest.mark.usefixtures("bf16_on_any_cpu")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_recorded_training_goes_on_from_a_checkpoint(architecture, tiny_run, corpus, fast_on_paper):
     def recorded():
@@ -174,6 +176,7 @@ def test_fast_mode_is_refused_without_cuda(tiny_run, corpus):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("bf16_on_any_cpu")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler, as is the next
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
