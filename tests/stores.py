@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.record import Cell, Manifest, Record
+from bench.record import Cell, Manifest, Record, to_bytes
 from bench.render import Table
 from bench.store import Store
 from bench.tables import make_tables
@@ -25,6 +25,26 @@ def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store
         store.write_record(record)
     for manifest in manifests or (manifest_of(records),):
         store.write_manifest(manifest)
+    return store
+
+
+def many_records(n_arms: int, n_seeds: int) -> list[Record]:
+    """Records of real size."""
+    originals = [make_record(seed=seed, perplexity=4 + seed / 10, real_size=True) for seed in range(n_seeds)]
+    return [
+        record.model_copy(update={"label": f"arm{arm}", "run_id": f"{arm * n_seeds + index:012x}"})
+        for arm in range(n_arms)
+        for index, record in enumerate(originals)
+    ]
+
+
+def write_without_sync(root: Path, records: list[Record], manifest: Manifest) -> Store:
+    """A store of many records; `Store` would wait for the disk after each."""
+    store = Store(root)
+    (root / "runs").mkdir(parents=True)
+    for record in records:
+        (root / "runs" / record.file_name).write_bytes(to_bytes(record))
+    store.write_manifest(manifest)
     return store
 
 

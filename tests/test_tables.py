@@ -3,21 +3,32 @@
 import math
 import os
 import random
-import resource
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import sources
 from bench.errors import StoreError
-from bench.record import Manifest, Record, to_bytes
-from bench.statistics import mean, sample_sd
+from bench.record import Record
+from bench.statistics import block_bootstrap, mean, sample_sd
 from bench.store import Store
 from bench.tables import make_tables, write_tables
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
-from tests.stores import DISTINCT, SEEDS, cells, five_seeds, make_store, table_of
+from tests.stores import (
+    DISTINCT,
+    SEEDS,
+    cells,
+    five_seeds,
+    make_store,
+    many_records,
+    table_of,
+    write_without_sync,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -336,39 +347,65 @@ def test_making_tables_imports_neither_torch_nor_the_models(tmp_path):
     assert out.splitlines()[-1] == "[]"
 
 
-def write_without_sync(root: Path, records: list[Record], manifest: Manifest) -> None:
-    """A store of many records; `Store` would wait for the disk after each."""
-    (root / "runs").mkdir()
-    for record in records:
-        (root / "runs" / record.file_name).write_bytes(to_bytes(record))
-    Store(root).write_manifest(manifest)
+# what is done once, however many tables there are ---------------------------------------------------------------------
 
 
-def cpu_seconds(root: Path) -> float:
-    """Of one process with one thread that makes the tables: what a clock shows where nothing else runs."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "arm9" in run_python(MAKE_TABLES, str(root))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def test_each_record_is_read_and_parsed_once_for_all_tables(tmp_path, monkeypatch):
+    records = many_records(6, 3)
+    store = write_without_sync(tmp_path, records, manifest_of(records, reference="arm1"))
+    n_read, n_parsed = Counter(), Counter()
+
+    def read_and_count(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+        n_read[path.name] += path.parent.name == "runs"
+        return read(path)
+
+    def parse_and_count(content: Any, parse: Callable[[Any], Record] = Record.model_validate) -> Record:
+        n_parsed[content["run_id"]] += 1
+        return parse(content)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_count)
+    monkeypatch.setattr(Record, "model_validate", parse_and_count)
+    assert len(make_tables(store).tables) > 5
+    assert +n_read == dict.fromkeys((one.file_name for one in records), 1)
+    assert n_parsed == dict.fromkeys((one.run_id for one in records), 1)
 
 
-def many(n_arms: int, n_seeds: int) -> list[Record]:
-    """Records of real size."""
-    originals = [make_record(seed=seed, perplexity=4 + seed / 10, real_size=True) for seed in range(n_seeds)]
-    return [
-        record.model_copy(update={"label": f"arm{arm}", "run_id": f"{arm * n_seeds + index:012x}"})
-        for arm in range(n_arms)
-        for index, record in enumerate(originals)
-    ]
+def test_each_difference_is_resampled_once_for_all_tables(tmp_path, monkeypatch):
+    records = many_records(6, 3)
+    store = write_without_sync(tmp_path, records, manifest_of(records, reference="arm1"))
+    resampled = []
+
+    def resample_and_note(differences: list[float], **options: Any) -> tuple[float, float] | None:
+        resampled.append(differences)
+        return block_bootstrap(differences, **options)
+
+    monkeypatch.setattr("bench.contrasts.block_bootstrap", resample_and_note)
+    make_tables(store)
+    assert len(resampled) == 5  # six arms, one of them the reference
 
 
-def test_a_thousand_records_of_real_size_take_less_than_three_seconds(tmp_path):
-    records = many(100, 10)
-    write_without_sync(tmp_path, records, manifest_of(records))
-    assert min(cpu_seconds(tmp_path) for _ in range(2)) < 3
+def n_calls(store: Store) -> int:
+    """Of functions, ours and others', until the tables are made: work that no machine's speed changes."""
+    n, before = 0, sys.getprofile()
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal n
+        n += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        make_tables(store)
+    finally:
+        sys.setprofile(before)
+    return n
 
 
-def test_a_table_of_differences_between_thirty_arms_takes_less_than_two_seconds(tmp_path):
-    records = many(30, 5)
-    write_without_sync(tmp_path, records, manifest_of(records, reference="arm1"))
-    assert min(cpu_seconds(tmp_path) for _ in range(2)) < 2
+@pytest.mark.parametrize("reference", [None, "arm1"])
+def test_as_many_arms_again_take_as_much_work_again(tmp_path, reference):
+    stores = []
+    for n_arms in (4, 8, 12):
+        records = many_records(n_arms, 2)
+        stores.append(write_without_sync(tmp_path / str(n_arms), records, manifest_of(records, reference=reference)))
+    make_tables(stores[0])  # the first one imports
+    four, eight, twelve = map(n_calls, stores)
+    assert twelve - eight == pytest.approx(eight - four, rel=0.003)  # what sorts may do a little more

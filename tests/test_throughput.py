@@ -26,12 +26,15 @@ from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
 from bench.laptop import laptop_arm
 from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.sources import ROOT
+from bench.tables import make_tables
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build
 from models.decay import BACKENDS, chunked, read_memory
 from models.decoding import Recomputing
 from tests.conftest import CPU_BACKENDS
 from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second, synchronize
+from tests.records import manifest_of
+from tests.stores import many_records, write_without_sync
 
 FULL = bool(os.environ.get("BENCH_FULL"))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -362,6 +365,18 @@ def growth_inputs(batch_size: int, length: int, *, kernel: bool) -> list[Tensor]
     gamma = torch.linspace(0.9925, 0.99925, RANK, device=DEVICE)
     base = [torch.full((length, length), 1 / length, device=DEVICE)] if kernel else []
     return [one.requires_grad_() for one in (q, k, n, gamma, *base)]
+
+
+# tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.benchmark(group="tables")
+@pytest.mark.parametrize(("n_arms", "n_seeds", "reference"), [(100, 10, None), (30, 5, "arm1")])
+def test_making_tables(benchmark, tmp_path, n_arms, n_seeds, reference):
+    """Of records of real size, without and with differences to a reference; shown, and not saved for `make table`."""
+    records = many_records(n_arms, n_seeds)
+    store = write_without_sync(tmp_path, records, manifest_of(records, reference=reference))
+    benchmark.pedantic(make_tables, args=(store,), rounds=3, iterations=1, warmup_rounds=1)
 
 
 # what any machine must keep ------------------------------------------------------------------------------------------
