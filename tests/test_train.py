@@ -164,6 +164,14 @@ def test_a_recorded_training_goes_on_from_a_checkpoint(architecture, tiny_run, c
     assert parameters_sha256(second.model) == parameters_sha256(whole.model)
 
 
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs a CPU without AVX-512: .ci/run")
+def test_a_cpu_without_avx512_has_no_lstm_in_bfloat16():
+    """Why there is `bf16_on_any_cpu`; and that .ci/run imitates such a CPU."""
+    model = build(TINY_MODELS["lstm"])
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="could not create a primitive"):
+        model(torch.zeros(2, 16, dtype=torch.long))
+
+
 def test_a_step_on_the_device_draws_the_batches_of_the_same_number(corpus):
     for step in (0, 7, 1000):
         number, tensor = (train_batch(corpus.train, 42, one, 4, 16) for one in (step, torch.tensor(step)))
