@@ -1,4 +1,4 @@
-"""What throughput is measured with: the machine's matrix-product rate, peak memory, a clock that waits."""
+"""What throughput is measured with: the machine's matrix-product rate, peak memory, a clock that waits, a count."""
 
 import ctypes
 import platform
@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 PROBE_SIZE = 2048  # rows and columns of the matrices whose product sets the floor
 FREE_SHARE = 0.6  # of free memory: a point predicted to need more is not run
@@ -51,6 +53,18 @@ class PeakMemory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self._held
         return _status_bytes("VmHWM") - self._held if platform.system() == "Linux" else None
+
+
+class NumbersWritten(TorchDispatchMode):
+    """Counts in `n` the numbers that operations write in this block, backward passes included; a view writes none."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if not any(one.alias_info and not one.alias_info.is_write for one in func._schema.returns):
+            self.n += sum(one.numel() for one in tree_leaves(found) if isinstance(one, torch.Tensor))
+        return found
 
 
 def free_bytes(device: torch.device) -> int:

@@ -513,6 +513,6 @@ def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(
     off = stopped_and_resumed(Store(tmp_path / "off"), clock_is_wrong=True)
     assert [one.first_step for one in off.attempts] == [0, 6]
     assert told_by_no_clock(off) == told_by_no_clock(usual)
-    assert 0 < off.cost.train_seconds < 60
+    assert 0 < off.cost.train_seconds < 3600  # no part of the day by which the clock was wrong
     times = [datetime.fromisoformat(one.attempts[-1].started_at) for one in (usual, off)]
     assert abs((times[1] - times[0]).total_seconds()) > 80_000  # so the clock was wrong indeed

@@ -2,10 +2,9 @@
 
 import json
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
-from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -537,14 +536,22 @@ def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(
 
 
 @pytest.mark.fault("F16")
-def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "late"
-    Timer(0.4, path.write_text, ("there",)).start()
+def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, naps = tmp_path / "late", []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            path.write_text("there")
+
+    clock = SimpleNamespace(monotonic=lambda: sum(naps), sleep=nap)
+    monkeypatch.setattr("jobs.submission.time", clock)
     assert patiently(path.read_text, 10) == "there"
-    started = time.monotonic()
+    assert len(naps) == 3
+    naps.clear()
     with pytest.raises(FileNotFoundError):
         patiently((tmp_path / "never").read_text, 0.3)
-    assert time.monotonic() - started < 2
+    assert 0.1 < sum(naps) <= 0.3
 
 
 @pytest.mark.fault("F16")
