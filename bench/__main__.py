@@ -39,7 +39,7 @@ def run(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Override, e.g. training.learning_rate=3e-3. Repeatable.")
     ] = None,
-    mode: Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Of a trained model: exact, or fast, the default on CUDA.")] = None,
     store: StorePath = Path("reproduced"),
     device: Device = None,
     threads: Threads = None,
@@ -312,9 +312,9 @@ def _run_of_cell(
 ) -> "Run":
     from bench.config import Run
 
-    default_mode = "fast" if device.type == "cuda" else "exact"
     try:
         config = _config_of_cell(experiment, cell, assignments)
+        default_mode = "fast" if device.type == "cuda" and config.training is not None else "exact"
         return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -4,7 +4,7 @@ import gc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,16 @@ class Experiment:
         return self.manifest.name
 
     @property
+    def mode(self) -> str:
+        """The mode of its trained runs."""
+        return self.manifest.mode
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a trained run has a record. A counted model has no mode, so it speaks for none."""
+        return any(cell.records and not cell.fitted for cell in self.cells)
+
+    @property
     def done(self) -> list[Record]:
         """The done records of all cells."""
         return [record for cell in self.cells for record in cell.done]
@@ -109,16 +119,35 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """A store as its experiments. `errors` name the files that could not be read; the rest stands without them."""
+    """A store as its experiments. `errors` name the files that could not be read; the rest stands without them.
+
+    An experiment that was launched in both modes is in `experiments` in the one that claims are judged on: where the
+    smallest trained arm has the most done seeds, `exact` where that is equal. `in_other_mode` holds the other.
+    """
 
     experiments: tuple[Experiment, ...]
     errors: tuple[UserError, ...]
     n_unlisted: int  # records that belong to no experiment
     manifests_complete: bool  # whether every manifest could be read
+    in_other_mode: tuple[Experiment, ...] = ()
 
     def experiment(self, name: str) -> Experiment | None:
-        """The experiment of this name, if there is one."""
+        """The experiment of this name in its chosen mode, if there is one."""
         return next((experiment for experiment in self.experiments if experiment.name == name), None)
+
+    def other(self, name: str) -> Experiment | None:
+        """The experiment of this name in the mode that was not chosen, if a trained run of that mode has a record."""
+        return next((one for one in self.in_other_mode if one.name == name and one.has_trained), None)
+
+    def in_mode(self, mode: str) -> "Aggregate":
+        """The same store with every experiment in `mode` where it has that one, else as it is."""
+        here = {one.name: one for one in self.experiments}
+        there = {one.name: one for one in self.in_other_mode if one.mode == mode and one.has_trained}
+        return replace(
+            self,
+            experiments=tuple(there.get(one.name, one) for one in self.experiments),
+            in_other_mode=tuple(here[one.name] if one.name in there else one for one in self.in_other_mode),
+        )
 
 
 def aggregate(store: Store) -> Aggregate:
@@ -132,10 +161,13 @@ def aggregate(store: Store) -> Aggregate:
         by_run_id[record.run_id].append(record)
     _refuse_ambiguous_names(manifests)
     listed = {run_id for manifest in manifests for cell in manifest.cells for run_id in cell.run_ids.values()}
+    proofs, in_modes = _proofs(rechecks), defaultdict[str, list[Experiment]](list)
+    for manifest in sorted(manifests, key=_order):
+        in_modes[manifest.name].append(_experiment(manifest, by_run_id, proofs))
+    chosen = {name: max(found, key=_weight) for name, found in in_modes.items()}
     return Aggregate(
-        experiments=tuple(
-            _experiment(manifest, by_run_id, _proofs(rechecks)) for manifest in sorted(manifests, key=_order)
-        ),
+        experiments=tuple(chosen.values()),
+        in_other_mode=tuple(one for name, found in in_modes.items() for one in found if one is not chosen[name]),
         errors=(*record_errors, *manifest_errors, *recheck_errors),
         n_unlisted=sum(run_id not in listed for run_id in by_run_id),
         manifests_complete=not manifest_errors,
@@ -178,6 +210,12 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
     cells = tuple(_cell(manifest.name, cell, by_run_id) for cell in manifest.cells)
     stale = (record.run_id for cell in cells for record in cell.records if not _stands(record, proofs))
     return Experiment(manifest=manifest, cells=cells, stale=frozenset(stale))
+
+
+def _weight(experiment: Experiment) -> tuple[int, bool, bool]:
+    """What the choice between two modes rests on: seeds of the smallest trained arm, any done run at all, `exact`."""
+    n_seeds = [len(cell.done) for cell in experiment.cells if not cell.fitted]
+    return min(n_seeds, default=0), any(n_seeds), experiment.mode == "exact"
 
 
 def _cell(experiment: str, cell: Cell, by_run_id: dict[str, list[Record]]) -> CellRuns:
@@ -253,13 +291,14 @@ def _difference(one: dict[str, Any], other: dict[str, Any], path: str = "") -> s
 
 
 def _refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
-    """A name becomes a file name, so it must be plain, and there must be one of it."""
+    """A name becomes a file name, so it must be plain, and there must be one of it in each mode."""
     for manifest in manifests:
         if not manifest.name.replace("-", "").replace("_", "").isalnum():
             raise MixedRunsError(f"experiment {manifest.name!r}: a name is letters, digits, '-' and '_'; rename it")
-    twice = [name for name, count in Counter(manifest.name for manifest in manifests).items() if count > 1]
+    counts = Counter((manifest.name, manifest.mode) for manifest in manifests)
+    twice = [f"are named {name} and of mode {mode}" for (name, mode), count in counts.items() if count > 1]
     if twice:
-        raise MixedRunsError(f"two manifests in experiments/ are named {twice[0]}; keep one of them")
+        raise MixedRunsError(f"two manifests in experiments/ {twice[0]}; keep one of them")
 
 
 def _proofs(rechecks: Sequence[Recheck]) -> set[tuple[str, str]]:
@@ -290,9 +329,9 @@ def _protocol_text(record: Record) -> str:
     return f"context {context} with {sweep} sweep, {sampled} sampled and {strided} strided predictions"
 
 
-def _order(manifest: Manifest) -> tuple[int, str]:
+def _order(manifest: Manifest) -> tuple[int, str, str]:
     first = ("paper", "matched")
-    return (first.index(manifest.name) if manifest.name in first else len(first)), manifest.name
+    return (first.index(manifest.name) if manifest.name in first else len(first)), manifest.name, manifest.mode
 
 
 def _fate(record: Record) -> str:

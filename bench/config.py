@@ -93,7 +93,7 @@ class Run:
     label: str
     config: RunConfig
     seed: int | None  # None for a fitted model
-    mode: Mode
+    mode: Mode  # "exact" for a fitted model, which has no other arithmetic
     replicate: int = 0
 
     def __post_init__(self) -> None:
@@ -105,6 +105,10 @@ class Run:
         require(self.seed is None or 0 <= self.seed < 2**31, f"seed={self.seed} must be 0 to 2^31 - 1")
         fitted = self.config.architecture in FITTED
         require(fitted == (self.seed is None), f"seed={self.seed}: trained models need a seed, fitted ones have none")
+        require(
+            not fitted or self.mode == "exact",
+            f"mode={self.mode!r}: {self.config.architecture!r} is counted and has no other mode; leave --mode out",
+        )
 
     @property
     def run_id(self) -> str:

@@ -23,7 +23,8 @@ class Cell:
     replicate: int = 0  # the same run again, where `fast` arithmetic may give other bits
 
     def run(self, seed: int | None, mode: Mode) -> Run:
-        """The run at one of its seeds."""
+        """The run at one of its seeds. A fitted model is counted in one way only, whatever the experiment's mode."""
+        mode = "exact" if seed is None else mode
         return Run(label=self.label, config=self.config, seed=seed, mode=mode, replicate=self.replicate)
 
 

@@ -64,7 +64,7 @@ class Store:
         return self._read_all(self.record_paths(), Record)
 
     def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
-        """The experiments of this store."""
+        """The experiments of this store, one manifest for each mode that they were launched in."""
         return self._read_all(sorted((self.root / "experiments").glob("*.json")), Manifest)
 
     def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
@@ -95,8 +95,8 @@ class Store:
         return path
 
     def write_manifest(self, manifest: Manifest) -> Path:
-        """Write or replace an experiment's manifest."""
-        path = self._path("experiments", manifest.name) / f"{manifest.name}.json"
+        """Write or replace the manifest of an experiment in a mode; the one of its other mode stays."""
+        path = self._path("experiments", manifest.name) / self._manifest_file(manifest)
         write_atomically(path, to_bytes(manifest))
         return path
 
@@ -108,17 +108,20 @@ class Store:
 
     def find_run_id(self, wanted: str) -> str:
         """The id of a run named by its id, the start of it, or label and seed (k_operators-s42). Else ConfigError."""
-        names = {one.run_id: run_name(one.label, one.seed) for one in self.records()[0]}
+        records = self.records()[0]
+        names = {one.run_id: run_name(one.label, one.seed) for one in records}
+        modes: dict[str, str] = {one.run_id: one.mode for one in records}
         for manifest in self.manifests()[0]:
             for cell in manifest.cells:
                 for seed, run_id in cell.run_ids.items():
                     names[run_id] = run_name(cell.label, None if seed == NO_SEED else int(seed))
+                    modes.setdefault(run_id, "exact" if seed == NO_SEED else manifest.mode)
         found = [run_id for run_id, name in names.items() if name == wanted or run_id.startswith(wanted)]
         if len(found) == 1:
             return found[0]
         if not found and RUN_ID.fullmatch(wanted) and self.run_folder(wanted).is_dir():
             return wanted
-        several = ", ".join(f"{run_id} ({names[run_id]})" for run_id in found)
+        several = ", ".join(f"{run_id} ({names[run_id]}, mode {modes[run_id]})" for run_id in found)
         why = f"is several runs: {several}" if found else "is no run of this store"
         raise ConfigError(f"{wanted!r} {why}; `python -m jobs status --store {self.root}` lists them")
 
@@ -138,6 +141,20 @@ class Store:
         if not PLAIN_NAME.fullmatch(name):
             raise StoreError(f"{name[:40]!r} cannot name a file: letters, digits, '-', '_' and '.', please")
         return self.root / folder
+
+    def _manifest_file(self, manifest: Manifest) -> str:
+        """The name of a manifest's file: of the one that it replaces, else NAME.json or NAME.fast.json.
+
+        An older suite wrote NAME.json in either mode; where such a file is of the other mode, ours is NAME.MODE.json.
+        """
+        taken: dict[str, tuple[str, str]] = {}
+        for path in sorted((self.root / "experiments").glob("*.json")):
+            with suppress(RecordError):  # what cannot be read is replaced
+                found = read(path, Manifest)
+                taken[path.name] = found.name, found.mode
+        of_this_mode = [name for name, found in taken.items() if found == (manifest.name, manifest.mode)]
+        plain = f"{manifest.name}.json" if manifest.mode == "exact" else f"{manifest.name}.{manifest.mode}.json"
+        return next(iter(of_this_mode), plain if plain not in taken else f"{manifest.name}.{manifest.mode}.json")
 
     def _read_all(self, paths: list[Path], kind: type[Content]) -> tuple[list[Content], list[RecordError]]:
         contents, errors = [], []

@@ -92,6 +92,9 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     """Put on disk which runs belong to the experiment, and what a worker needs to know of each that is to be done."""
     manifests = store.manifests()[0]
     manifest = with_earlier_seeds(experiment, manifests).manifest()
+    earlier = _listed(experiment, manifests)
+    if earlier is not None:  # the hash says what held at the first launch, so that a verdict can tell what came later
+        manifest = manifest.model_copy(update={"claim_rules_sha256": earlier.claim_rules_sha256})
     if manifest not in manifests:  # a finished store is left as it is
         store.write_manifest(manifest)
     for run in todo.runs:
@@ -149,7 +152,7 @@ def launch_missing(
 
 def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:
     """The experiment with the seeds that its store already lists, so that `--seeds` adds and never hides."""
-    listed = next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
+    listed = _listed(experiment, manifests)
     if listed is None or listed.corpus != experiment.cells[0].config.corpus:
         return experiment
     earlier = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in listed.cells}
@@ -158,6 +161,11 @@ def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Exp
         for cell in experiment.cells
     ]
     return replace(experiment, cells=tuple(cells))
+
+
+def _listed(experiment: Experiment, manifests: list[Manifest]) -> Manifest | None:
+    """The manifest that an earlier launch of the experiment in the same mode left, if there was one."""
+    return next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
 
 
 def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int | None, ...]:

@@ -16,7 +16,7 @@ from bench.store import Store
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.record import Cell
+    from bench.record import Manifest
     from jobs.status import RunState
 
 PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
@@ -50,7 +50,8 @@ def status(
     if not watch:
         found, errors = _look(here, experiment)
         if as_json:
-            print(json.dumps([{"experiment": name, **asdict(state)} for name, state in found], indent=1))
+            rows = [{"experiment": name, "mode": mode, **asdict(state)} for name, mode, state in found]
+            print(json.dumps(rows, indent=1))
         else:
             width = None if sys.stdout.isatty() else PLAIN_WIDTH
             Console(highlight=False, width=width).print(_table(found))
@@ -59,7 +60,7 @@ def status(
             while True:
                 found, errors = _look(here, experiment)
                 live.update(_table(found))
-                if all(state.final for _, state in found):
+                if all(state.final for *_, state in found):
                     break
                 time.sleep(WATCH_SECONDS)
     else:
@@ -68,7 +69,7 @@ def status(
         typer.echo(f"error: {error}", err=True)
     if errors:
         raise typer.Exit(EXIT_FAILED)
-    if not all(state.final for _, state in found):
+    if not all(state.final for *_, state in found):
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -80,11 +81,12 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     here = Store(existing_store(store))
     run_id = here.find_run_id(wanted)
     records, manifests = here.records()[0], here.manifests()[0]
-    manifest = next((one for one in manifests for cell in one.cells if run_id in cell.run_ids.values()), None)
+    manifest = next(iter(_listing(manifests, run_id)), None)
     if manifest is None:
         raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
     state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
-    for line in explain(find_evidence(here, run_id), state.name, state.state, manifest.name, here):
+    launched = _as_launched(manifest, manifests)
+    for line in explain(find_evidence(here, run_id), state.name, state.state, launched, here):
         print(line)
 
 
@@ -115,7 +117,9 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
     here = Store(existing_store(store))
     run_ids = _chosen(here, wanted, None)
     retry_runs(here, run_ids)
-    names = dict.fromkeys(one.name for one in here.manifests()[0] if _holds(one.cells, run_ids))
+    manifests = here.manifests()[0]
+    found = [one for run_id in run_ids for one in _listing(manifests, run_id)]
+    names = dict.fromkeys(_as_launched(one, manifests) for one in found)
     print(f"{', '.join(run_ids)}: set aside what is recorded; now launch, as you did before:")
     for name in names:
         print(f"python -m jobs launch --experiment {name} --store {store}")
@@ -153,8 +157,8 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, RunState]], list[Exception]]":
-    """Every run of the experiments asked for, with its experiment's name, and what could not be read."""
+def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, str, RunState]], list[Exception]]":
+    """Every run of the experiments asked for, with its experiment's name and mode, and what could not be read."""
     from jobs.status import states
 
     manifests, broken = store.manifests()
@@ -162,10 +166,14 @@ def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, RunSta
     chosen = [one for one in manifests if experiment in (None, one.name)]
     if not chosen:
         raise ConfigError(f"store {store.root} has no experiment {experiment or ''}; `python -m jobs launch` makes one")
-    return [(one.name, state) for one in chosen for state in states(store, one, records)], [*broken, *unread]
+    found: dict[tuple[str, str], tuple[str, str, RunState]] = {}  # a counted model is the same run in both modes
+    for one in sorted(chosen, key=lambda one: (one.name, one.mode)):
+        for state in states(store, one, records):
+            found.setdefault((one.name, state.run_id), (one.name, one.mode, state))
+    return list(found.values()), [*broken, *unread]
 
 
-def _table(found: "list[tuple[str, RunState]]") -> "Table":
+def _table(found: "list[tuple[str, str, RunState]]") -> "Table":
     from rich.table import Table
 
     from jobs.display import duration
@@ -173,10 +181,13 @@ def _table(found: "list[tuple[str, RunState]]") -> "Table":
     table = Table(
         "experiment", "run", "id", "state", "attempt", "step", "nats", "left", "node", box=None, pad_edge=False
     )
-    for name, state in found:
+    modes: dict[str, set[str]] = {}
+    for name, mode, _ in found:
+        modes.setdefault(name, set()).add(mode)
+    for name, mode, state in found:
         of = f" of {state.n_steps}" if state.n_steps is not None and not state.final else ""
         table.add_row(
-            name,
+            name if len(modes[name]) == 1 else f"{name}, {mode}",
             state.name,
             state.run_id,
             state.state,
@@ -192,14 +203,26 @@ def _table(found: "list[tuple[str, RunState]]") -> "Table":
 def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> list[str]:
     """The ids of the runs that were named, one by one or as an experiment."""
     if experiment is not None:
-        manifest = next((one for one in store.manifests()[0] if one.name == experiment), None)
-        if manifest is None:
+        modes = [one for one in store.manifests()[0] if one.name == experiment]
+        if not modes:
             raise ConfigError(f"store {store.root} has no experiment {experiment}")
-        return [run_id for cell in manifest.cells for run_id in cell.run_ids.values()]
+        run_ids = (run_id for one in modes for cell in one.cells for run_id in cell.run_ids.values())
+        return list(dict.fromkeys(run_ids))  # a counted model is the same run in both modes
     if not wanted:
         raise ConfigError("name a run, by its id or as k_operators-s42; `python -m jobs status` lists them")
     return [store.find_run_id(one) for one in wanted]
 
 
-def _holds(cells: "list[Cell]", run_ids: list[str]) -> bool:
-    return any(run_id in cell.run_ids.values() for cell in cells for run_id in run_ids)
+def _listing(manifests: "list[Manifest]", run_id: str) -> "list[Manifest]":
+    """The experiments that list a run, each once: a counted model is in both modes of its own."""
+    found: dict[str, Manifest] = {}
+    for one in sorted(manifests, key=lambda one: one.mode):
+        if any(run_id in cell.run_ids.values() for cell in one.cells):
+            found.setdefault(one.name, one)
+    return list(found.values())
+
+
+def _as_launched(manifest: "Manifest", manifests: "list[Manifest]") -> str:
+    """What `launch --experiment` is given for it: its name, and its mode where the store has both."""
+    both = sum(one.name == manifest.name for one in manifests) > 1
+    return f"{manifest.name} --mode {manifest.mode}" if both else manifest.name

@@ -100,7 +100,7 @@ def explain(found: Evidence, name: str, state: str, experiment: str, store: Stor
         lines.append(f"record: {found.record.error}")
     lines += [f"  | {line}" for line in found.log]
     lines.append(f"likely cause: {cause(found, state)}")
-    lines.append(f"next: {next_command(state, name, experiment, store, found)}")
+    lines.append(f"next: {next_command(state, experiment, store, found)}")
     return lines
 
 
@@ -130,14 +130,14 @@ def cause(found: Evidence, state: str) -> str:
     return "its process was killed, or its machine failed: it left no word"
 
 
-def next_command(state: str, name: str, experiment: str, store: Store, found: Evidence) -> str:
+def next_command(state: str, experiment: str, store: Store, found: Evidence) -> str:
     """What to type."""
     if state == "done":
         return f"python -m bench table --store {store.root}"
     if state in ("running", "queued"):
         return f"python -m jobs status --store {store.root} --watch"
     if found.record is not None:
-        return f"python -m jobs retry {name} --store {store.root}"
+        return f"python -m jobs retry {found.record.run_id} --store {store.root}"
     launch = f"python -m jobs launch --experiment {experiment} --store {store.root}"
     return f"{launch}  (it goes on from its last checkpoint)"
 

@@ -78,11 +78,12 @@ def make_record(
         )
         for step in range(16 if real_size else 3)
     ]
+    of = "id" if changes.get("mode", "exact") == "exact" else f"id {changes['mode']}"
     readings = {"gamma": [rng.random() for _ in range(6)], "eta": rng.random()}
     fields = {
         "schema_version": SCHEMA_VERSION,
         "protocol_version": 1,
-        "run_id": run_id or f"{random.Random(f'{label} {seed} id').getrandbits(48):012x}",
+        "run_id": run_id or f"{random.Random(f'{label} {seed} {of}').getrandbits(48):012x}",
         "label": label,
         "seed": seed,
         "replicate": 0,
