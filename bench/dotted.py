@@ -22,6 +22,12 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def alike(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    """Whether two configs agree in every field that both have: one that an older record lacks had its default."""
+    ours, theirs = dotted(here), dotted(there)
+    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+
+
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(dotted key, value here, value there) of each field that differs, sorted by key."""
     ours, theirs = dotted(here), dotted(there)

@@ -5,7 +5,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -109,6 +109,12 @@ def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return Drawn(name=name, title=plain(title), caption=clean(caption), alt=clean(alt), figure=figure)
+
+
+def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
+    """The same figure, which says the mode of its runs: for an experiment that ran in another one too."""
+    drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color="0.3", ha="right", va="bottom")
+    return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} alone.")
 
 
 def look(index: int) -> dict[str, Any]:

@@ -15,22 +15,26 @@ from bench.store import Store
 
 
 def explain(store: Store, experiment_name: str, label: str) -> str:
-    """The runs behind one arm, as plain text. UserError lists what there is where the arm is not."""
+    """The runs behind one arm, in each mode that has it, as plain text. UserError lists what there is otherwise."""
     found = aggregate(store)
     experiment = found.experiment(experiment_name)
     if experiment is None:
         known = ", ".join(each.name for each in found.experiments) or "none"
         raise UserError(f"no experiment {experiment_name!r} in {store.root}; there are: {known}")
-    cell = experiment.cell(label)
-    if cell is None:
-        known = ", ".join(each.label for each in experiment.cells) or "none"
+    modes = [one for one in (experiment, found.other(experiment_name)) if one is not None]
+    cells = [(one, cell) for one in modes if (cell := one.cell(label)) is not None]
+    if not cells:
+        known = ", ".join(dict.fromkeys(cell.label for one in modes for cell in one.cells)) or "none"
         raise UserError(f"no arm {label!r} in experiment {experiment_name}; there are: {known}")
-    parts = [
-        f"{clean(experiment.name)}/{clean(label)}, perplexity by run",
-        _runs(experiment, cell) + ("" if cell.shortfall is None else f"\n\n{clean(cell.shortfall)}."),
-        _against_neighbour(experiment, cell),
-        _remake(store, experiment, cell),
-    ]
+    if cells[0][1].fitted:  # the same run in every mode
+        modes, cells = modes[:1], cells[:1]
+    parts = [f"{clean(experiment.name)}/{clean(label)}, perplexity by run"]
+    for one, cell in cells:
+        mode = f"mode {one.mode}:\n\n" if len(modes) > 1 else ""
+        parts.append(mode + _runs(one, cell) + ("" if cell.shortfall is None else f"\n\n{clean(cell.shortfall)}."))
+    configured = next(((one, cell) for one, cell in cells if cell.records), cells[0])
+    parts.append(_against_neighbour(*configured))
+    parts += [_remake(store, one, cell, name_mode=len(modes) > 1) for one, cell in cells]
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,10 +86,12 @@ def _against_neighbour(experiment: Experiment, cell: CellRuns) -> str:
     return f"Its config against that of {name}, where they differ:\n\n{table}"
 
 
-def _remake(store: Store, experiment: Experiment, cell: CellRuns) -> str:
+def _remake(store: Store, experiment: Experiment, cell: CellRuns, *, name_mode: bool) -> str:
     words = ["python", "-m", "jobs", "launch", "--experiment", experiment.name, "-k", cell.label]
+    words += ["--mode", experiment.mode] if name_mode else []
+    of = f" in mode {experiment.mode}" if name_mode else ""
     lines = [
-        "Train what is missing of it (-k takes every run whose name has these words):",
+        f"Train what is missing of it{of} (-k takes every run whose name has these words):",
         f"  {clean(shlex.join([*words, '--store', str(store.root)]))}",
     ]
     if cell.records:

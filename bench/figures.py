@@ -33,11 +33,12 @@ def all_figures(
 def draw_all(
     aggregate: Aggregate, measurements: Sequence[Measurements], published: Published | None = None
 ) -> "list[Drawn]":
-    """Every figure with its words, experiment by experiment, throughput last. A figure never mixes experiments."""
+    """Every figure with its words, experiment by experiment, throughput last. None mixes experiments or modes."""
     grown = [measured for measured in measurements if measured.grows]
     trained = [one for one in aggregate.experiments if any(len(record.curve) > 1 for record in one.done)]
     if not grown and not trained:
         return []
+    from bench.drawing import of_one_mode
     from bench.figure_backends import backends
     from bench.figure_curves import curves
     from bench.figure_differences import differences
@@ -49,9 +50,11 @@ def draw_all(
 
     drawn = []
     for experiment in trained:
-        drawn += parameters(experiment, published)
+        of_one = parameters(experiment, published)
         for family in (differences, curves, rates, paths, gammas, best_of_k, backends):
-            drawn += family(experiment)
+            of_one += family(experiment)
+        one_mode = aggregate.other(experiment.name) is None
+        drawn += of_one if one_mode else [of_one_mode(one, experiment.mode) for one in of_one]
     return drawn + [growth_figure(measured) for measured in grown]
 
 

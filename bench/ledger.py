@@ -2,22 +2,75 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from bench.aggregate import Aggregate
 from bench.claims import RULES, Verdict, judge
 from bench.evidence import Evidence
 from bench.published import Published
 from bench.render import NOTHING, Table
+from bench.rules import Outcome
 
 EXIT_REPRODUCED, EXIT_NOT_REPRODUCED, EXIT_OPEN = 0, 3, 4
 WIDTH = len("not reproduced")
 LAUNCH = "python -m jobs launch --experiment NAME --store results"
+MODES_NOTE = (
+    "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
+    "mode: what the rule says of the runs of that one, which decides nothing."
+)
 FEWEST = 2.0  # seeds, for a reading that decides nothing
 
 
-def verdicts_of(aggregate: Aggregate, published: Published) -> list[Verdict]:
+@dataclass(frozen=True, kw_only=True)
+class OtherMode:
+    """What a rule says of the runs of a mode that its claim is not judged on; it decides nothing."""
+
+    mode: str
+    outcome: Outcome
+    numbers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """`in mode exact: inconclusive; k_operators: 3 seeds`."""
+        return f"in mode {self.mode}: {'; '.join((self.outcome, *self.numbers))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerVerdict(Verdict):
+    """A verdict, and beside it what the rule says of the other mode, where an experiment of the claim ran in both."""
+
+    in_other_mode: tuple[OtherMode, ...] = ()
+
+
+def verdicts_of(aggregate: Aggregate, published: Published) -> list[LedgerVerdict]:
     """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
+    others = {mode: aggregate.in_mode(mode) for mode in sorted({one.mode for one in aggregate.in_other_mode})}
+    beside = {mode: _read(other, published) for mode, other in others.items()}
+    return [
+        LedgerVerdict(
+            **{field.name: getattr(verdict, field.name) for field in fields(verdict)},
+            in_other_mode=tuple(
+                _in_mode(others[mode], verdicts[index])
+                for mode, verdicts in beside.items()
+                if _has_done(aggregate, verdict.claim.experiments, mode)
+            ),
+        )
+        for index, verdict in enumerate(_read(aggregate, published))
+    ]
+
+
+def _has_done(aggregate: Aggregate, names: Sequence[str], mode: str) -> bool:
+    """Whether one of these experiments has a trained run that is done in a mode that was not chosen."""
+    others = [one for name in names if (one := aggregate.other(name)) is not None and one.mode == mode]
+    return any(record.seed is not None for one in others for record in one.done)
+
+
+def _in_mode(aggregate: Aggregate, verdict: Verdict) -> OtherMode:
+    modes = Evidence(aggregate).modes(verdict.claim.experiments)
+    return OtherMode(mode=modes or NOTHING, outcome=verdict.outcome, numbers=verdict.numbers)
+
+
+def _read(aggregate: Aggregate, published: Published) -> list[Verdict]:
     return [_with_reading(verdict, Evidence(aggregate), published) for verdict in judge(aggregate, published)]
 
 
@@ -40,7 +93,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_REPRODUCED if outcomes == {"reproduced"} else EXIT_OPEN
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
+def text(verdicts: Sequence[LedgerVerdict]) -> str:
     """One line a claim, beginning with its id; then whether the rules are those of the launch, and what has not run."""
     lines = [_line(verdict) for verdict in verdicts]
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
@@ -63,13 +116,23 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def ledger_table(verdicts: Sequence[Verdict]) -> Table:
-    """A row a claim."""
+def ledger_table(verdicts: Sequence[LedgerVerdict]) -> Table:
+    """A row a claim; a column of what the other mode says, where a claim has one."""
+    modes = any(verdict.in_other_mode for verdict in verdicts)
     return Table(
         experiment="claims",
         kind="ledger",
         intro="The preprint's claims, each judged by a rule that was written before its runs.",
-        columns=("claim", "statement", "verdict", "numbers", "seeds needed", "mode", "at laptop size"),
+        columns=(
+            "claim",
+            "statement",
+            "verdict",
+            "numbers",
+            "seeds needed",
+            "mode",
+            *(["in the other mode"] if modes else []),
+            "at laptop size",
+        ),
         n_left=4,
         rows=tuple(
             (
@@ -79,6 +142,7 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
                 "; ".join(verdict.numbers) or NOTHING,
                 _of(verdict, f"{verdict.seeds_needed:,}") if verdict.seeds_needed else NOTHING,
                 verdict.mode or NOTHING,
+                *(["; ".join(one.text for one in verdict.in_other_mode) or NOTHING] if modes else []),
                 "; ".join(verdict.at_laptop_size) or NOTHING,
             )
             for verdict in verdicts
@@ -88,6 +152,7 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
             "gap and spread as measured; where runs are missing, the fewest that may be judged.",
             "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
             "decide nothing.",
+            *([MODES_NOTE] if modes else []),
             *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
             *(
                 f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."
@@ -103,11 +168,12 @@ def _of(verdict: Verdict, cell: str) -> str:
     return f"{cell} ({verdict.partial})" if verdict.partial else cell
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: LedgerVerdict) -> str:
     parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
     parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
     parts += [f"{verdict.seeds_needed:,} seeds an arm needed"] if verdict.seeds_needed else []
     parts += [f"mode {verdict.mode}"] if verdict.mode else []
+    parts += [one.text for one in verdict.in_other_mode]
     parts += [f"rules changed since {', '.join(verdict.changed_since)}"] if verdict.changed_since else []
     parts += [f"at laptop size: {'; '.join(verdict.at_laptop_size)}"] if verdict.at_laptop_size else []
     return " | ".join(parts)

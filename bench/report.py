@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.aggregate import Aggregate, CellRuns, Experiment
-from bench.claims import Verdict
 from bench.contrasts import contrasts
 from bench.deviations import load_deviations
 from bench.errors import StoreError
 from bench.figures import draw_all
 from bench.files import write_atomically
-from bench.ledger import verdicts_of
+from bench.ledger import LedgerVerdict, verdicts_of
 from bench.legends import count, number
 from bench.page import Claim, Content, Picture, Question, render
 from bench.record import Record
@@ -57,11 +56,11 @@ def gather(store: Store) -> Content:
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
         claims=tuple(map(_claim, verdicts_of(ours, made.published))),
-        answers=tuple(told + _untuned(one, ours) for one in shown if (told := _answer(one))),
+        answers=tuple(told + _untuned(one, ours) for one in shown if (told := _answer(one, ours))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),
         pictures=_pictures(made),
-        questions=tuple(_question(experiment, made.tables) for experiment in ours.experiments),
+        questions=tuple(_question(experiment, ours, made.tables) for experiment in ours.experiments),
         published=tuple(table for table in made.tables if table.kind == "published"),
         throughput=tuple(table for table in made.tables if table.experiment == FOLDER),
         cost=_cost(ours),
@@ -75,16 +74,17 @@ def gather(store: Store) -> Content:
 # --- what came out ---
 
 
-def _claim(verdict: Verdict) -> Claim:
+def _claim(verdict: LedgerVerdict) -> Claim:
     """A verdict in the words of the page."""
     seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed:,}.",)
     mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
+    others = tuple(f"{one.text} (this decides nothing)" for one in verdict.in_other_mode)
     changed = tuple(f"The rules changed since {name} was launched." for name in verdict.changed_since)
     return Claim(
         id=verdict.claim.id,
         statement=verdict.claim.statement,
         outcome=verdict.outcome,
-        numbers=(*verdict.numbers, *seeds, *mode, *changed),
+        numbers=(*verdict.numbers, *seeds, *mode, *others, *changed),
         at_laptop_size=verdict.at_laptop_size,
         rule=verdict.claim.rule,
         source=verdict.claim.source,
@@ -119,8 +119,8 @@ def _headline_note(shown: Sequence[Experiment]) -> str | None:
     return f"{' and '.join(MAIN)} {lacking} yet. So here is {shown[-1].name}, at laptop size, which decides no claim."
 
 
-def _answer(experiment: Experiment) -> str | None:
-    """The primary comparison in a sentence."""
+def _answer(experiment: Experiment, ours: Aggregate) -> str | None:
+    """The primary comparison in a sentence, which says its mode where the experiment ran in both."""
     primary = next((one for one in contrasts(experiment) if one.primary), None)
     if primary is None or primary.comparison is None:
         return None
@@ -128,13 +128,14 @@ def _answer(experiment: Experiment) -> str | None:
     compared = primary.comparison
     between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
     gap = f"{signed(compared.difference)} nats a token ({between}{primary.n_text})"
-    return f"{experiment.name}: {sides}: {primary.verdict}, {gap}."
+    mode = "" if ours.other(experiment.name) is None else f", mode {experiment.mode}"
+    return f"{experiment.name}{mode}: {sides}: {primary.verdict}, {gap}."
 
 
 def _untuned(experiment: Experiment, ours: Aggregate) -> str:
     """A caution where a comparison rests on a search that has no run yet."""
     search = SEARCHES.get(experiment.name)
-    if search is None or any(one.name == search and one.done for one in ours.experiments):
+    if search is None or any(one.name == search and one.done for one in _in_every_mode(ours)):
         return ""
     return f" No run of {search} is done: each arm keeps the learning rate of its own recipe."
 
@@ -148,23 +149,36 @@ def _told(cell: CellRuns) -> str:
 # --- experiments, and what they took ---
 
 
-def _question(experiment: Experiment, tables: Iterable[Table]) -> Question:
+def _in_every_mode(ours: Aggregate, name: str | None = None) -> list[Experiment]:
+    """The experiments, or the one of a name, each in its chosen mode and then in its other one."""
+    both = [(one, ours.other(one.name)) for one in ours.experiments if name in (None, one.name)]
+    return [one for modes in both for one in modes if one is not None]
+
+
+def _question(experiment: Experiment, ours: Aggregate, tables: Iterable[Table]) -> Question:
+    modes = _in_every_mode(ours, experiment.name)
+    states = [_state(one) if len(modes) == 1 else f"Mode {one.mode}: {_state(one)}" for one in modes]
+    return Question(
+        name=experiment.name,
+        text=experiment.manifest.question,
+        state=" ".join(states),
+        tables=tuple(table for table in tables if table.experiment == experiment.name and table.kind != "published"),
+    )
+
+
+def _state(experiment: Experiment) -> str:
+    """How many of its runs are done, and what became of the rest."""
     records = _records([experiment])
     listed = sum(len(cell.expected) for cell in experiment.cells)
     fates: Counter[str] = Counter(record.status for record in records)
     fates["missing"] = listed - len(records)
     told = ", ".join(f"{n:,} {fate}" for fate, n in sorted(fates.items()) if n and fate != "done")
-    return Question(
-        name=experiment.name,
-        text=experiment.manifest.question,
-        state=f"{fates['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else "."),
-        tables=tuple(table for table in tables if table.experiment == experiment.name and table.kind != "published"),
-    )
+    return f"{fates['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else ".")
 
 
 def _cost(ours: Aggregate) -> Table:
-    rows = [(experiment.name, *_cost_cells(_records([experiment]))) for experiment in ours.experiments]
-    everything = _records(ours.experiments)
+    rows = [(one.name, *_cost_cells(_records(_in_every_mode(ours, one.name)))) for one in ours.experiments]
+    everything = _records(_in_every_mode(ours))
     total = _cost_cells(everything)
     return Table(
         experiment="all experiments",
@@ -207,7 +221,7 @@ def _records(experiments: Iterable[Experiment]) -> list[Record]:
 def _machines(ours: Aggregate) -> Table:
     columns = ("machine", "device", "instructions", "threads", "platform", "CUDA", "Python", "packages", "mode", "runs")
     counts: Counter[tuple[str, ...]] = Counter()
-    for record in _records(ours.experiments):
+    for record in _records(_in_every_mode(ours)):
         machine = record.environment
         counts[
             machine.device_name,
@@ -234,7 +248,7 @@ def _machines(ours: Aggregate) -> Table:
 def _sources(ours: Aggregate) -> Table:
     experiments: dict[tuple[str, ...], set[str]] = defaultdict(set)
     runs: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for experiment in ours.experiments:
+    for experiment in _in_every_mode(ours):
         for record in _records([experiment]):
             state = {None: "unknown", True: "with changes (dirty)", False: "as committed"}[record.sources.dirty]
             key = (record.sources.commit or "unknown")[:12], state, record.corpus.name, record.corpus.sha256[:12]

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.aggregate import CellRuns
-from bench.dotted import dotted
+from bench.dotted import alike
 from bench.legends import machine_notes, protocol_legend, state_notes
 from bench.record import Record
 from bench.render import NOTHING, Table
 from bench.statistics import Summary, perplexity, summarise
-from bench.views import View, plain_mean_sd
+from bench.views import MODE, View, plain_mean_sd
 
 SEEDS = "paper"  # the experiment that has the same arms at different seeds
 COLUMNS = (
     "arm",
-    "mode",
+    MODE,
     "seed",
     "replicates",
     "sweep, best, one seed",
@@ -104,10 +104,8 @@ def _seeds(view: View, one: Replicates) -> tuple[Sequence[Record], int]:
 
 
 def _same(one: Record, other: Record) -> bool:
-    """Whether two records are of one arm in one mode; a field that an older one lacks had its default."""
-    ours, theirs = dotted(one.config), dotted(other.config)
-    alike = all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
-    return alike and one.mode == other.mode and one.corpus.sha256 == other.corpus.sha256
+    """Whether two records are of one arm in one mode."""
+    return alike(one.config, other.config) and one.mode == other.mode and one.corpus.sha256 == other.corpus.sha256
 
 
 def _summary(records: Sequence[Record]) -> Summary | None:

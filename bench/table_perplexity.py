@@ -1,16 +1,19 @@
 """The tables of validation perplexity: the headline one, and the same runs under the other protocols."""
 
-from bench.aggregate import CellRuns, protocol_of
+from bench.aggregate import Aggregate, CellRuns, Experiment, protocol_of
 from bench.contrasts import Contrast, p_value
 from bench.legends import floor_notes, machine_notes, protocol_legend, state_notes
 from bench.render import NOTHING, Table
 from bench.views import (
+    MODE,
+    Summaries,
     View,
     arm,
     common,
     count_of,
     interval,
     mean_sd,
+    mode_of,
     n_of,
     p_text,
     plain_mean_sd,
@@ -28,14 +31,14 @@ def perplexity_table(view: View) -> Table:
     differences = {one.arm.label: difference_text(one) for one in view.contrasts}
     if differences and experiment.manifest.reference is not None:
         differences[experiment.manifest.reference] = "reference"
-    committed = None if view.committed is None else _Committed(view)
+    committed = None if view.committed is None else _Committed(view, view.committed)
     rows = []
     for cell in experiment.cells:
         best = view.summaries.get((cell.label, "sweep", "best"))
         rows.append(
             [
                 arm(experiment, cell),
-                common(record.mode for record in cell.records),
+                mode_of(cell),
                 count_of(cell, lambda record: record.cost.parameters.n_params),
                 n_of(experiment, cell),
                 cell.fates if best is None else mean_sd(cell, best),
@@ -47,7 +50,7 @@ def perplexity_table(view: View) -> Table:
                 *([] if committed is None else [committed.beside(cell)]),
             ]
         )
-    columns = ["arm", "mode", "parameters", "n", "sweep, best", "95 % interval of sweep, best", "sweep, final"]
+    columns = ["arm", MODE, "parameters", "n", "sweep, best", "95 % interval of sweep, best", "sweep, final"]
     columns += ["sweep, cross-fitted", *([f"{DIFFERENCE} {experiment.manifest.reference}"] if differences else [])]
     columns += ["published", *([] if committed is None else ["committed (sweep, best)"])]
     notes = [
@@ -118,16 +121,20 @@ def difference_notes(view: View) -> list[str]:
 
 
 class _Committed:
-    """The same experiment in another store, whose values stand beside ours."""
+    """The same experiment in another store, whose values stand beside ours: in our mode, else in the other."""
 
-    def __init__(self, view: View) -> None:
-        self._experiment = view.committed and view.committed.experiment(view.experiment.name)
-        self._summaries = summaries_of(self._experiment) if self._experiment else {}
+    def __init__(self, view: View, committed: Aggregate) -> None:
+        name, in_our_mode = view.experiment.name, committed.in_mode(view.experiment.mode)
+        found = (in_our_mode.experiment(name), in_our_mode.other(name))
+        self._known = [(one, summaries_of(one)) for one in found if one is not None]
 
     def beside(self, cell: CellRuns) -> str:
-        """The value of the same label, unless it was measured on other text or otherwise."""
-        other = self._experiment.cell(cell.label) if self._experiment else None
-        summary = self._summaries.get((cell.label, "sweep", "best"))
+        """The value of the same label with its mode, unless it was measured on other text or otherwise."""
+        told = (self._of(experiment, summaries, cell) for experiment, summaries in self._known)
+        return next((text for text in told if text != NOTHING), NOTHING)
+
+    def _of(self, experiment: Experiment, summaries: Summaries, cell: CellRuns) -> str:
+        other, summary = experiment.cell(cell.label), summaries.get((cell.label, "sweep", "best"))
         if other is None or summary is None:
             return NOTHING
         if cell.done:

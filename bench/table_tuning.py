@@ -9,7 +9,7 @@ from bench.legends import machine_notes, number, protocol_legend, state_notes
 from bench.record import Record
 from bench.render import NOTHING, Table
 from bench.statistics import perplexity
-from bench.views import View, arm
+from bench.views import TRIAL, View, arm
 
 
 def tuning_table(view: View) -> Table | None:
@@ -34,7 +34,7 @@ def tuning_table(view: View) -> Table | None:
                     _outcome(cell),
                 ]
             )
-    columns = ["arm", "trial", *(_column(key, keys) for key in keys), "sweep, best", "rank in its arm", "outcome"]
+    columns = ["arm", TRIAL, *(_column(key, keys) for key in keys), "sweep, best", "rank in its arm", "outcome"]
     notes = [
         "One run a trial. sweep, best: validation perplexity at the evaluation with the least sweep loss. A setting is "
         "shown where the trials of its arm differ in it; the rest of their configs is equal.",

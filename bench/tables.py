@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.aggregate import Aggregate, aggregate
+from bench.aggregate import Aggregate, Experiment, aggregate
+from bench.both_modes import in_both_modes
 from bench.errors import StoreError, UserError
 from bench.figures import all_figures, is_figure
 from bench.files import write_atomically
@@ -16,6 +17,7 @@ from bench.store import Store
 from bench.table_budgets import budgets_table, cost_table, parameters_table, relative_budgets_table
 from bench.table_differences import differences_table
 from bench.table_dynamics import dynamics_table
+from bench.table_modes import modes_table
 from bench.table_noise import noise_table
 from bench.table_perplexity import perplexity_table, protocols_table
 from bench.table_published import published_table
@@ -37,7 +39,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "tuning": tuning_table,
     "best-of-k": best_of_k_table,
 }
-KINDS = (*TABLES, "published", "ledger")
+KINDS = (*TABLES, "modes", "published", "ledger")
 SUFFIXES = ("md", "csv", "tex")
 
 
@@ -117,12 +119,26 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
 def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None) -> Iterator[Table]:
     """Experiment by experiment; what others published last, and only where something of ours could stand beside it."""
     for experiment in ours.experiments:
-        view = View(experiment=experiment, store=ours, published=published, committed=theirs)
-        yield from (table for make in TABLES.values() if (table := make(view)) is not None)
+        yield from _tables_of(experiment, ours, published, theirs)
     if ours.experiments:
         yield published_table(ours, published)
     if ours.experiments and published.claim:
         yield ledger_table(verdicts_of(ours, published))
+
+
+def _tables_of(
+    experiment: Experiment, ours: Aggregate, published: Published, theirs: Aggregate | None
+) -> Iterator[Table]:
+    """Every kind of table that the experiment has something for: of both modes in one, where it ran in both."""
+    modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
+    views = [View(experiment=one, store=ours.in_mode(one.mode), published=published, committed=theirs) for one in modes]
+    for make in TABLES.values():
+        made = [make(view) for view in views]
+        table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
+        if table is not None:
+            yield table
+    if len(views) == 2 and (table := modes_table(views[0], views[1])) is not None:
+        yield table
 
 
 def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]:

@@ -13,6 +13,7 @@ from bench.record import Record
 from bench.render import MINUS, NOTHING, Table
 from bench.statistics import Summary, summarise
 
+MODE, TRIAL = "mode", "trial"  # headings: of the mode of a row's runs, and of the cell where the first names its group
 Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
 
 
@@ -76,6 +77,11 @@ def summaries_of(experiment: Experiment) -> Summaries:
 def arm(experiment: Experiment, cell: CellRuns) -> str:
     """The arm's label, and whether it read synthetic text."""
     return f"{cell.label} (synthetic)" if corpus_of(experiment, cell) == "synthetic" else cell.label
+
+
+def mode_of(cell: CellRuns) -> str:
+    """The mode of a cell's runs; nothing for a counted model, which has none."""
+    return NOTHING if cell.fitted else common(record.mode for record in cell.records)
 
 
 def n_of(experiment: Experiment, cell: CellRuns) -> str:

@@ -7,7 +7,7 @@ from bench.report import NAME, gather, write_report
 from bench.store import Store
 from bench.tables import Tables, make_tables, write_tables
 
-KINDS = ("perplexity", "differences", "parameters")
+KINDS = ("perplexity", "differences", "modes", "parameters")
 
 
 def show_outcome(here: Store, committed: Store, name: str) -> int:

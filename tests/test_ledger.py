@@ -9,8 +9,9 @@ import pytest
 from bench import ledger
 from bench.__main__ import app
 from bench.aggregate import aggregate
-from bench.claims import PUBLISHED, Verdict
+from bench.claims import PUBLISHED
 from bench.cli import EXIT_FAILED
+from bench.ledger import LedgerVerdict
 from bench.published import load_published
 from bench.rules import Outcome
 from bench.store import Store
@@ -21,12 +22,12 @@ from tests.stores import five_seeds, make_store
 
 
 @pytest.fixture
-def verdicts(tmp_path: Path) -> list[Verdict]:
+def verdicts(tmp_path: Path) -> list[LedgerVerdict]:
     """Of an empty store: none has run."""
     return ledger.verdicts_of(aggregate(Store(tmp_path)), load_published(PUBLISHED))
 
 
-def with_outcomes(verdicts: list[Verdict], *outcomes: Outcome) -> list[Verdict]:
+def with_outcomes(verdicts: list[LedgerVerdict], *outcomes: Outcome) -> list[LedgerVerdict]:
     """As many verdicts as outcomes."""
     return [replace(one, outcome=outcome) for one, outcome in zip(verdicts, outcomes, strict=False)]
 
