@@ -164,7 +164,7 @@ def aggregate(store: Store) -> Aggregate:
     proofs, in_modes = _proofs(rechecks), defaultdict[str, list[Experiment]](list)
     for manifest in sorted(manifests, key=_order):
         in_modes[manifest.name].append(_experiment(manifest, by_run_id, proofs))
-    chosen = {name: max(found, key=_weight) for name, found in in_modes.items()}
+    chosen = {name: _chosen_mode(found) for name, found in in_modes.items()}
     return Aggregate(
         experiments=tuple(chosen.values()),
         in_other_mode=tuple(one for name, found in in_modes.items() for one in found if one is not chosen[name]),
@@ -212,10 +212,18 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
     return Experiment(manifest=manifest, cells=cells, stale=frozenset(stale))
 
 
-def _weight(experiment: Experiment) -> tuple[int, bool, bool]:
-    """What the choice between two modes rests on: seeds of the smallest trained arm, any done run at all, `exact`."""
-    n_seeds = [len(cell.done) for cell in experiment.cells if not cell.fitted]
-    return min(n_seeds, default=0), any(n_seeds), experiment.mode == "exact"
+def _chosen_mode(found: Sequence[Experiment]) -> Experiment:
+    """The mode whose smallest trained arm has the most done seeds; `exact` where both have as many.
+
+    An arm that has run in neither is left out: a grid that was cut short would otherwise always count as no seed.
+    """
+    run = {cell.label for one in found for cell in one.cells if cell.done and not cell.fitted}
+
+    def weight(one: Experiment) -> tuple[int, bool, bool]:
+        n_seeds = [len(cell.done) for cell in one.cells if cell.label in run]
+        return min(n_seeds, default=0), any(n_seeds), one.mode == "exact"
+
+    return max(found, key=weight)
 
 
 def _cell(experiment: str, cell: Cell, by_run_id: dict[str, list[Record]]) -> CellRuns:

@@ -61,6 +61,7 @@ def in_both(root: Path, exact: list[Record], fast: list[Record], name: str = "la
         ({"a": 3, "b": 1}, {"a": 2, "b": 2}, "fast"),
         ({"a": 2, "b": 5}, {"a": 2, "b": 2}, "exact"),  # a tie
         ({"a": 5, "b": 0}, {"a": 1, "b": 1}, "fast"),
+        ({"a": 3, "b": 0}, {"a": 5, "b": 0}, "fast"),  # an arm that has run in neither speaks for neither
         ({"a": 0, "b": 0}, {"a": 1, "b": 0}, "fast"),  # nothing can be judged on a mode without a run
         ({"a": 0, "b": 0}, {"a": 0, "b": 0}, "exact"),
     ],
