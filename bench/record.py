@@ -259,11 +259,22 @@ Content = TypeVar("Content", bound=Strict)
 
 def read(path: Path, kind: type[Content]) -> Content:
     """The `kind` (Record, Manifest, Recheck) in the file at `path`. RecordError names the file and the reason."""
-    name = kind.__name__.lower()
     try:
-        body, seal, rest = path.read_bytes().rpartition(_SEAL)
+        content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse(content, path, kind)
+
+
+def seal_of(content: bytes) -> str:
+    """The sha256 that stands at the end of a file which `parse` has read."""
+    return content.rpartition(_SEAL)[2][:64].decode()
+
+
+def parse(content: bytes, path: Path | str, kind: type[Content]) -> Content:
+    """The `kind` in a file's bytes. RecordError names `path`, where they are from, and the reason."""
+    name = kind.__name__.lower()
+    body, seal, rest = content.rpartition(_SEAL)
     if not seal:
         raise RecordError(f"{path}: not a {name} of this suite, or cut; restore it, or delete it and run again")
     if rest != hashlib.sha256(body).hexdigest().encode() + b'"}\n':

@@ -25,10 +25,15 @@ from bench.record import (
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 RUN_ID = re.compile(r"[0-9a-f]{12}")
+ORIGINS = ("runs", "contributed", "replications")  # records: ours, other people's, and second ones of a run
+FOLDERS = (*ORIGINS, "experiments", "rechecks", "throughput")  # all that is written once and kept
 
 
 class Store:
-    """A folder of records: `runs/`, `experiments/`, `rechecks/`, and the tables made from them."""
+    """A folder of records: `runs/`, `experiments/`, `rechecks/`, and the tables made from them.
+
+    Only `runs/` is averaged; `contributed/` and `replications/` hold what `bench merge` put beside it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,6 +59,10 @@ class Store:
     def record_paths(self) -> list[Path]:
         """Every record file, sorted by name."""
         return sorted((self.root / "runs").glob("*.json"))
+
+    def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
+        """As `records`, of the folder of one of ORIGINS."""
+        return self._read_all(sorted((self.root / origin).glob("*.json")), Record)
 
     def statuses(self) -> dict[str, str]:
         """The status of every run that has a record that can be read, by run id."""

@@ -21,6 +21,7 @@ FOLDER = "throughput"
 Phase = Literal["training step", "forward", "evaluation", "generation", "growth"]
 PHASES: tuple[Phase, ...] = get_args(Phase)  # in the order of the table
 BASELINE = "nanoGPT"
+AGAIN = "delete it and measure again: make bench"
 REFERENCE_BACKEND = "mask"
 
 Count = Annotated[int, Field(gt=0)]
@@ -175,22 +176,27 @@ def machine_text(measured: Measurements) -> str:
 
 
 def _read(path: Path) -> Measurements:
-    again = "delete it and measure again: make bench"
+    try:
+        return parse(path.read_bytes(), path)
+    except OSError as error:
+        raise ThroughputError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
+
+
+def parse(content: bytes, path: Path) -> Measurements:
+    """The measurements in a file's bytes. ThroughputError names `path`, where they are from, and the reason."""
     if not path.stem.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise ThroughputError(f"{path}: a device's name is letters, digits, '.', '-' and '_'; rename it")
     try:
-        session = _Session.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ThroughputError(f"{path}: cannot be read: {error.strerror}; {again}") from error
+        session = _Session.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ThroughputError(f"{path}: {where + ': ' if where else ''}{first['msg']}; {again}") from error
+        raise ThroughputError(f"{path}: {where + ': ' if where else ''}{first['msg']}; {AGAIN}") from error
     timed = sorted(session.benchmarks, key=lambda one: (_order(one.facts), one.terms))
     for one, other in pairwise(timed):
         if (one.terms, _order(one.facts)) == (other.terms, _order(other.facts)):
             told = ", ".join(filter(None, (one.facts.phase, one.facts.model, one.facts.backend, one.facts.decoding)))
-            raise ThroughputError(f"{path}: {told} at context {one.facts.context} stands there twice; {again}")
+            raise ThroughputError(f"{path}: {told} at context {one.facts.context} stands there twice; {AGAIN}")
     return Measurements(
         slug=path.stem,
         machine=session.machine_info,
