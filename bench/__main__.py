@@ -197,6 +197,48 @@ def table(
 
 
 @app.command()
+def merge(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Stores, folders of records, records, or tar archives.")
+    ],
+    into: Annotated[Path, typer.Option(help="The store that takes them.")] = Path("results"),
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Write its manifest where the store has none. Repeatable.")
+    ] = None,
+    contributed: Annotated[
+        bool, typer.Option("--contributed", help="Others made them: they are shown apart from ours.")
+    ] = False,
+) -> None:
+    """Take records that another machine made into a store: checked, copied byte for byte, nothing overwritten.
+
+    Exit code 0: all was taken, or was there already; 1: something was refused.
+    """
+    from bench.experiments import find_experiment
+    from bench.manifests import hints, write_missing
+    from bench.merge import merge as merge_records
+    from bench.merge import refusals, summary
+    from bench.store import Store
+
+    asked = [find_experiment(name) for name in experiment or []]
+    here = Store(into)
+    merged = merge_records(sources, here, contributed=contributed)
+    print("\n".join(summary(merged, here)))
+    for one in asked:
+        try:
+            print("\n".join(write_missing(one, merged, here)))
+        except ConfigError as error:
+            merged.refused.append(str(error))
+    for line in hints(merged, here):
+        print(line)
+    for line in refusals(merged):
+        typer.echo(line, err=True)
+    if merged.new:
+        print(f"Next: python -m bench table --store {into}")
+    if merged.refused:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def report(store: StorePath = Path("results")) -> None:
     """Build STORE/report.html from the records: one page with everything in it. Trains nothing."""
     from bench.report import gather, write_report
