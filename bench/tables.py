@@ -11,16 +11,19 @@ from bench.figures import all_figures, is_figure
 from bench.files import write_atomically
 from bench.ledger import ledger_table, verdicts_of
 from bench.legends import count
+from bench.outside import Outside, read_outside
 from bench.published import Published, load_published
 from bench.render import Table, markdown_text
 from bench.store import Store
 from bench.table_budgets import budgets_table, cost_table, parameters_table, relative_budgets_table
+from bench.table_contributed import contributed_table
 from bench.table_differences import differences_table
 from bench.table_dynamics import dynamics_table
 from bench.table_modes import modes_table
 from bench.table_noise import noise_table
 from bench.table_perplexity import perplexity_table, protocols_table
 from bench.table_published import published_table
+from bench.table_replications import replications_table
 from bench.table_tuning import best_of_k_table, tuning_table
 from bench.throughput import FOLDER, Measurements, read_throughput, throughput_table
 from bench.views import View
@@ -41,6 +44,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
 }
 KINDS = (*TABLES, "modes", "published", "ledger")
 SUFFIXES = ("md", "csv", "tex")
+BESIDE = ("replications", "contributed")  # kinds of what is averaged into no other table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +83,16 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     published = load_published(published_path)
     ours = aggregate(store)
     theirs = None if compare is None else aggregate(compare)
+    outside = read_outside(store, ours)
     measurements, unread = read_throughput(store.root)
-    tables = (*_tables(ours, published, theirs), *map(throughput_table, measurements))
+    tables = (*_tables(ours, published, theirs), *_beside(ours, outside), *map(throughput_table, measurements))
     return Tables(
         tables=tables,
         measurements=tuple(measurements),
         aggregate=ours,
         published=published,
-        notes=tuple(_notes(store, ours, published)),
-        errors=(*ours.errors, *(() if theirs is None else theirs.errors), *unread),
+        notes=(*_unlisted(outside), *_notes(store, ours, published)),
+        errors=(*ours.errors, *outside.errors, *(() if theirs is None else theirs.errors), *unread),
         complete=ours.manifests_complete and not unread,
     )
 
@@ -152,6 +157,23 @@ def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]
         yield f"Not run: {', '.join(not_run)}. Start one with: python -m jobs launch --experiment NAME"
 
 
+def _beside(ours: Aggregate, outside: Outside) -> Iterator[Table]:
+    """What is averaged into no other table, experiment by experiment."""
+    for experiment in ours.experiments:
+        made = (
+            replications_table(experiment.name, outside.replications),
+            contributed_table(experiment.name, outside.contributions),
+        )
+        yield from (table for table in made if table is not None)
+
+
+def _unlisted(outside: Outside) -> Iterator[str]:
+    for folder, n in outside.n_unlisted.items():
+        if n:
+            belong = "belongs" if n == 1 else "belong"
+            yield f"{count(n, 'record')} in {folder}/ {belong} to no experiment of this store: in no table."
+
+
 def _named(published: Published) -> list[str]:
     """The experiments that published figures and claims are judged on, each once, in the order they are named."""
     judged = (name for claim in published.claim for name in claim.experiments)
@@ -160,7 +182,7 @@ def _named(published: Published) -> list[str]:
 
 def _made_before(root: Path) -> list[Path]:
     """The tables and figures that lie below a store's root, by the names that these files give."""
-    endings = tuple(f"-{kind}.{suffix}" for kind in KINDS for suffix in SUFFIXES)
+    endings = tuple(f"-{kind}.{suffix}" for kind in (*KINDS, *BESIDE) for suffix in SUFFIXES)
     tables = [path for path in (root / "tables").glob("*") if path.name.endswith(endings)]
     speeds = [path for suffix in SUFFIXES for path in (root / "tables").glob(f"{FOLDER}-*.{suffix}")]
     figures = [path for path in (root / "figures").glob("*") if is_figure(path)]
