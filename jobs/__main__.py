@@ -70,27 +70,35 @@ def launch(
     measure: Annotated[
         bool, typer.Option("--measure", help="SLURM: time some steps on a node, for the time limits of a later launch.")
     ] = False,
+    pack: Annotated[
+        Path | None, typer.Option(help="An archive (.tar.gz) of the store's records, however the launch ends.")
+    ] = None,
 ) -> None:
     """Do every run of an experiment that has no record yet. Run it again to go on after anything stopped it.
 
     With --cluster slurm it submits what is missing and returns at once.
     """
+    from bench.pack import packing
     from bench.store import Store
 
     here = Store(store)
     common = _where(mode, device, seeds, workers, runs_per_gpu, data_dir)
     if not _is_slurm(cluster, profile or slurm or test_only or emit_scripts or measure or runs_per_job > 1):
-        ended = _launch_here(
-            experiment,
-            here,
-            **common,
-            pattern=pattern,
-            retry=retry,
-            dry_run=dry_run,
-            any_sources=any_sources,
-            checkpoint_seconds=checkpoint_seconds,
-        )
+        with packing(here, None if dry_run else pack):
+            ended = _launch_here(
+                experiment,
+                here,
+                **common,
+                pattern=pattern,
+                retry=retry,
+                dry_run=dry_run,
+                any_sources=any_sources,
+                checkpoint_seconds=checkpoint_seconds,
+            )
         raise typer.Exit(_exit_code(ended, here))
+    if pack is not None:
+        by_hand = f"tar czf {pack} -C {store} runs experiments"
+        raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
     if emit_scripts is not None and (test_only or dry_run):
         raise ConfigError("--emit-scripts writes, and --dry-run and --test-only do not; give one of them")
     from jobs.slurm import submit_missing
