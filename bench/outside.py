@@ -69,7 +69,7 @@ def read_outside(store: Store, ours: Aggregate) -> Outside:
 
 def _arms(ours: Aggregate) -> list[_Arm]:
     arms: dict[tuple[str, str], _Arm] = {}
-    for experiment in ours.experiments:
+    for experiment in (*ours.experiments, *ours.in_other_mode):
         listed = {cell.label: cell.run_ids.values() for cell in experiment.manifest.cells}
         for cell in experiment.cells:
             new = _Arm(experiment=experiment.name, label=cell.label)

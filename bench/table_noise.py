@@ -9,7 +9,7 @@ from bench.dotted import alike
 from bench.legends import machine_notes, protocol_legend, state_notes
 from bench.record import Record
 from bench.render import NOTHING, Table
-from bench.statistics import Summary, perplexity, summarise
+from bench.statistics import Summary, perplexity, sample_sd, summarise
 from bench.views import MODE, View, plain_mean_sd
 
 SEEDS = "paper"  # the experiment that has the same arms at different seeds
@@ -17,10 +17,12 @@ COLUMNS = (
     "arm",
     MODE,
     "seed",
-    "replicates",
+    "runs of it",
     "sweep, best, one seed",
+    "sd, nats per token, one seed",
     "seeds",
     "sweep, best, all seeds",
+    "sd, nats per token, all seeds",
     "share of variance",
 )
 
@@ -36,16 +38,18 @@ class Replicates:
 
 
 def noise_table(view: View) -> Table | None:
-    """Replicates of an arm against its seeds in `paper`, in the same mode; None where no seed is replicated."""
+    """Runs of one seed of an arm against its seeds in `paper`, in the same mode; None where no seed ran twice."""
     found = replicates(view)
     if not any(len(each.records) > 1 for each in found):
         return None
     notes = [
-        "Validation perplexity, mean ± sample standard deviation (n - 1): over replicates, runs of one seed that "
-        "differ in nothing at all, and over the distinct seeds of the same arm, in the same mode and of the same "
-        f"config, in experiment {SEEDS}.",
-        "share of variance: that of the replicates over that of the seeds, which holds both: what no seed explains. "
-        "In exact mode replicates are equal by construction.",
+        "Validation perplexity, mean ± sample standard deviation (n - 1): over runs of one seed that differ in nothing "
+        "at all, and over the distinct seeds of the same arm, in the same mode and of the same config, in experiment "
+        f"{SEEDS}. sd, nats per token: the same spread of the losses.",
+        f"runs of it: the run of {SEEDS} itself, its replicates, and second records of these runs from the same kind "
+        "of device, which enter no other mean.",
+        "share of variance: that of the runs of one seed over that of the seeds, which holds both: what no seed "
+        "explains. In exact mode such runs are equal by construction.",
         *protocol_legend(view.experiment, "sweep"),
         *state_notes(view.experiment),
         *machine_notes(view.experiment),
@@ -60,15 +64,24 @@ def replicates(view: View) -> list[Replicates]:
         if cell.group is not None and cell.group not in view.trials:
             for seed in cell.expected:
                 cells[cell.group, seed].append(cell)
+    found = []
+    for (group, seed), same in cells.items():
+        records = [record for cell in same for record in cell.done if str(record.seed) == seed]
+        second = _second_records(view, records)
+        if len(same) + len(second) > 1:
+            found.append(
+                Replicates(arm=group, seed=seed, records=(*records, *second), n_expected=len(same) + len(second))
+            )
+    return found
+
+
+def _second_records(view: View, records: Sequence[Record]) -> list[Record]:
+    """The replications of some runs, made on the same kind of device as the record they repeat: runs of that seed."""
+    kinds = {record.run_id: record.environment.device_name for record in records}
     return [
-        Replicates(
-            arm=group,
-            seed=seed,
-            records=tuple(record for cell in same for record in cell.done if str(record.seed) == seed),
-            n_expected=len(same),
-        )
-        for (group, seed), same in cells.items()
-        if len(same) > 1
+        one
+        for one in view.replications
+        if one.result is not None and kinds.get(one.run_id) == one.environment.device_name
     ]
 
 
@@ -86,8 +99,10 @@ def _row(view: View, one: Replicates) -> list[str]:
         one.seed,
         counts[0],
         "not run" if within is None else _told(within, one.n_expected),
+        _sd_nats(one.records, one.n_expected),
         counts[1] if n_seeds else NOTHING,
         "not run" if between is None else _told(between, n_seeds),
+        _sd_nats(seeds, n_seeds),
         share,
     ]
 
@@ -111,6 +126,13 @@ def _same(one: Record, other: Record) -> bool:
 def _summary(records: Sequence[Record]) -> Summary | None:
     values = [perplexity(record.result.sweep.best.nats_per_token) for record in records if record.result is not None]
     return summarise(values) if values else None
+
+
+def _sd_nats(records: Sequence[Record], expected: int) -> str:
+    sd = sample_sd([record.result.sweep.best.nats_per_token for record in records if record.result is not None])
+    if sd is None:
+        return NOTHING
+    return f"{sd:.4f}" if len(records) == expected else f"{sd:.4f} ({_n(len(records), expected)})"
 
 
 def _n(n: int, expected: int) -> str:

@@ -13,6 +13,7 @@ from bench.ledger import ledger_table, verdicts_of
 from bench.legends import count
 from bench.outside import Outside, read_outside
 from bench.published import Published, load_published
+from bench.record import Record
 from bench.render import Table, markdown_text
 from bench.store import Store
 from bench.table_budgets import budgets_table, cost_table, parameters_table, relative_budgets_table
@@ -85,7 +86,7 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     theirs = None if compare is None else aggregate(compare)
     outside = read_outside(store, ours)
     measurements, unread = read_throughput(store.root)
-    tables = (*_tables(ours, published, theirs), *_beside(ours, outside), *map(throughput_table, measurements))
+    tables = (*_tables(ours, published, theirs, outside), *_beside(ours, outside), *map(throughput_table, measurements))
     return Tables(
         tables=tables,
         measurements=tuple(measurements),
@@ -121,10 +122,11 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
     return touched
 
 
-def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None) -> Iterator[Table]:
+def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None, outside: Outside) -> Iterator[Table]:
     """Experiment by experiment; what others published last, and only where something of ours could stand beside it."""
     for experiment in ours.experiments:
-        yield from _tables_of(experiment, ours, published, theirs)
+        second = tuple(one.record for one in outside.replications if one.experiment == experiment.name)
+        yield from _tables_of(experiment, ours, published, theirs, second)
     if ours.experiments:
         yield published_table(ours, published)
     if ours.experiments and published.claim:
@@ -132,11 +134,24 @@ def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None) -> 
 
 
 def _tables_of(
-    experiment: Experiment, ours: Aggregate, published: Published, theirs: Aggregate | None
+    experiment: Experiment,
+    ours: Aggregate,
+    published: Published,
+    theirs: Aggregate | None,
+    replications: tuple[Record, ...],
 ) -> Iterator[Table]:
     """Every kind of table that the experiment has something for: of both modes in one, where it ran in both."""
     modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
-    views = [View(experiment=one, store=ours.in_mode(one.mode), published=published, committed=theirs) for one in modes]
+    views = [
+        View(
+            experiment=one,
+            store=ours.in_mode(one.mode),
+            published=published,
+            committed=theirs,
+            replications=tuple(record for record in replications if record.mode == one.mode),
+        )
+        for one in modes
+    ]
     for make in TABLES.values():
         made = [make(view) for view in views]
         table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))

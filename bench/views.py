@@ -25,6 +25,7 @@ class View:
     store: Aggregate  # where the experiment is from
     published: Published
     committed: Aggregate | None = None  # another store, whose values stand beside
+    replications: tuple[Record, ...] = ()  # second records of its runs, which enter no mean
 
     @cached_property
     def summaries(self) -> Summaries:

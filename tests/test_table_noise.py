@@ -3,7 +3,8 @@
 import pytest
 
 from bench import sources
-from bench.record import Manifest, Record
+from bench.files import write_once
+from bench.record import Manifest, Record, to_bytes
 from bench.render import NOTHING
 from tests.records import FINGERPRINT, make_record, manifest_of
 from tests.stores import cells, grouped, kinds_of, make_store, table_of
@@ -40,10 +41,12 @@ def test_the_spread_of_replicates_stands_beside_that_of_seeds(tmp_path):
         "arm": "k_operators",
         "mode": "fast",
         "seed": "42",
-        "replicates": "3",
+        "runs of it": "3",
         "sweep, best, one seed": "4.413 ± 0.015",
+        "sd, nats per token, one seed": "0.0035",  # of the logarithms: 0.0153 / 4.413
         "seeds": "3",
         "sweep, best, all seeds": "4.450 ± 0.050",
+        "sd, nats per token, all seeds": "0.0112",  # 0.05 / 4.45
         "share of variance": "9%",
     }
 
@@ -60,7 +63,7 @@ def test_half_of_the_runs_marks_every_number(tmp_path):
     same, different = replicates(), seeds()
     manifests = noise(same), manifest_of(different, "paper", mode="fast")
     row = cells(table_of(make_store(tmp_path, [*same[:2], *different[:2]], *manifests), "noise", "noise"))
-    assert row["replicates"] == row["seeds"] == "2 of 3"
+    assert row["runs of it"] == row["seeds"] == "2 of 3"
     assert row["sweep, best, one seed"] == "4.405 ± 0.007 (2 of 3)"
     assert row["sweep, best, all seeds"] == "4.450 ± 0.071 (2 of 3)"
     assert row["share of variance"].endswith("(2 of 3 and 2 of 3)")
@@ -69,3 +72,20 @@ def test_half_of_the_runs_marks_every_number(tmp_path):
 def test_one_replicate_alone_makes_no_table(tmp_path):
     same = replicates()
     assert "noise" not in kinds_of(make_store(tmp_path, same[:1], noise(same)), "noise")
+
+
+@pytest.mark.parametrize(("device_name", "n"), [("NVIDIA H200", "4"), ("NVIDIA A100", "3")])
+def test_a_second_record_of_a_run_counts_as_a_run_of_its_seed_where_the_same_kind_of_device_made_it(
+    tmp_path, device_name, n
+):
+    gpu = {"device": "cuda", "device_name": "NVIDIA H200"}
+    same = [one.model_copy(update={"environment": one.environment.model_copy(update=gpu)}) for one in replicates()]
+    second = same[0].model_copy(
+        update={
+            "environment": same[0].environment.model_copy(update={**gpu, "device_name": device_name}),
+            "curve": [],
+        }
+    )
+    store = make_store(tmp_path, same, noise(same))
+    write_once(tmp_path / "replications" / "second.json", to_bytes(second))
+    assert cells(table_of(store, "noise", "noise"))["runs of it"] == n
