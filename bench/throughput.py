@@ -69,6 +69,8 @@ class Facts(Point):
     n_threads: Count
     device: str
     n_params: Count | None = None
+    architecture: str = ""
+    flops: Positive | None = None  # of the matrix products of a step
     share_of_floor: Positive | None = None
     matmul_gflops: Positive | None = None  # GFLOP/s, just before and after
     peak_bytes: Bytes | None = None

@@ -51,6 +51,9 @@ def launch(
     ] = None,
     retry: Retry = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Time a few steps of what has no known time, also in a dry run.")
+    ] = False,
     seeds: Seeds = None,
     mode: Mode = None,
     device: Device = None,
@@ -92,6 +95,7 @@ def launch(
                 pattern=pattern,
                 retry=retry,
                 dry_run=dry_run,
+                probe=probe,
                 any_sources=any_sources,
                 checkpoint_seconds=checkpoint_seconds,
             )
@@ -111,6 +115,7 @@ def launch(
         runs_per_job=runs_per_job,
         checkpoint_seconds=checkpoint_seconds,
         measure=measure,
+        probe=probe,
     )
     arrays = submit_missing(
         chosen,
@@ -267,6 +272,7 @@ def _for_slurm(
     runs_per_job: int,
     checkpoint_seconds: float = 60.0,
     measure: bool = False,
+    probe: bool = False,
 ) -> "tuple[Experiment, Request]":
     """The experiment as it will run on the nodes, and how it is to be spread over jobs."""
     from jobs.launch import prepare
@@ -287,6 +293,7 @@ def _for_slurm(
         data_dir=data_dir,
         checkpoint_seconds=checkpoint_seconds,
         measure=measure,
+        probe=probe,
     )
     return chosen, request
 

@@ -1,54 +1,104 @@
-"""How long runs take, as measured: what the time limit of a job is made from."""
+"""How long runs take, as far as it is known without training: what launches announce and time limits are made from."""
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import Run, RunConfig, read_config, to_json
-from bench.errors import UserError
+from bench.config import Mode, Run, RunConfig, to_json
+from bench.evaluate import SAMPLED_WINDOWS
 from bench.files import write_atomically
-from bench.record import Record
 from bench.store import Store
+from bench.workload import Shape, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
 from jobs.site import LEAST_TIMEOUT_MINUTES
+from jobs.speeds import Place, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
 
 if TYPE_CHECKING:
     from jobs.submission import Submission
 
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
+# Of a worker before its first step: Python, torch, the corpus; on a GPU also its context and the kernels from the
+# cache. On an H200 with 16 cores, runs that compiled took 136 s and later ones of the same slot 71 s; compiling and
+# recording the step took 41 to 82 s, six processes at a time.
+START_SECONDS = {"cpu": 4.0, "cuda": 20.0}
+COMPILE_SECONDS = 60.0  # more for the first run of a shape in `fast` mode; the others find what it compiled
+# Seconds of a token in evaluation, over those in training: 0.26 to 0.32 on a CPU. In `fast` mode the training step is
+# compiled and in bf16, and evaluation is neither: 1.5 to 2.5 on an H200.
+EVALUATION_SHARE: dict[Mode, float] = {"exact": 0.3, "fast": 2.0}
+VAL_TOKENS = 111_540  # of both corpora
+# Small kernels cannot fill a GPU: on an H200, nanoGPT's step has eight times the FLOPs of the matched Transformer's and
+# takes 2.4 times as long.
+SHRINKING_EXPONENT = 0.4  # of the FLOPs, where a step is scaled down
+
 MARGIN = 1.5  # of a time limit over the time measured: nodes differ, and file systems have bad days
 START_MINUTES = 5  # of a job: its modules, Python, torch, the compiler
 UNMEASURED_TIMEOUT_MINUTES = 240  # where nothing has been measured; a run that needs more is requeued
 
 
-def measured_seconds(runs: Iterable[Run], stores: Iterable[Store], device: str) -> dict[str, float]:
-    """Seconds that each run takes on a device, by run id, where it is known.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds from a run's start to its record, and in words what they come from."""
 
-    Known from `--measure`, else from the longest done run of the same config, mode and kind of device that did not
-    share its GPU.
+    seconds: float
+    source: str
+
+
+def known_estimates(
+    runs: Iterable[Run], stores: Sequence[Store], place: Place, *, longest: bool = False, scaled: bool = True
+) -> dict[str, Estimate]:
+    """What each run takes at a place, by run id, where something is known; nothing is trained or timed.
+
+    In this order: what `--measure` noted, records and benchmarks of the same shape, records of that shape that shared
+    a GPU with more or fewer runs (an upper estimate), and, where `scaled`, FLOPs at the speed of the nearest of those.
+    `longest` takes the slowest of several records, for time limits.
     """
-    known: dict[tuple[str, str], float] = {}
-    stores = list(stores)
-    records = [one for store in stores for one in store.records()[0] if _tells(one, device)]
-    for one in records:
-        try:
-            key = _key(read_config(one.config), one.mode, device)
-        except UserError:
-            continue  # of a config that this version no longer has
-        known[key] = max(known.get(key, 0.0), one.cost.train_seconds)
-    found: dict[str, float] = {}
+    runs = list(runs)
+    speeds = recorded_speeds(stores, place.device, {run.mode for run in runs}) + benchmarked_speeds(stores, place)
+    pick = _pick(place, longest)
+    found: dict[str, Estimate] = {}
+    compiled: set[Shape] = set()
     for run in runs:
-        key = _key(run.config, run.mode, device)
-        noted = (_read(_path(store, *key)) for store in stores)
-        seconds = next((one for one in noted if one is not None), known.get(key))
         if run.config.training is None:
-            seconds = UNTRAINED_SECONDS
-        if seconds is not None:
-            found[run.run_id] = seconds
+            found[run.run_id] = Estimate(seconds=UNTRAINED_SECONDS, source="a fitted model")
+        elif (noted := _noted(run, stores, place.device)) is not None:
+            source = f"measured with --measure{_turns(place)}"
+            found[run.run_id] = Estimate(seconds=noted * place.runs_per_gpu, source=source)
+        elif (step := _step(run, speeds, place, pick, scaled)) is not None:
+            compiles = run.mode == "fast" and shape_of(run.config) not in compiled
+            compiled.add(shape_of(run.config))
+            seconds = run_seconds(run, step.seconds, place, compiles=compiles)
+            found[run.run_id] = Estimate(seconds=seconds, source=step.source)
     return found
+
+
+def run_seconds(
+    run: Run, step_seconds: float, place: Place, *, compiles: bool = False, token_seconds: float | None = None
+) -> float:
+    """Seconds of a whole run: its start, its steps, its evaluations.
+
+    `token_seconds` are those of one token in evaluation; where they were not timed, a share of those in training.
+    """
+    training = run.config.training
+    assert training is not None
+    if token_seconds is None:
+        token_seconds = EVALUATION_SHARE[run.mode] * step_seconds / (training.batch_size * run.config.context)
+    start = START_SECONDS[place.device] + (COMPILE_SECONDS if compiles else 0.0)
+    return start + training.n_steps * step_seconds + n_evaluated_tokens(run.config) * token_seconds
+
+
+def n_evaluated_tokens(config: RunConfig) -> int:
+    """Tokens that a run reads in its sweeps and, for its best and its last weights, in the other protocols."""
+    training = config.training
+    assert training is not None
+    n_sweeps = math.ceil(training.n_steps / training.eval_every) + 1
+    n_permuted, n_strided = 2, 2 * 2  # each in sweeps: windows that overlap by half are twice as many
+    n_sampled = 2 * config.n_sampled_batches * SAMPLED_WINDOWS * config.context
+    return (n_sweeps + n_permuted + n_strided) * VAL_TOKENS + n_sampled
 
 
 def note_seconds(run: Run, submission: "Submission", store: Store) -> str:
@@ -60,7 +110,7 @@ def note_seconds(run: Run, submission: "Submission", store: Store) -> str:
     torch.set_num_threads(submission.n_threads)
     seconds = probe(run, submission.device, Path(submission.data_dir) if submission.data_dir else None)
     content = {"seconds": seconds, "n_threads": submission.n_threads}
-    write_atomically(_path(store, *_key(run.config, run.mode, submission.device)), json.dumps(content).encode())
+    write_atomically(_path(store, run, submission.device), json.dumps(content).encode())
     return f"{run.name}: {seconds:.0f} s"
 
 
@@ -80,18 +130,66 @@ def schedule_seconds(seconds: list[float], n_slots: int) -> float:
     return max(free_at)
 
 
-def _tells(record: Record, device: str) -> bool:
-    alone = not record.packed and record.environment.device == device
-    return alone and record.status == "done" and record.cost.train_seconds > 0
+def _pick(place: Place, longest: bool) -> Callable[[list[float]], float]:
+    """How one time is made of those of several records."""
+    if longest:
+        return max
+    # other programs may have shared a GPU, and a record does not know of them; that only lengthens a run
+    return min if place.device == "cuda" else statistics.median
 
 
-def _key(config: RunConfig, mode: str, device: str) -> tuple[str, str]:
-    content = json.dumps([to_json(config), mode], sort_keys=True)
-    return device, hashlib.sha256(content.encode()).hexdigest()[:12]
+def _step(
+    run: Run, speeds: list[Speed], place: Place, pick: Callable[[list[float]], float], scaled: bool
+) -> Estimate | None:
+    """The seconds of one training step of a run at a place; None where nothing is known."""
+    if some := preferred(of_shape(speeds, run.config, run.mode), place):
+        return Estimate(seconds=pick([one.seconds_at(place) for one in some]), source=_words(some, run, place))
+    if scaled and (some := nearest(speeds, run.config, run.mode, place)):
+        ratio = step_flops(run.config) / some[0].step_flops
+        if place.device == "cuda" and ratio < 1:
+            ratio **= SHRINKING_EXPONENT
+        source = f"scaled by FLOPs from {statistics.mode(one.label for one in some)}{_where(some[0], place)}"
+        return Estimate(seconds=ratio * pick([one.seconds_at(place) for one in some]), source=source)
+    return None
 
 
-def _path(store: Store, device: str, key: str) -> Path:
+def _words(some: list[Speed], run: Run, place: Place) -> str:
+    """What speeds of a run's own shape are, in words."""
+    if some[0].config is None:
+        what = "throughput"
+    elif any(one.config == run.config for one in some):
+        what = "records"
+    else:
+        what = "records of the same shape"
+    return what + _where(some[0], place)
+
+
+def _where(speed: Speed, place: Place) -> str:
+    """In words, what of a measurement differs from a place."""
+    words = ""
+    if place.name is not None and not speed.made_at(place):
+        threads = f", {speed.n_threads} thread{'s' if speed.n_threads > 1 else ''}" if place.device == "cpu" else ""
+        words = f" on {speed.device_name}{threads}"
+    if not speed.alike(place):
+        return f"{words}, shared GPU: at most"
+    return words + (_turns(place) if speed.runs_per_gpu == 1 else "")
+
+
+def _turns(place: Place) -> str:
+    """In words, that a time of a run alone was multiplied."""
+    return f", times {place.runs_per_gpu} that share the GPU" if place.runs_per_gpu > 1 else ""
+
+
+def _path(store: Store, run: Run, device: str) -> Path:
+    content = json.dumps([to_json(run.config), run.mode], sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()[:12]
     return store.work_folder / MEASURED_FOLDER / f"{device}-{key}.json"
+
+
+def _noted(run: Run, stores: Iterable[Store], device: str) -> float | None:
+    """Seconds of the whole run as `note_seconds` left them in the first store that has any."""
+    noted = (_read(_path(store, run, device)) for store in stores)
+    return next((one for one in noted if one is not None), None)
 
 
 def _read(path: Path) -> float | None:

@@ -1,11 +1,9 @@
 """From an experiment to its records: what is missing, what it will cost, and the pool that does it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
 
 from bench.config import MODES, Run
 from bench.corpora import CORPORA
@@ -14,14 +12,17 @@ from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.fetch import DownloadError, find_text
 from bench.grids import Experiment
 from bench.lease import living
+from bench.legends import count
 from bench.record import NO_SEED, Manifest
+from bench.sources import ROOT
 from bench.store import Store
-from jobs.cost import UNTRAINED_SECONDS, schedule_seconds
+from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
 from jobs.local import Ended, LocalPool, Slot
 from jobs.probe import estimate_seconds
+from jobs.speeds import place_of
 from jobs.worker import write_run
 
 GOOD_STATUSES = ("done", "diverged")  # a diverged run is a result
@@ -112,6 +113,7 @@ def launch_missing(
     pattern: str | None = None,
     retry: str | None = None,
     dry_run: bool = False,
+    probe: bool = False,
     data_dir: Path | None = None,
     checkpoint_seconds: float = 60.0,
     any_sources: bool = False,
@@ -126,12 +128,11 @@ def launch_missing(
     if not dry_run:
         store.check_writable()
         todo, left = without_busy(todo, store)
-    trained = [run for run in todo.runs if run.config.training is not None]
-    with Console(stderr=True).status("timing a few steps to estimate the cost"):
-        seconds = estimate_seconds(trained, slots, data_dir) if trained else {}
-    expected = schedule_seconds([seconds.get(run.run_id, UNTRAINED_SECONDS) for run in todo.runs], len(slots))
-    known = all(run.run_id in seconds for run in trained)
-    print(f"Experiment {experiment.name}{why}: about {duration(expected) if known else 'an unknown time'}")
+    estimates = find_estimates(todo.runs, store, slots, data_dir, probe=probe, dry_run=dry_run)
+    seconds = {run_id: one.seconds for run_id, one in estimates.items()}
+    expected = schedule_seconds([seconds[run.run_id] for run in todo.runs if run.run_id in seconds], len(slots))
+    known = len(seconds) == len(todo.runs)
+    print(f"Experiment {experiment.name}{why}: {total(todo.runs, expected, seconds)}")
     announce(experiment, store, todo)
     if todo.runs:
         where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
@@ -139,7 +140,7 @@ def launch_missing(
         where += f", up to {most} sharing a GPU, so their times say nothing of speed" if most > 1 else ""
         print(f"{where}, mode {experiment.mode}", flush=True)
     if dry_run:
-        list_grid(todo, seconds)
+        list_grid(todo, estimates)
         return []
     write_plan(experiment, store, todo, any_sources=any_sources)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
@@ -184,12 +185,39 @@ def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
     )
 
 
-def list_grid(todo: Todo, seconds: dict[str, float]) -> None:
-    """Every run of the grid, with its status or its expected cost."""
+def find_estimates(
+    runs: list[Run], store: Store, slots: list[Slot], data_dir: Path | None, *, probe: bool, dry_run: bool
+) -> dict[str, Estimate]:
+    """What each run will take, by run id, as this store and the committed one tell; else, with `probe` or before a
+    real launch, timed here. In `fast` mode only with `probe`, since a probe would compile for about a minute a shape.
+    """
+    place = place_of(slots[0].device, slots[0].n_threads, slots[0].runs_per_gpu)
+    estimates = known_estimates(runs, (store, Store(ROOT / "results")), place)
+    unknown = [run for run in runs if run.run_id not in estimates and (probe or not (dry_run or run.mode == "fast"))]
+    if probe and not unknown:
+        print("--probe: the time of every run is known already")
+    if unknown:
+        timed = estimate_seconds(unknown, slots, data_dir)
+        estimates |= {run_id: Estimate(seconds=one, source="timed just now") for run_id, one in timed.items()}
+    return estimates
+
+
+def total(runs: list[Run], expected: float, known: Container[str]) -> str:
+    """How long all of it takes, in words."""
+    n_unknown = sum(run.run_id not in known for run in runs)
+    if n_unknown == len(runs) > 0:
+        return "an unknown time"
+    return f"about {duration(expected)}" + (f", and {count(n_unknown, 'run')} of unknown time" if n_unknown else "")
+
+
+def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
+    """Every run of the grid, with its status or its expected cost and where that comes from."""
     for run in todo.selected:
-        cost = "a moment" if run.config.training is None else "an unknown time"
-        if run.config.training is not None and run.run_id in seconds:
-            cost = f"about {duration(seconds[run.run_id])}"
+        cost = "an unknown time; --probe times a few steps"
+        if run.config.training is None:
+            cost = "a moment"
+        elif run.run_id in estimates:
+            cost = f"about {duration(estimates[run.run_id].seconds)} ({estimates[run.run_id].source})"
         if run not in todo.runs:
             cost = todo.statuses.get(run.run_id, "in work")
         print(f"  {run.run_id}  {run.name:40} {cost}")

@@ -1,6 +1,6 @@
-"""What a launch will cost: a few steps of each config, timed as the workers will run it, before anything is started.
+"""A few steps of a run, timed as a worker would do them: for launches whose runs are like none that is known.
 
-`python -m jobs.probe` reads runs as JSON on stdin and prints the seconds that each will take.
+`python -m jobs.probe` reads one run as JSON on stdin and prints the seconds of a step and of an evaluated token.
 """
 
 import json
@@ -9,106 +9,124 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.config import Run, RunConfig, read_run, run_to_json
-from jobs.local import Slot
+if TYPE_CHECKING:
+    from bench.config import Run
+    from jobs.local import Slot
 
-PROBE_SECONDS = 2.0  # of steps, at least
-N_STEPS = 3  # at least
-START_SECONDS = 4.0  # of a worker: Python, torch, the corpus
+STEPS_SECONDS = 2.0  # of steps, at least
+N_STEPS = 3  # at least, unless they are very slow
+LIMIT_SECONDS = 20.0  # for a probe, from its start to its answer
+COMPILING_LIMIT_SECONDS = 150.0  # in `fast` mode, where compiling alone has taken 82 s
 
 
-def estimate_seconds(runs: list[Run], slots: list[Slot], data_dir: Path | None) -> dict[str, float]:
-    """Seconds each run will take, by run id, with all slots busy. A probe that fails estimates nothing."""
-    by_config: dict[RunConfig, Run] = {}
+def estimate_seconds(runs: "list[Run]", slots: "list[Slot]", data_dir: Path | None) -> dict[str, float]:
+    """Seconds each run will take, by run id: the steps of one run of each shape are timed, one after the other.
+
+    Says beforehand what is timed. A probe that fails or takes too long estimates nothing: its runs are left out.
+    """
+    from bench.workload import shape_of
+    from jobs.cost import run_seconds
+    from jobs.speeds import place_of
+
+    slot = slots[0]
+    place = place_of(slot.device, slot.n_threads, slot.runs_per_gpu)
+    by_shape: dict[object, list[Run]] = {}
     for run in runs:
-        by_config.setdefault(run.config, run)
-    slot, request = slots[0], json.dumps([run_to_json(run) for run in by_config.values()])
-    command = [sys.executable, "-m", "jobs.probe", slot.device, str(slot.n_threads), str(data_dir or "")]
-    # as many probes as there will be workers, so that they share memory bandwidth as the workers will
-    n_probes = min(len(slots), len(runs))
-    answers = []
-    with ExitStack() as stack:
-        probes = [
-            stack.enter_context(
-                subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
-                    env=_environment(one),
-                    text=True,
-                    start_new_session=True,
-                )
-            )
-            for one in slots[:n_probes]
-        ]
-        for probe in probes:
-            stack.callback(probe.kill)  # before Popen's own wait; nothing where it has ended
-            assert probe.stdin is not None
-            with suppress(OSError):  # it ended early
-                probe.stdin.write(request)
-                probe.stdin.close()
-        for probe in probes:
-            assert probe.stdout is not None
-            answer = probe.stdout.read()
-            if probe.wait() == 0:
-                answers.append(json.loads(answer))
-    if not answers:
-        return {}
-    seconds = dict(zip(by_config, (max(some) for some in zip(*answers, strict=True)), strict=True))
-    return {run.run_id: seconds[run.config] for run in runs}
+        by_shape.setdefault((shape_of(run.config), run.mode), []).append(run)
+    seconds: dict[str, float] = {}
+    for index, some in enumerate(by_shape.values(), 1):
+        limit, label = COMPILING_LIMIT_SECONDS if some[0].mode == "fast" else LIMIT_SECONDS, some[0].label
+        of = f"{index} of {len(by_shape)}"
+        print(f"Timing a few steps of {label} on {slot.device}, for {limit:.0f} s at most ({of})", flush=True)
+        answer = _ask(some[0], slot, data_dir, limit)
+        if answer is None:
+            print(f"{label} could not be timed within {limit:.0f} s; what it takes stays unknown", flush=True)
+            continue
+        step, token = (one * place.runs_per_gpu for one in answer)  # runs that share a GPU take turns on it
+        for run in some:
+            seconds[run.run_id] = run_seconds(run, step, place, token_seconds=token)
+    return seconds
 
 
-def _environment(slot: Slot) -> dict[str, str]:
-    return {**os.environ, **({"CUDA_VISIBLE_DEVICES": slot.visible_gpu} if slot.visible_gpu else {})}
+def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple[float, float] | None:
+    """Seconds of a step and of an evaluated token, from a process of its own; None where it fails or takes too long."""
+    from bench.config import run_to_json
+
+    command = [sys.executable, "-m", "jobs.probe", slot.device, str(slot.n_threads)]
+    gpu = {} if slot.visible_gpu is None else {"CUDA_VISIBLE_DEVICES": slot.visible_gpu}
+    try:
+        done = subprocess.run(
+            [*command, str(data_dir or ""), str(limit / 2), str(STEPS_SECONDS)],
+            input=json.dumps(run_to_json(run)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
+            env={**os.environ, **gpu},
+            text=True,
+            timeout=limit,
+            start_new_session=True,  # so that Ctrl-C reaches only the launcher, which then kills it
+            check=True,
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return None
+    step, token = json.loads(done.stdout)
+    return step, token
 
 
-def probe(run: Run, device_name: str, data_dir: Path | None) -> float:
-    """Seconds that a run will take: its steps, its evaluations, its last measurements."""
+def probe(run: "Run", device: str, data_dir: Path | None) -> float:
+    """Seconds that a run will take on a device that it has to itself."""
+    from jobs.cost import run_seconds
+    from jobs.speeds import Place
+
+    step, token = pace(run, device, data_dir)
+    return run_seconds(run, step, Place(device=device, n_threads=1), token_seconds=token)
+
+
+def pace(
+    run: "Run", device_name: str, data_dir: Path | None, most: float = LIMIT_SECONDS, least: float = STEPS_SECONDS
+) -> tuple[float, float]:
+    """Seconds of a training step (median) and of an evaluated token.
+
+    Times steps for `least` seconds, and starts no further one `most` seconds after the first.
+    """
     import torch
 
     from bench.corpus import load_corpus
-    from bench.evaluate import EVAL_BATCH, SAMPLED_WINDOWS, sweep_starts, window_losses
+    from bench.evaluate import EVAL_BATCH, sweep_starts, window_losses
     from bench.train import Trainer
 
-    training = run.config.training
-    if training is None:
-        return 1.0
     device = torch.device(device_name)
     corpus = load_corpus(run.config.corpus, device, data_dir)
     trainer = Trainer(run, corpus, device)
-
-    def timed(action: object) -> float:
-        started = time.perf_counter()
-        assert callable(action)
-        result = action()
-        (result[0] if isinstance(result, tuple) else result).sum().item()  # waits for the device
-        return time.perf_counter() - started
-
     trainer.warm_up()
-    timed(trainer.advance)
     steps: list[float] = []
-    while len(steps) < N_STEPS or sum(steps) < PROBE_SECONDS:
-        steps.append(timed(trainer.advance))
-    starts = sweep_starts(corpus.val, run.config.context)
-    batch = starts[:EVAL_BATCH]
-    window = timed(lambda: window_losses(trainer.model, corpus.val, batch, run.config.context)) / len(batch)
-    n_sweeps = training.n_steps // training.eval_every + 2
-    n_windows = n_sweeps * len(starts) + 2 * (run.config.n_sampled_batches * SAMPLED_WINDOWS + 2 * len(starts))
-    return START_SECONDS + training.n_steps * statistics.median(steps) + n_windows * window
+    started = time.perf_counter()
+    while len(steps) <= N_STEPS or sum(steps[1:]) < least:
+        before = time.perf_counter()
+        trainer.advance()[0].item()  # waits for the device
+        steps.append(time.perf_counter() - before)
+        if time.perf_counter() - started > most:
+            break
+    context = run.config.context
+    starts = sweep_starts(corpus.val, context)[:EVAL_BATCH]
+    before = time.perf_counter()
+    window_losses(trainer.model, corpus.val, starts, context)  # its result is on the CPU: the device is done
+    token = (time.perf_counter() - before) / (len(starts) * context)
+    return statistics.median(steps[1:] or steps), token  # the first step also allocates
 
 
 def main() -> None:
     """Answer on stdout."""
     import torch
 
-    device, n_threads, data_dir = sys.argv[1:]
+    from bench.config import read_run
+
+    device, n_threads, data_dir, most, least = sys.argv[1:]
     torch.set_num_threads(int(n_threads))
-    runs = [read_run(one) for one in json.loads(sys.stdin.read())]
-    print(json.dumps([probe(run, device, Path(data_dir) if data_dir else None) for run in runs]))
+    run = read_run(json.loads(sys.stdin.read()))
+    print(json.dumps(pace(run, device, Path(data_dir) if data_dir else None, float(most), float(least))))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from bench.fetch import DATA_DIR_VARIABLE
 from bench.grids import Experiment
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
-from jobs.cost import measured_seconds, schedule_seconds, timeout_minutes
+from jobs.cost import Estimate, known_estimates, schedule_seconds, timeout_minutes
 from jobs.display import duration
 from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
 from jobs.layout import CANCEL_FILE
@@ -28,6 +28,7 @@ from jobs.local import Slot
 from jobs.probe import estimate_seconds
 from jobs.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
+from jobs.speeds import Place
 from jobs.submission import Submission, make_name, note_job, submissions
 from jobs.task import MAX_TIMEOUTS, make_task
 from jobs.worker import write_run
@@ -47,6 +48,7 @@ class Request:
     data_dir: Path | None
     checkpoint_seconds: float
     measure: bool = False  # time some steps of each config, and train nothing
+    probe: bool = False  # time on this machine what has no known time, also where nothing is submitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ def submit_missing(
         for one in busy:
             print(f"{one.run.name}: {one.reason}; left to it")
     todo, queued = without_queued(todo, store, must_know=not (rehearse or scripts))
-    seconds = find_seconds(todo.runs, store, request)
+    estimates = find_estimates(todo.runs, store, replace(request, probe=request.probe or not pretending))
+    seconds = {run_id: one.seconds for run_id, one in estimates.items()}
     arrays = make_arrays(experiment, todo.runs, store, request, seconds)
     print(f"Experiment {experiment.name}{why}, on {request.device} nodes of SLURM, mode {experiment.mode}")
     announce(experiment, store, todo)
@@ -114,7 +117,7 @@ def submit_missing(
     for array in arrays:
         describe(array)
     if rehearse:
-        list_grid(replace(todo, statuses={**todo.statuses, **dict.fromkeys(queued, "queued")}), seconds)
+        list_grid(replace(todo, statuses={**todo.statuses, **dict.fromkeys(queued, "queued")}), estimates)
     elif request.measure:
         for run_id in {run_id for array in arrays for task in array.submission.tasks for run_id in task}:
             write_run(next(run for run in todo.runs if run.run_id == run_id), store, any_sources=any_sources)
@@ -154,14 +157,19 @@ def without_queued(todo: Todo, store: Store, *, must_know: bool) -> tuple[Todo, 
     return replace(todo, runs=[run for run in todo.runs if run.run_id not in queued]), queued
 
 
-def find_seconds(runs: list[Run], store: Store, request: Request) -> dict[str, float]:
-    """Seconds of each run on the nodes, by run id: as measured there before, else, for CPUs, timed here."""
-    seconds = measured_seconds(runs, (store, Store(ROOT / "results")), request.device)
-    unknown = [run for run in runs if run.run_id not in seconds and run.config.training is not None]
-    if unknown and request.device == "cpu":
-        threads = threads_of(choose_site(request.profile, request.assignments, "cpu").site, request)
-        seconds |= estimate_seconds(unknown, [Slot(device="cpu", n_threads=threads)], request.data_dir)
-    return seconds
+def find_estimates(runs: list[Run], store: Store, request: Request) -> dict[str, Estimate]:
+    """What each run takes on the nodes, by run id: as measured for its shape, else, for CPUs and a `probe`, timed here.
+
+    FLOPs at another shape's speed make no time limit: a limit that is too short costs more than one that is too long.
+    """
+    threads = threads_of(choose_site(request.profile, request.assignments, "cpu").site, request)
+    place = Place(device=request.device, n_threads=threads)
+    estimates = known_estimates(runs, (store, Store(ROOT / "results")), place, longest=True, scaled=False)
+    unknown = [run for run in runs if run.run_id not in estimates]
+    if unknown and request.device == "cpu" and request.probe:
+        timed = estimate_seconds(unknown, [Slot(device="cpu", n_threads=threads)], request.data_dir)
+        estimates |= {run_id: Estimate(seconds=one, source="timed here just now") for run_id, one in timed.items()}
+    return estimates
 
 
 def threads_of(site: Site, request: Request) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +17,11 @@ from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import doctor, scheduler
 from jobs.__main__ import app
 from jobs.control import leftovers, remove
-from jobs.cost import measured_seconds, note_seconds, schedule_seconds, timeout_minutes
+from jobs.cost import known_estimates, note_seconds, run_seconds, schedule_seconds, timeout_minutes
 from jobs.launch import Todo, write_plan
 from jobs.layout import CANCEL_FILE, LOG_FILE
 from jobs.scheduler import SchedulerError, TaskState, read_duration, read_queue, tasks_by_run
+from jobs.speeds import Place
 from jobs.status import states
 from jobs.submission import Submission, note_job, patiently, submissions
 from jobs.worker import write_run
@@ -29,6 +30,7 @@ from tests.records import make_manifest, make_record
 from tests.test_jobs import kill_if_alive, tiny_cell
 
 NAME = "kops-0123abcd"
+HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
 
 
 @pytest.fixture(autouse=True)
@@ -525,11 +527,13 @@ def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(
     store, run, longer = Store(tmp_path), some_run(7), some_run(7, n_steps=5)
     recorded = make_record(run_id=run.run_id, config=to_json(run.config))
     store.write_record(recorded)
-    assert measured_seconds([run, longer], [store], "cpu") == {run.run_id: recorded.cost.train_seconds}
-    assert measured_seconds([run], [store], "cuda") == {}
+    known, here = known_estimates([run, longer], [store], HERE), recorded.cost.train_seconds
+    assert known[run.run_id].seconds == pytest.approx(run_seconds(run, here / 4, HERE))  # it has four steps
+    assert known[longer.run_id].seconds == pytest.approx(run_seconds(longer, here / 4, HERE))
+    assert known_estimates([run], [store], replace(HERE, device="cuda")) == {}
     monkeypatch.setattr("jobs.probe.probe", lambda *_: 123.0)
     note_seconds(longer, submitted(store, [[longer]]), store)
-    assert measured_seconds([longer], [store], "cpu") == {longer.run_id: 123.0}
+    assert known_estimates([longer], [store], HERE)[longer.run_id].seconds == 123.0
 
 
 # late files, refused tasks --------------------------------------------------------------------------------------------

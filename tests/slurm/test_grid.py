@@ -24,9 +24,10 @@ from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs import slurm as submitting
 from jobs.__main__ import app
-from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, measured_seconds
+from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, Estimate, known_estimates
 from jobs.scheduler import TaskState, queue, tasks_by_run
 from jobs.slurm import Array, Request, submit_missing
+from jobs.speeds import Place
 from jobs.status import RunState, states
 from tests.command_line import call, finish, start
 from tests.slurm.cluster import Cluster
@@ -46,11 +47,16 @@ def on_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clus
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
-    monkeypatch.setattr(submitting, "find_seconds", lambda runs, *_: {run.run_id: 20.0 for run in runs})
+    monkeypatch.setattr(submitting, "find_estimates", as_known)
     slurm.wait_until_idle()
     yield slurm
     slurm.run("scancel", "--partition=debug")
     slurm.wait_until_idle(120)
+
+
+def as_known(runs: list[Run], *_: object) -> dict[str, Estimate]:
+    """Runs whose time is known."""
+    return {run.run_id: Estimate(seconds=20.0, source="records") for run in runs}
 
 
 def grid(*labels: str, n_steps: int = N_STEPS) -> Experiment:
@@ -232,7 +238,11 @@ def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        submitting, "find_seconds", lambda runs, store, asked: measured_seconds(runs, [store], asked.device)
+        submitting,
+        "find_estimates",
+        lambda runs, store, asked: known_estimates(
+            runs, [store], Place(device=asked.device, n_threads=1), longest=True, scaled=False
+        ),
     )
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     [array] = submit(experiment, store)
@@ -431,7 +441,7 @@ def test_a_launch_from_within_a_job_is_as_one_from_a_login_node(on_cluster: Clus
     store = Store(tmp_path / "store")
     code = (
         "from tests.slurm.test_grid import *\n"
-        "submitting.find_seconds = lambda runs, *_: {run.run_id: 20.0 for run in runs}\n"
+        "submitting.find_estimates = as_known\n"
         f"submit(grid('inner', n_steps=4), Store(Path({str(store.root)!r})))\n"
     )
     (tmp_path / "inner.py").write_text(code)

@@ -1,0 +1,34 @@
+"""How much work a training step is: what two runs must share to take equally long, and its FLOPs."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from bench.budget import train_flops
+from bench.config import RunConfig
+from models import KOperatorsConfig, build
+
+Shape = tuple[str, Any, int, int]  # architecture, model config, context, batch size
+DEFAULT_FORM = KOperatorsConfig.backend  # of the recurrence
+
+
+def shape_of(config: RunConfig) -> Shape:
+    """What decides the work of a training step. Seeds, rates, schedules and the number of steps do not."""
+    assert config.training is not None
+    return config.architecture, config.model, config.context, config.training.batch_size
+
+
+def form_of(config: RunConfig) -> str:
+    """The form of the recurrence, since forms of equal FLOPs take unequal times; the default for models without one."""
+    return str(getattr(config.model, "backend", DEFAULT_FORM))
+
+
+@lru_cache(maxsize=4096)
+def step_flops(config: RunConfig) -> float:
+    """FLOPs of the matrix products of one training step, from the model's closed form."""
+    assert config.training is not None
+    # built for real, which takes less time than what torch imports for its meta device
+    with torch.random.fork_rng(devices=[]):
+        model = build(config.model)
+    return train_flops(model.forward_macs_per_token(config.context), config.training.batch_size * config.context)
