@@ -20,7 +20,7 @@ from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
-from jobs.local import Ended, LocalPool, Slot
+from jobs.local import Ended, LocalPool, Slot, sigterm_as_interrupt
 from jobs.probe import estimate_seconds
 from jobs.speeds import place_of
 from jobs.worker import write_run
@@ -197,7 +197,8 @@ def find_estimates(
     if probe and not unknown:
         print("--probe: the time of every run is known already")
     if unknown:
-        timed = estimate_seconds(unknown, slots, data_dir)
+        with sigterm_as_interrupt():  # so that the launcher ends its probe before itself
+            timed = estimate_seconds(unknown, slots, data_dir)
         estimates |= {run_id: Estimate(seconds=one, source="timed just now") for run_id, one in timed.items()}
     return estimates
 

@@ -3,16 +3,19 @@
 `python -m jobs.probe` reads one run as JSON on stdin and prints the seconds of a step and of an evaluated token.
 """
 
+import ctypes
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a probe imports torch only when its life is tied to its parent's
     from bench.config import Run
     from jobs.local import Slot
 
@@ -20,6 +23,8 @@ STEPS_SECONDS = 2.0  # of steps, at least
 N_STEPS = 3  # at least, unless they are very slow
 LIMIT_SECONDS = 20.0  # for a probe, from its start to its answer
 COMPILING_LIMIT_SECONDS = 150.0  # in `fast` mode, where compiling alone has taken 82 s
+PARENT_CHECK_SECONDS = 0.2
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 def estimate_seconds(runs: "list[Run]", slots: "list[Slot]", data_dir: Path | None) -> dict[str, float]:
@@ -55,7 +60,7 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
     """Seconds of a step and of an evaluated token, from a process of its own; None where it fails or takes too long."""
     from bench.config import run_to_json
 
-    command = [sys.executable, "-m", "jobs.probe", slot.device, str(slot.n_threads)]
+    command = [sys.executable, "-m", "jobs.probe", str(os.getpid()), slot.device, str(slot.n_threads)]
     gpu = {} if slot.visible_gpu is None else {"CUDA_VISIBLE_DEVICES": slot.visible_gpu}
     try:
         done = subprocess.run(
@@ -73,6 +78,19 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
         return None
     step, token = json.loads(done.stdout)
     return step, token
+
+
+def end_with(parent: int) -> None:
+    """Kill this process as soon as its parent has ended, whatever ended that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()  # at once where it has ended already
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def probe(run: "Run", device: str, data_dir: Path | None) -> float:
@@ -119,11 +137,12 @@ def pace(
 
 def main() -> None:
     """Answer on stdout."""
+    parent, device, n_threads, data_dir, most, least = sys.argv[1:]
+    end_with(int(parent))
     import torch
 
     from bench.config import read_run
 
-    device, n_threads, data_dir, most, least = sys.argv[1:]
     torch.set_num_threads(int(n_threads))
     run = read_run(json.loads(sys.stdin.read()))
     print(json.dumps(pace(run, device, Path(data_dir) if data_dir else None, float(most), float(least))))

@@ -1,7 +1,13 @@
-"""A probe times a few steps of one run of a shape, says so first, and ends in time."""
+"""A probe times a few steps of one run of a shape, says so first, ends in time, and never outlives its launcher."""
 
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +18,9 @@ from jobs import probe as probing
 from jobs.cost import START_SECONDS
 from jobs.local import Slot
 from jobs.probe import N_STEPS, estimate_seconds, pace
-from tests.test_jobs import tiny_cell
+from tests.command_line import ROOT, wait_until
+from tests.test_jobs import kill_if_alive, tiny_cell
+from tests.test_task import alive
 
 SLOTS = [Slot(device="cpu", n_threads=1)] * 2
 
@@ -83,3 +91,89 @@ def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(
     assert len(done) == n_steps
     assert step > 0
     assert token > 0
+
+
+# the end of a launcher ------------------------------------------------------------------------------------------------
+
+TIED = """
+import os, subprocess, sys, time
+if len(sys.argv) == 2:
+    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:], str(os.getpid())])
+    child.wait()
+else:
+    sys.platform = sys.argv[1]
+    from jobs.probe import end_with
+    end_with(int(sys.argv[2]))
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(
+    platform: str, request: pytest.FixtureRequest
+) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", TIED, platform], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent:
+        pid = int(parent.stdout.readline())
+        request.addfinalizer(lambda: kill_if_alive(pid))
+        assert alive(pid)
+        parent.kill()
+    wait_until(lambda: not alive(pid), "the process whose parent was killed")
+
+
+LAUNCHER = """
+import subprocess, sys
+from bench.cli import run_guarded
+from jobs import launch, probe
+from jobs.__main__ import app
+
+class Noted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print("process", self.pid, flush=True)
+
+subprocess.Popen = Noted
+launch.known_estimates = lambda *_, **__: {}
+probe.STEPS_SECONDS = probe.LIMIT_SECONDS = 600.0
+run_guarded(app)
+"""  # `python -m jobs`, where nothing is known and a probe takes ten minutes; it names each process that it starts
+
+
+@contextlib.contextmanager
+def launching(store: Path, data_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A launch that is timing steps, and the process that does it."""
+    arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]
+    arguments += ["--store", str(store), "--data-dir", str(data_dir)]
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert launcher.stdout is not None
+    try:
+        assert launcher.stdout.readline().startswith("Timing a few steps of k_operators")
+        pid = int(launcher.stdout.readline().removeprefix("process "))
+        try:
+            yield launcher, pid
+        finally:
+            kill_if_alive(pid)
+    finally:
+        launcher.kill()
+        launcher.wait()
+        launcher.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_probe_ends_with_its_launcher_whatever_ends_that(
+    number: signal.Signals, tmp_path: Path, data_dir: Path
+) -> None:
+    with launching(tmp_path / "store", data_dir) as (launcher, pid):
+        assert alive(pid)
+        launcher.send_signal(number)
+        wait_until(lambda: not alive(pid), "the probe")
+        assert launcher.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 130)
