@@ -323,6 +323,29 @@ def device() -> None:
 
 
 @app.command()
+def cuda_check(
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Where the JSON goes; by default ./cuda-check-DEVICE.json.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit; what did not fit is named.")] = 170.0,
+) -> None:
+    """Check on this machine's GPU what runs rest on, in three minutes: one line per check, and a JSON.
+
+    Each line says held, failed (with both values) or not tried (and why). Exit code 0: all held; 1: one failed;
+    3: some were not tried.
+    """
+    from bench.cuda_check import check_all, exit_code, write_results
+    from bench.environment import slug
+
+    path = json_path or Path(f"cuda-check-{slug(pick_device(None))}.json")
+    results = check_all(seconds, lambda line: print(line, flush=True))
+    write_results(path, results, seconds)
+    n = {status: sum(one.status == status for one in results) for status in ("held", "failed", "not tried")}
+    print(f"{', '.join(f'{count} {status}' for status, count in n.items())}; written to {path}")
+    raise typer.Exit(exit_code(results))
+
+
+@app.command()
 def profile(
     experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")] = "paper",
     cell: Annotated[str, typer.Option(help="Label of the cell.")] = "k_operators",
