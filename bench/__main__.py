@@ -208,6 +208,9 @@ def merge(
     contributed: Annotated[
         bool, typer.Option("--contributed", help="Others made them: they are shown apart from ours.")
     ] = False,
+    remark: Annotated[
+        str | None, typer.Option(help="With --experiment: how the runs were made, for the notes below its tables.")
+    ] = None,
 ) -> None:
     """Take records that another machine made into a store: checked, copied byte for byte, nothing overwritten.
 
@@ -220,12 +223,14 @@ def merge(
     from bench.store import Store
 
     asked = [find_experiment(name) for name in experiment or []]
+    if remark is not None and not asked:
+        raise ConfigError("--remark is written into the manifest that --experiment NAME makes; give both")
     here = Store(into)
     merged = merge_records(sources, here, contributed=contributed)
     print("\n".join(summary(merged, here)))
     for one in asked:
         try:
-            print("\n".join(write_missing(one, merged, here)))
+            print("\n".join(write_missing(one, merged, here, remark)))
         except ConfigError as error:
             merged.refused.append(str(error))
     for line in hints(merged, here):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from bench.aggregate import CellRuns, Experiment
-from bench.legends import machine_notes
+from bench.legends import machines
 from bench.render import NOTHING, Table
 from bench.views import MODE, TRIAL, arm, mode_of
 
@@ -96,11 +96,11 @@ def _has_row(cell: CellRuns, there: Experiment, *, is_chosen: bool) -> bool:
 def _with_machines(first: Sequence[str], second: Sequence[str], modes: Pair) -> tuple[list[str], list[str]]:
     """The notes of both tables; where these name machines, both name those of both modes, each run counted once."""
     chosen, other = modes
-    named = machine_notes(chosen), machine_notes(other)
+    named = machines(chosen), machines(other)
     if not any(note in notes for notes, names in zip((first, second), named, strict=True) for note in names):
         return list(first), list(second)
     trained = tuple(cell for cell in other.cells if not (cell.fitted and chosen.cell(cell.label)))
-    of_both = machine_notes(replace(chosen, cells=(*chosen.cells, *trained)))
+    of_both = machines(replace(chosen, cells=(*chosen.cells, *trained)))
     without = (
         [note for note in notes if note not in names] for notes, names in zip((first, second), named, strict=True)
     )

@@ -52,7 +52,7 @@ def verdicts_of(aggregate: Aggregate, published: Published) -> list[LedgerVerdic
             in_other_mode=tuple(
                 _in_mode(others[mode], verdicts[index])
                 for mode, verdicts in beside.items()
-                if _has_done(aggregate, verdict.claim.experiments, mode)
+                if verdicts[index].outcome != "not run" and _has_done(aggregate, verdict.claim.experiments, mode)
             ),
         )
         for index, verdict in enumerate(_read(aggregate, published))

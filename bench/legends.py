@@ -64,6 +64,12 @@ def state_notes(experiment: Experiment) -> list[str]:
 
 
 def machine_notes(experiment: Experiment) -> list[str]:
+    """The machines behind the numbers, and what the manifest remarks on how the runs were made."""
+    remark = experiment.manifest.remark
+    return [*machines(experiment), *([] if remark is None else [f"Remark: {remark}"])]
+
+
+def machines(experiment: Experiment) -> list[str]:
     """The machines behind the numbers, and a warning where times of one table come from more than one."""
     counts: dict[str, int] = defaultdict(int)
     for record in experiment.done:

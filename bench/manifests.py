@@ -41,10 +41,10 @@ class Belonging:
         return [record for records in self.cells.values() for record in records]
 
 
-def write_missing(experiment: Experiment, merged: Merged, store: Store) -> list[str]:
+def write_missing(experiment: Experiment, merged: Merged, store: Store, remark: str | None = None) -> list[str]:
     """Write a manifest for each mode that merged records have of an experiment, where the store has none.
 
-    What was done, in lines; ConfigError where none of the records is of the experiment.
+    `remark` goes into it. What was done, in lines; ConfigError where none of the records is of the experiment.
     """
     found = _belonging(experiment, merged.records)
     if not found:
@@ -57,11 +57,13 @@ def write_missing(experiment: Experiment, merged: Merged, store: Store) -> list[
         if len(of_mode) > 1:
             corpora = " and ".join(one.corpus for one in of_mode)
             raise ConfigError(f"--experiment {experiment.name}: its records are of {corpora}; merge one at a time")
-        said += _write(experiment, of_mode[0], store, merged.manifests)
+        said += _write(experiment, of_mode[0], store, merged.manifests, remark)
     return said
 
 
-def _write(experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest]) -> list[str]:
+def _write(
+    experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest], remark: str | None
+) -> list[str]:
     """The manifest of one mode. One that is there stays as it is."""
     name, mode, run_ids = experiment.name, belonging.mode, {one.run_id for one in belonging.records}
     for manifest in store.manifests()[0]:
@@ -79,7 +81,8 @@ def _write(experiment: Experiment, belonging: Belonging, store: Store, brought: 
         cell if cell.seeds == (None,) else replace(cell, seeds=_union(cell.seeds, belonging.cells.get(cell.label, ())))
         for cell in asked.cells
     )
-    manifest = replace(asked, cells=cells).manifest().model_copy(update={"claim_rules_sha256": rules})
+    known = {"claim_rules_sha256": rules, "remark": remark}
+    manifest = replace(asked, cells=cells).manifest().model_copy(update=known)
     path = store.write_manifest(manifest)
     wrote = f"wrote {path.parent.name}/{path.name}, which lists {count(len(run_ids), 'run')} of these"
     return [f"experiment {name}, mode {mode}: {wrote}", *([f"  {why}"] if why else [])]

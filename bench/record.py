@@ -232,6 +232,7 @@ class Manifest(Strict):
     cells: list[Cell]
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
+    remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
 
 
 class Recheck(Strict):

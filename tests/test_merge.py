@@ -10,10 +10,12 @@ import pytest
 from bench import manifests
 from bench.__main__ import app
 from bench.claims import rules_sha256
-from bench.experiments import noise, paper
+from bench.experiments import noise, paper, smoke
 from bench.merge import Merged, merge
 from bench.record import SCHEMA_VERSION, Recheck, Record, read, to_bytes
 from bench.store import Store
+from bench.tables import make_tables
+from jobs.launch import Todo, write_plan
 from tests.command_line import ROOT, call
 from tests.merging import content_of, member, put, record_of, run_of, run_of_paper, tar_of
 from tests.records import make_environment, make_manifest
@@ -426,3 +428,14 @@ def test_a_store_without_the_manifest_of_a_source_is_told_how_to_get_it(tmp_path
     assert "no manifest here of experiment smoke" in capsys.readouterr().out
     assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
     assert "no manifest here" not in capsys.readouterr().out
+
+
+def test_a_remark_on_how_runs_were_made_stands_below_their_tables_and_outlives_a_relaunch(tmp_path, store):
+    given = put(tmp_path / "some", record_of(run_of()))
+    remark = "several launches shared the machine"
+    assert call(app, "merge", given, "--into", store.root, "--remark", remark) == 2  # there is no manifest to hold it
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke", "--remark", remark) == 0
+    write_plan(smoke(), store, Todo(selected=[], runs=[], statuses={}), any_sources=False)
+    assert store.manifests()[0][0].remark == remark
+    cost = next(one for one in make_tables(store).tables if one.kind == "cost")
+    assert f"Remark: {remark}" in cost.notes
