@@ -167,6 +167,7 @@ class Diagnostics(Strict):
 
     first_train_nats: list[float]
     by_step: dict[int, Plain]  # the model's own readings at each evaluation
+    first_fast_train_nats: list[float] = []  # of the first 20 steps as a `fast` run took them, compiled
 
 
 class Record(Strict):

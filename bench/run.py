@@ -105,6 +105,7 @@ class Training:
         self.run, self.corpus, self.settings, self.folder = run, corpus, settings, folder
         self.progress, self.lease, self.asked_to_stop = progress, lease, asked_to_stop
         self.history = History()
+        self.first_fast_train_nats: list[float] = []  # of the compiled step; not in History, whose sources are hashed
         self.trainer: Trainer | None = None
         self.known = describe_run(run, corpus, settings)  # now, since the sources may be edited while it trains
         model, context = build(run.config.model), run.config.context
@@ -162,6 +163,7 @@ class Training:
         trainer = Trainer(self.run, self.corpus, self.settings.device)
         trainer.load_state(content["trainer"])
         self.history = History(**content["history"])
+        self.first_fast_train_nats = content.get("first_fast_train_nats", [])  # older checkpoints have none
         drop_steps(self.folder / STEPS_FILE, trainer.step)
         self.earlier_attempts = self.history.attempts
         self.first_step, self.seconds_before = trainer.step, self.history.train_seconds
@@ -216,8 +218,9 @@ class Training:
             steps.write(json.dumps({"step": step, "train_nats": nats, "grad_norm": norm}) + "\n")
             self.last_train_nats = nats
             self.history.add_step(nats, norm)
-            if self.run.mode == "exact" and len(self.history.first_train_nats) == step < N_FIRST:
-                self.history.first_train_nats.append(nats)
+            firsts = self.history.first_train_nats if self.run.mode == "exact" else self.first_fast_train_nats
+            if len(firsts) == step < N_FIRST:
+                firsts.append(nats)
         steps.flush()
         self.unread.clear()
 
@@ -249,6 +252,7 @@ class Training:
             "identity": self.identity(),
             "trainer": trainer.state(),
             "history": vars(self.history),
+            "first_fast_train_nats": self.first_fast_train_nats,
             "vocabulary": self.corpus.vocabulary,  # so that `sample` needs no corpus
         }
         checkpoint.save(self.folder, content)
@@ -323,7 +327,11 @@ class Training:
             attempts=attempts,
             curve=[record.Evaluation.model_validate(entry) for entry in history.curve],
             result=result,
-            diagnostics=record.Diagnostics(first_train_nats=history.first_train_nats, by_step=history.diagnostics),
+            diagnostics=record.Diagnostics(
+                first_train_nats=history.first_train_nats,
+                by_step=history.diagnostics,
+                first_fast_train_nats=self.first_fast_train_nats,
+            ),
             cost=record.Cost(
                 train_seconds=seconds,
                 tokens_per_second=n_tokens / seconds if seconds > 0 else None,

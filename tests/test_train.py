@@ -2,11 +2,13 @@
 
 import copy
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
 
+from bench import checkpoint
 from bench.batches import train_batch
 from bench.capture import N_REHEARSALS
 from bench.errors import ConfigError
@@ -207,6 +209,32 @@ def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, c
     assert made.status == "done"
     assert made.diagnostics.first_train_nats == first_losses(run, corpus, CPU)
     assert len(made.diagnostics.first_train_nats) == 12
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
+    older, tiny_run, corpus, tmp_path, monkeypatch, fast_on_paper
+):
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+    monkeypatch.setattr("bench.run.set_numerics", lambda *_: None)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda *_: None)
+    monkeypatch.setattr("bench.run.N_FIRST", 8)
+    run, every_step = tiny_run(mode="fast"), Settings(device=CPU, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "N_KEPT", 1000)
+        whole = execute(run, Store(tmp_path / "whole"), every_step)
+    folder = Store(tmp_path / "whole").run_folder(run.run_id)
+    taken = [json.loads(line)["train_nats"] for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert whole.diagnostics.first_fast_train_nats == taken[:8]
+    assert whole.diagnostics.first_train_nats != taken  # those are exact steps
+
+    content = checkpoint.load(folder / "checkpoint-00000005.pt")
+    if older:  # made before these losses were kept
+        del content["first_fast_train_nats"]
+    checkpoint.save(Store(tmp_path / "resumed").run_folder(run.run_id), content)
+    resumed = execute(run, Store(tmp_path / "resumed"), every_step)
+    assert resumed.attempts[-1].first_step == 5
+    assert resumed.diagnostics.first_fast_train_nats == ([] if older else taken[:8])
 
 
 def test_a_record_says_what_was_measured(tiny_run, corpus, tmp_path, monkeypatch):
