@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.record import Cell, Manifest, Recheck, Record
+from bench.record import Cell, Manifest, Record
+from bench.standing import Proofs, proofs_of, standing
 from bench.statistics import perplexity
 from bench.store import Store
 
@@ -81,11 +82,15 @@ class CellRuns:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """An experiment's cells, in the order of its manifest. `stale` holds the ids of runs that other sources made."""
+    """An experiment's cells, in the order of its manifest. `stale` holds the ids of runs that other sources made.
+
+    `compared` holds the ids of those that stand only because another machine compared the sources.
+    """
 
     manifest: Manifest
     cells: tuple[CellRuns, ...]
     stale: frozenset[str]
+    compared: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -161,7 +166,7 @@ def aggregate(store: Store) -> Aggregate:
         by_run_id[record.run_id].append(record)
     _refuse_ambiguous_names(manifests)
     listed = {run_id for manifest in manifests for cell in manifest.cells for run_id in cell.run_ids.values()}
-    proofs, in_modes = _proofs(rechecks), defaultdict[str, list[Experiment]](list)
+    proofs, in_modes = proofs_of(rechecks), defaultdict[str, list[Experiment]](list)
     for manifest in sorted(manifests, key=_order):
         in_modes[manifest.name].append(_experiment(manifest, by_run_id, proofs))
     chosen = {name: _chosen_mode(found) for name, found in in_modes.items()}
@@ -203,13 +208,18 @@ def _nats(record: Record, protocol: str, selection: str) -> float | None:
     return None if measured is None else measured.nats_per_token
 
 
-def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: set[tuple[str, str]]) -> Experiment:
+def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: Proofs) -> Experiment:
     twice = [label for label, count in Counter(cell.label for cell in manifest.cells).items() if count > 1]
     if twice:
         raise MixedRunsError(f"experiment {manifest.name}: two cells are labelled {twice[0]!r}; launch it again")
     cells = tuple(_cell(manifest.name, cell, by_run_id) for cell in manifest.cells)
-    stale = (record.run_id for cell in cells for record in cell.records if not _stands(record, proofs))
-    return Experiment(manifest=manifest, cells=cells, stale=frozenset(stale))
+    standings = {record.run_id: standing(record, proofs) for cell in cells for record in cell.records}
+    return Experiment(
+        manifest=manifest,
+        cells=cells,
+        stale=frozenset(run_id for run_id, why in standings.items() if why is None),
+        compared=frozenset(run_id for run_id, why in standings.items() if why == "sources compared"),
+    )
 
 
 def _chosen_mode(found: Sequence[Experiment]) -> Experiment:
@@ -307,29 +317,6 @@ def _refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
     twice = [f"are named {name} and of mode {mode}" for (name, mode), count in counts.items() if count > 1]
     if twice:
         raise MixedRunsError(f"two manifests in experiments/ {twice[0]}; keep one of them")
-
-
-def _proofs(rechecks: Sequence[Recheck]) -> set[tuple[str, str]]:
-    """The runs whose first steps had equal losses again, each with the fingerprint of the sources that showed it."""
-    return {(recheck.run_id, recheck.fingerprint) for recheck in rechecks if recheck.equal}
-
-
-def _stands(record: Record, proofs: set[tuple[str, str]]) -> bool:
-    """Whether the current sources made this record, or repeated its first steps with equal losses."""
-    current = _current_fingerprint(record.config.get("architecture"))
-    return current is not None and (record.sources.fingerprint == current or (record.run_id, current) in proofs)
-
-
-def _current_fingerprint(architecture: object) -> str | None:
-    """The current sources' fingerprint; None for an architecture whose sources are not here."""
-    from bench import sources
-
-    if not isinstance(architecture, str) or not architecture.isidentifier():
-        return None
-    try:
-        return sources.fingerprint(architecture)
-    except OSError:
-        return None
 
 
 def _protocol_text(record: Record) -> str:

@@ -57,7 +57,8 @@ def _runs(experiment: Experiment, cell: CellRuns) -> str:
 def _run(record: Record, experiment: Experiment) -> list[str]:
     seed = "fitted" if record.seed is None else str(record.seed)
     commit = (record.sources.commit or "unknown")[:12] + (" (dirty)" if record.sources.dirty else "")
-    sources = "other" if record.run_id in experiment.stale else "current"
+    compared = "compared" if record.run_id in experiment.compared else "current"
+    sources = "other" if record.run_id in experiment.stale else compared
     if record.result is None:
         at = "" if record.stopped_at_step is None else f" at {record.stopped_at_step}"
         return [record.run_id, seed, record.status + at, "", "", "", commit, sources]

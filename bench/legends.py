@@ -7,6 +7,7 @@ from bench.record import Environment
 from bench.statistics import perplexity
 
 STALE = "†"  # beside the n of an arm that other sources made
+COMPARED = "‡"  # beside the n of an arm that stands because another machine compared the sources
 
 
 def protocol_legend(experiment: Experiment, protocol: str) -> list[str]:
@@ -57,8 +58,14 @@ def state_notes(experiment: Experiment) -> list[str]:
     if experiment.stale:
         notes.append(
             f"{STALE} {count(len(experiment.stale), 'run')} made by other sources than the current ones, which may "
-            "give other numbers: python -m bench recheck RECORD tells; python -m bench table --explain "
+            "give other numbers: python -m bench recheck --stale tells; python -m bench table --explain "
             f"{experiment.name}/ARM lists the runs."
+        )
+    if experiment.compared:
+        notes.append(
+            f"{COMPARED} {count(len(experiment.compared), 'run')} made by other sources than the current ones; sources "
+            "compared on another machine: the first 20 steps, taken there from the commit of the run and from the "
+            "current sources, have equal losses, bit for bit, which does not prove the compiled step of fast runs."
         )
     return notes
 

@@ -236,15 +236,25 @@ class Manifest(Strict):
     remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
 
 
+RecheckKind = Literal["repeated", "sources compared"]
+
+
 class Recheck(Strict):
-    """The first steps of a record, repeated under other sources."""
+    """The first steps of a record under other sources; `equal`: whether they have the same bits as before.
+
+    `repeated`: before means the record. `sources compared`, where the machine is not of the record's kind: before
+    means the sources of the record's commit, which ran the first steps here, as the other sources did.
+    """
 
     schema_version: int
     run_id: str
-    fingerprint: str  # of the sources that repeated it
-    first_train_nats: list[float]
+    fingerprint: str  # of the other sources
+    first_train_nats: list[float]  # empty for a fitted model, which was fitted again and compared whole
     equal: bool
     environment: Environment
+    kind: RecheckKind = "repeated"
+    commit: str | None = None  # whose sources were compared
+    seed: int | None = None  # of the run that compared them, which serves every seed of its config
 
 
 _SEAL = b', "sha256": "'  # between a file's content and, as its last key, the sha256 of those bytes

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 NOTHING = "–"  # a cell whose number is missing
 MINUS = "−"  # of numbers: unlike a hyphen, no spreadsheet takes it for the start of a formula
-LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", MINUS: "$-$", "–": "--"}  # tabulate escapes $
+LATEX_SYMBOLS = {  # tabulate escapes $
+    "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$", MINUS: "$-$", "–": "--",
+}  # fmt: skip
 NEGATIVE_NUMBER = re.compile(rf"{MINUS}(\d[\d,]*(\.\d+)?)")
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
 

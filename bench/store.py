@@ -110,8 +110,9 @@ class Store:
         return path
 
     def write_recheck(self, recheck: Recheck) -> Path:
-        """Write or replace a recheck."""
-        path = self.root / "rechecks" / f"{recheck.run_id}-{recheck.fingerprint[:12]}.json"
+        """Write or replace a recheck; one of each kind stands beside the other."""
+        kind = "" if recheck.kind == "repeated" else "-compared"
+        path = self.root / "rechecks" / f"{recheck.run_id}-{recheck.fingerprint[:12]}{kind}.json"
         write_atomically(path, to_bytes(recheck))
         return path
 

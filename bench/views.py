@@ -7,7 +7,7 @@ from typing import cast
 
 from bench.aggregate import Aggregate, CellRuns, Experiment, measurements
 from bench.contrasts import Contrast, contrasts
-from bench.legends import STALE, corpus_of, number
+from bench.legends import COMPARED, STALE, corpus_of, number
 from bench.published import Figure, Published
 from bench.record import Record
 from bench.render import MINUS, NOTHING, Table
@@ -86,9 +86,10 @@ def mode_of(cell: CellRuns) -> str:
 
 
 def n_of(experiment: Experiment, cell: CellRuns) -> str:
-    """How many runs are done, of how many; with a dagger where other sources made one."""
-    stale = any(record.run_id in experiment.stale for record in cell.records)
-    return f"{cell.n_text} {STALE}" if stale else cell.n_text
+    """How many runs are done, of how many; with a dagger where other sources made one, double where it was compared."""
+    run_ids = {record.run_id for record in cell.records}
+    marks = (STALE if run_ids & experiment.stale else "") + (COMPARED if run_ids & experiment.compared else "")
+    return f"{cell.n_text} {marks}".rstrip()
 
 
 def marked(text: str, cell: CellRuns, n: int | None = None) -> str:
