@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import EXIT_FAILED, existing_store, make_app, pick_device, run_guarded
-from bench.errors import CheckpointError, ConfigError
+from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE, existing_store, make_app, pick_device, run_guarded
+from bench.errors import CheckpointError, ConfigError, RecordError
 from bench.statistics import perplexity
 
 if TYPE_CHECKING:
@@ -91,32 +91,54 @@ def rerun(
 
 @app.command()
 def recheck(
-    path: Annotated[Path, typer.Argument(metavar="RECORD", help="A record file of a store's runs/ folder.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[RECORD]", help="A record file of a store's runs/ folder.")
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Every record of the store that other sources made.")] = False,
+    store: StorePath = Path("results"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Records at a time; the default is what the cores carry.")
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Repeat a record's first 20 steps in exact mode; equal losses prove it under the present sources."""
-    from bench.repeat import environment_changes, read_record
-    from bench.repeat import recheck as repeat_first_steps
-    from bench.run import Settings
+    """Prove records that older sources made: their first 20 steps in exact mode have equal losses again.
+
+    On a machine of another kind than made a record, its sources are compared instead: those of its commit and the
+    present ones both take these steps, here.
+    Exit code 0: all proved; 1: one is not confirmed, or a file cannot be read; 3: some are left.
+    """
+    if (path is None) != stale:
+        raise ConfigError("recheck: name one RECORD, or give --stale for all that need it")
+    from bench.recheck import prove_in, summary, this_machine
+    from bench.recheck import stale as stale_records
+    from bench.record import Record, read
+    from bench.standing import proofs_of
     from bench.store import Store
 
-    old = read_record(path)
-    if path.resolve().parent.name != "runs":
-        raise ConfigError(f"{path} lies in no store's runs/ folder, so there is no place for its proof")
-    settings = Settings(device=pick_device(device or old.environment.device), data_dir=data_dir)
-    proof = repeat_first_steps(old, settings)
-    for change in environment_changes(old.environment, proof.environment):
-        print(f"note: {change}")
-    if not proof.equal:
-        pairs = zip(old.diagnostics.first_train_nats, proof.first_train_nats, strict=False)
-        largest = max((abs(before - after) for before, after in pairs), default=float("nan"))
-        print(
-            f"not equal: the first losses differ by up to {largest:.2e} nats; these sources do not confirm the record"
-        )
+    machine = this_machine(pick_device(device) if device else None, data_dir)
+    errors: list[RecordError] = []
+    if path is not None:
+        records = [read(path, Record)]
+        if path.resolve().parent.name != "runs":
+            raise ConfigError(f"{path} lies in no store's runs/ folder, so there is no place for its proof")
+        here = Store(path.resolve().parent.parent)
+    else:
+        here = Store(existing_store(store))
+        records, errors = here.records()
+        rechecks, recheck_errors = here.rechecks()
+        errors += recheck_errors
+        records = stale_records(records, proofs_of(rechecks), machine)
+    outcomes = prove_in(here, records, machine, workers, say=lambda line: print(line, flush=True))
+    if stale:
+        print(summary(outcomes))
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    states = {outcome.state for outcome in outcomes}
+    if errors or "not confirmed" in states:
         raise typer.Exit(EXIT_FAILED)
-    written = Store(path.resolve().parent.parent).write_recheck(proof)
-    print(f"equal: {len(proof.first_train_nats)} losses, bit for bit; proof in {written.parent.name}/{written.name}")
+    if "left" in states:
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @app.command()

@@ -1,18 +1,10 @@
-"""Running a record again: whole (`rerun`), or its first steps to prove it under newer sources (`recheck`)."""
+"""Running a record again, whole, from the record alone: `rerun`."""
 
 from pathlib import Path
 
-import torch
-
 from bench import record
 from bench.config import Run, read_config
-from bench.corpus import load_corpus
-from bench.environment import describe
-from bench.errors import ConfigError
-from bench.record import SCHEMA_VERSION, Recheck, Record
-from bench.run import Settings
-from bench.sources import fingerprint
-from bench.train import first_losses
+from bench.record import Record
 
 
 def run_of(recorded: Record) -> Run:
@@ -20,27 +12,6 @@ def run_of(recorded: Record) -> Run:
     config = read_config(recorded.config)
     mode = "exact" if recorded.seed is None else recorded.mode  # an older suite fitted counted models in either mode
     return Run(label=recorded.label, config=config, seed=recorded.seed, mode=mode, replicate=recorded.replicate)
-
-
-def recheck(recorded: Record, settings: Settings) -> Recheck:
-    """Repeat a record's first steps in exact mode, with its number of threads, under the sources that are here now."""
-    if recorded.seed is None or not recorded.diagnostics.first_train_nats:
-        raise ConfigError(
-            f"{recorded.label}: the record holds no first training losses; use `rerun` to repeat it whole"
-        )
-    torch.set_num_threads(recorded.environment.n_threads)
-    run = run_of(recorded)
-    corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
-    recorded_losses = recorded.diagnostics.first_train_nats
-    losses = first_losses(run, corpus, settings.device, n_steps=len(recorded_losses))
-    return Recheck(
-        schema_version=SCHEMA_VERSION,
-        run_id=recorded.run_id,
-        fingerprint=fingerprint(run.config.architecture),
-        first_train_nats=losses,
-        equal=losses == recorded_losses,
-        environment=describe(settings.device),
-    )
 
 
 def differences(old: Record, new: Record) -> list[str]:

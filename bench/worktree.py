@@ -1,32 +1,111 @@
 """The sources of a commit in a temporary folder, for as long as they are needed."""
 
+import os
+import re
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import FrameType
 
 from bench.errors import ConfigError
+from bench.process import Interrupted
 from bench.sources import ROOT
+
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+@cache
+def full_commit(commit: str, repository: Path = ROOT) -> str:
+    """The 40 digits of a commit, also of an abbreviated one. ConfigError where git or the commit is missing."""
+    if not COMMIT.fullmatch(commit):
+        raise ConfigError(f"{commit[:50]!r} is no commit: one has 7 to 40 digits, 0-9 and a-f")
+    try:
+        top = _git(repository, "rev-parse", "--show-toplevel")
+    except ConfigError as error:
+        raise ConfigError(f"{repository} is no git repository ({error}); clone the project with its history") from error
+    if Path(top) != repository.resolve():  # some repository that this folder lies in
+        raise ConfigError(f"{repository} is no git repository of its own; clone the project with its history")
+    try:
+        return _git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+    except ConfigError as error:
+        raise ConfigError(f"commit {commit} is not in this repository; fetch it: git fetch --unshallow") from error
 
 
 @contextmanager
 def worktree(commit: str, repository: Path = ROOT) -> Iterator[Path]:
-    """A temporary git worktree of a commit, abbreviated or not. ConfigError where git or the commit is missing."""
-    with tempfile.TemporaryDirectory(prefix="bench-worktree-") as scratch:
+    """A folder with the files of a commit, removed at the end, also where SIGINT or SIGTERM ends the process.
+
+    ConfigError where git or the commit is missing.
+    """
+    full = full_commit(commit, repository)
+    with stop_signals_raise() as stops, tempfile.TemporaryDirectory(prefix="bench-worktree-") as scratch:
         folder = Path(scratch).resolve() / "tree"
-        _git(repository, "worktree", "add", "--detach", "--quiet", str(folder), commit)
         try:
+            _git(repository, "worktree", "add", "--detach", "--quiet", str(folder), full)
             yield folder
         finally:
-            _git(repository, "worktree", "remove", "--force", str(folder))
+            stops.hold()  # a second signal must not cut the removal short
+            if folder.exists():
+                _git(repository, "worktree", "remove", "--force", str(folder))
+            _git(repository, "worktree", "prune")  # what an interrupted `add` registered
 
 
-def _git(repository: Path, *arguments: str) -> None:
-    command = ["git", "-C", str(repository), *arguments]
+class _Stops:
+    """What SIGINT and SIGTERM do: the first raises Interrupted, and none does any more once they are on hold."""
+
+    def __init__(self) -> None:
+        self._on_hold, self.n_unraised = False, 0
+
+    def hold(self) -> None:
+        """From now on only count signals."""
+        self._on_hold = True
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._on_hold:
+            self.n_unraised += 1
+            return
+        self._on_hold = True
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command does what is left")
+
+
+@contextmanager
+def stop_signals_raise() -> Iterator[_Stops]:
+    """Let SIGINT and SIGTERM raise Interrupted, so that `finally` blocks run. Main thread only; elsewhere nothing."""
+    stops = _Stops()
+    if threading.current_thread() is not threading.main_thread():
+        yield stops
+        return
+    before = {number: signal.signal(number, stops) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        yield stops
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stops.n_unraised:
+        raise Interrupted("stopped by a signal; the same command does what is left")
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    """What git prints. Hooks stay off, and GIT_DIR and its like, which a hook sets, do not reach it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(repository), "-c", "core.hooksPath=/dev/null", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then cleans up
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"git cannot be run ({error}); install it, or use a machine that has it") from error
     if done.returncode:
-        raise ConfigError(f"git {arguments[0]} failed in {repository}: {done.stderr.strip()}")
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ConfigError(f"git {arguments[0]} failed in {repository}: {reason[0]}")
+    return done.stdout.strip()

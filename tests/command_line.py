@@ -1,4 +1,4 @@
-"""Both command lines for tests: called in this process, or started as real ones."""
+"""Both command lines for tests: called in this process, or started as real ones; and git."""
 
 import os
 import signal
@@ -64,3 +64,11 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints in a folder; a hook's variables do not reach it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,109 @@
+"""The files of a commit are there while they are needed, and nothing of them is left, whatever ends the process."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ConfigError
+from bench.worktree import full_commit, worktree
+from tests.command_line import ROOT, finish, git
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two commits, of which the first is tagged `old`, and an edit that is not committed."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    for text in ("old", "new"):
+        (folder / "file.txt").write_text(text)
+        git(folder, "add", "file.txt")
+        git(folder, "commit", "--quiet", "-m", text)
+    git(folder, "tag", "old", "HEAD~1")
+    (folder / "file.txt").write_text("edited")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def left_behind(repository: Path, scratch: Path) -> list[str]:
+    registered = git(repository, "worktree", "list", "--porcelain").count("worktree ")
+    return [str(path) for path in scratch.iterdir()] + ["registered"] * (registered - 1)
+
+
+@pytest.mark.parametrize("digits", [7, 12, 40])
+def test_a_commit_is_had_by_its_first_digits_and_removed_after_use(repository, scratch, digits):
+    commit = git(repository, "rev-parse", "old")
+    with worktree(commit[:digits], repository) as folder:
+        assert (folder / "file.txt").read_text() == "old"
+    assert left_behind(repository, scratch) == []
+    assert (repository / "file.txt").read_text() == "edited"
+    assert git(repository, "status", "--porcelain") == "M file.txt"
+
+
+def test_it_is_removed_where_the_work_in_it_fails(repository, scratch):
+    def work():
+        with worktree(git(repository, "rev-parse", "old"), repository) as folder:
+            (folder / "made.txt").write_text("in the way of its removal")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert left_behind(repository, scratch) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_is_removed_when_a_signal_ends_the_process(repository, scratch, number):
+    code = (
+        "import sys, time, tempfile; from pathlib import Path; from bench.cli import run_guarded;"
+        "from bench.worktree import worktree; tempfile.tempdir = sys.argv[2]\n"
+        "def work():\n"
+        "    with worktree(sys.argv[3], Path(sys.argv[1])): print('there', flush=True); time.sleep(100)\n"
+        "run_guarded(work)"
+    )
+    command = [sys.executable, "-c", code, str(repository), str(scratch), git(repository, "rev-parse", "old")]
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    assert len(left_behind(repository, scratch)) == 2
+    process.send_signal(number)
+    process.send_signal(number)  # a second one does not cut the removal short
+    code, _, errors = finish(process)
+    assert (code, errors.startswith("interrupted: stopped by")) == (130, True)
+    assert left_behind(repository, scratch) == []
+
+
+@pytest.mark.parametrize("commit", ["0" * 40, "abcdef1", "--help", "HEAD", "old"])
+def test_what_is_no_commit_here_is_refused_by_name(repository, scratch, commit):
+    with pytest.raises(ConfigError, match=commit), worktree(commit, repository):
+        pass
+    assert left_behind(repository, scratch) == []
+
+
+def test_a_folder_without_a_repository_of_its_own_is_refused(repository, tmp_path):
+    commit = git(repository, "rev-parse", "old")
+    with pytest.raises(ConfigError, match="clone the project with its history"):
+        full_commit(commit, tmp_path)
+    (repository / "inside").mkdir()
+    with pytest.raises(ConfigError, match="no git repository of its own"):
+        full_commit(commit, repository / "inside")
+
+
+def test_a_machine_without_git_is_told_so(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ConfigError, match="install it"):
+        full_commit("abcdef1", repository)
