@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\
 #? EXPERIMENT=NAME    what reproduce trains: smoke (seconds), laptop, paper, ...; by default what suits the machine
 #? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table and report use results/, unless named
 #? WORKERS=N          runs trained side by side
-#? RUNS_PER_GPU=N     runs trained side by side on each GPU; what such runs took then counts in no table of times
+#? RUNS_PER_GPU=N     runs trained side by side on each GPU, by default what cores and memory carry; with 1 their times count
 #? CLUSTER=slurm      reproduce submits what is missing to SLURM and returns; run it again for the table. See jobs/README.md
 #? PROFILE=NAME       what the site wants of SLURM jobs: a name in jobs/profiles, or a .toml file
 #? RUNS_PER_JOB=N     runs that one SLURM job does, one after the other

@@ -20,9 +20,14 @@ app = make_app("Launch an experiment and watch it. Example: python -m jobs launc
 watching.register(app)
 
 StorePath = Annotated[Path, typer.Option("--store", help="Folder of records; for SLURM one that its nodes share.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a GPU, else two on the CPU.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; by default as many as fit on the GPUs, else two on the CPU.")
+]
 RunsPerGpu = Annotated[
-    int | None, typer.Option(min=1, help="Runs side by side on each GPU, since one small model cannot fill it.")
+    int | None,
+    typer.Option(
+        min=1, help="Runs side by side on each GPU, since one small model cannot fill it; by default what fits."
+    ),
 ]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experiment's own, e.g. 42,69.")]
 Mode = Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")]
@@ -246,7 +251,7 @@ def _launch_here(
 ) -> "list[Ended]":
     """Do what is missing on this machine, and wait for it."""
     from jobs.launch import launch_missing, prepare
-    from jobs.local import make_slots
+    from jobs.slots import make_slots
 
     on = pick_device(device, one_of_several=False).type
     chosen = prepare(name, mode=mode, device=on, seeds=parse_seeds(seeds), data_dir=data_dir)

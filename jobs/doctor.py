@@ -17,6 +17,7 @@ from typing import Literal
 from bench.errors import UserError
 from bench.store import Store
 from jobs.scheduler import SchedulerError, ask, settings
+from jobs.slots import describe, make_slots
 
 SLOW_WRITE_SECONDS = 1.0
 CLOCK_SECONDS = 5.0  # between a file's stamp and our clock
@@ -40,6 +41,7 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
         ("torch", _torch),
         ("gpu", _gpu),
         ("driver", _driver),
+        ("runs", _runs),
         ("corpus", lambda: _corpus(data_dir)),
         ("store", lambda: _folder(store.root)),
         ("work folder", lambda: _folder(store.work_folder)),
@@ -82,10 +84,16 @@ def _torch() -> tuple[Verdict, str]:
 def _gpu() -> tuple[Verdict, str]:
     import torch
 
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = "" if visible is None else f"; CUDA_VISIBLE_DEVICES={visible!r} hides any other"
     if not torch.cuda.is_available():
-        return "note", "none that torch can use here; nodes may have one"
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return "ok", ", ".join(names)
+        return "note", f"none that torch can use here; nodes may have one{hidden}"
+    facts = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return "ok", ", ".join(f"{one.name} with {one.total_memory / 2**30:.0f} GiB" for one in facts) + hidden
+
+
+def _runs() -> tuple[Verdict, str]:
+    return "ok", describe(make_slots(None, None))
 
 
 def _driver() -> tuple[Verdict, str]:

@@ -20,8 +20,9 @@ from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import Display, duration
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
-from jobs.local import Ended, LocalPool, Slot, sigterm_as_interrupt
+from jobs.local import Ended, LocalPool, sigterm_as_interrupt
 from jobs.probe import estimate_seconds
+from jobs.slots import Slot, as_needed, describe
 from jobs.speeds import place_of
 from jobs.worker import write_run
 
@@ -129,6 +130,7 @@ def launch_missing(
     if not dry_run:
         store.check_writable()
         todo, left = without_busy(todo, store)
+    slots = as_needed(slots, sum(run.config.training is not None for run in todo.runs))
     estimates = find_estimates(todo.runs, store, slots, data_dir, probe=probe, dry_run=dry_run)
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
     expected = schedule_seconds([seconds[run.run_id] for run in todo.runs if run.run_id in seconds], len(slots))
@@ -136,10 +138,7 @@ def launch_missing(
     print(f"Experiment {experiment.name}{why}: {total(todo.runs, expected, seconds)}")
     announce(experiment, store, todo)
     if todo.runs:
-        where = f"{len(slots)} at a time on {slots[0].device}, {slots[0].n_threads} CPU threads each"
-        most = max(slot.runs_per_gpu for slot in slots)
-        where += f", up to {most} sharing a GPU, so their times say nothing of speed" if most > 1 else ""
-        print(f"{where}, mode {experiment.mode}", flush=True)
+        print(f"Mode {experiment.mode}, {describe(slots)}", flush=True)
     if dry_run:
         list_grid(todo, estimates)
         return []

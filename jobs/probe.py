@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a probe imports torch only when its life is tied to its parent's
     from bench.config import Run
-    from jobs.local import Slot
+    from jobs.slots import Slot
 
 STEPS_SECONDS = 2.0  # of steps, at least
 N_STEPS = 3  # at least, unless they are very slow

@@ -24,10 +24,11 @@ from jobs.cost import Estimate, known_estimates, schedule_seconds, timeout_minut
 from jobs.display import duration
 from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
 from jobs.layout import CANCEL_FILE
-from jobs.local import Slot, sigterm_as_interrupt
+from jobs.local import sigterm_as_interrupt
 from jobs.probe import estimate_seconds
 from jobs.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
+from jobs.slots import Slot
 from jobs.speeds import Place
 from jobs.submission import Submission, make_name, note_job, submissions
 from jobs.task import MAX_TIMEOUTS, make_task

@@ -18,7 +18,8 @@ from bench.config import Run
 from bench.errors import UserError
 from bench.store import Store
 from jobs.cost import note_seconds
-from jobs.local import CANCELLED, Ended, LocalPool, Slot, make_slots
+from jobs.local import CANCELLED, Ended, LocalPool
+from jobs.slots import Slot, make_slots
 from jobs.submission import Submission, read_submission
 from jobs.worker import find_run
 

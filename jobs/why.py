@@ -33,12 +33,16 @@ class Evidence:
 
 # what a log or an error says -> what it means and what helps; the first that fits counts
 CAUSES: tuple[tuple[str, str], ...] = (
-    (r"OutOfMemoryError|DefaultCPUAllocator|MemoryError|OUT_OF_MEMORY", "out of memory: raise mem, or pack fewer runs"),
+    (
+        r"OutOfMemoryError|DefaultCPUAllocator|MemoryError|OUT_OF_MEMORY|CUDA error: out of memory|ALLOC_FAILED",
+        "out of memory: raise mem, or pack fewer runs",
+    ),
     (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
     (r"were edited after", "the sources were edited while the run waited"),
     (r"another process (is working|has just begun|took over)", "another process worked on the run"),
     (r"is altered: sha256|is missing, and|could not be fetched", "the corpus is missing or altered there"),
     (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
+    (r"devices are busy or unavailable", "the GPU takes one process at a time: use --runs-per-gpu 1"),
     (r"CUDA (error|driver|initialization)|torch sees no CUDA", "the node's GPU or driver is not usable"),
     (r"loss .*gradient norm|validation loss is not finite", "training diverged: a number is not finite"),
     (r"Traceback", "the program failed: the log's last line names the error"),

@@ -36,7 +36,7 @@ from jobs.cost import (
     note_seconds,
 )
 from jobs.launch import find_estimates, list_grid, total
-from jobs.local import Slot
+from jobs.slots import Slot
 from jobs.speeds import Place
 from jobs.submission import Submission
 from tests.command_line import call

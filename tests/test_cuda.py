@@ -39,7 +39,8 @@ from bench.evaluate import sweep
 from bench.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.store import Store
 from bench.train import Trainer, parameters_sha256
-from jobs.local import LocalPool, make_slots
+from jobs.local import LocalPool
+from jobs.slots import make_slots
 from models import ARCHITECTURES
 from models.decay import BACKENDS
 
@@ -217,7 +218,7 @@ def test_runs_that_share_a_gpu_lose_what_they_lose_alone(mode, tiny_run, tmp_pat
     runs = [tiny_run("k_operators", seed=seed, mode=mode, n_steps=200, eval_every=100) for seed in (42, 69)]
     together, alone = Store(tmp_path / "together"), Store(tmp_path / "alone")
     LocalPool(together, make_slots("cuda", None, runs_per_gpu=2)[:2]).run(runs, lambda *_: None)
-    LocalPool(alone, make_slots("cuda", None)[:1]).run(runs[:1], lambda *_: None)
+    LocalPool(alone, make_slots("cuda", None, runs_per_gpu=1)[:1]).run(runs[:1], lambda *_: None)
     lone = alone.records()[0][0]
     packed = next(one for one in together.records()[0] if one.run_id == lone.run_id)
     assert (lone.status, packed.status) == ("done", "done")

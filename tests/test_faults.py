@@ -35,7 +35,8 @@ from bench.train import Trainer
 from jobs import launch as launching
 from jobs.launch import launch_missing
 from jobs.layout import LOG_FILE
-from jobs.local import Ended, LocalPool, Slot
+from jobs.local import Ended, LocalPool
+from jobs.slots import Slot
 from jobs.status import at_work, states
 from tests.command_line import ROOT, finish, wait_until
 from tests.conftest import TINY_MODELS

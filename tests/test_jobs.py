@@ -30,7 +30,8 @@ from jobs.__main__ import app
 from jobs.cost import schedule_seconds
 from jobs.grid import RETRIES, missing, select, set_aside
 from jobs.launch import launch_missing, prepare, summary
-from jobs.local import Ended, LocalPool, Slot, make_slots
+from jobs.local import Ended, LocalPool
+from jobs.slots import Slot, make_slots
 from jobs.worker import find_run, write_run
 from models import TransformerConfig
 from tests.command_line import ROOT, call, finish, start, wait_until
@@ -393,26 +394,6 @@ def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(
     assert packed.result == lone.result
     assert packed.diagnostics == lone.diagnostics
     assert [one.runs_per_gpu for one in packed.attempts] == [None]  # each had a core of its own
-
-
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch says on a machine that has them."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one() -> None:
-    assert [(slot.visible_gpu, slot.n_threads) for slot in make_slots("cuda", None)] == [("4", 8), ("7", 8)]
-    packed = make_slots("cuda", None, runs_per_gpu=3)
-    assert [(slot.visible_gpu, slot.runs_per_gpu) for slot in packed] == [("4", 3), ("7", 3)] * 3
-    assert {slot.n_threads for slot in packed} == {2}
-    assert [slot.runs_per_gpu for slot in make_slots("cuda", 3)] == [2, 1, 2]
-    with pytest.raises(ConfigError, match="give one of them"):
-        make_slots("cuda", 2, runs_per_gpu=2)
 
 
 def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(

@@ -16,8 +16,8 @@ from bench.config import Run
 from bench.train import Trainer
 from jobs import probe as probing
 from jobs.cost import START_SECONDS
-from jobs.local import Slot
 from jobs.probe import N_STEPS, estimate_seconds, pace
+from jobs.slots import Slot
 from tests.command_line import ROOT, wait_until
 from tests.test_jobs import kill_if_alive, tiny_cell
 from tests.test_task import alive

@@ -39,9 +39,10 @@ from bench.tables import make_tables
 from jobs import site as sites
 from jobs import slurm
 from jobs.layout import CACHE_FOLDER, JOBS_FOLDER, PLAN_FILE, RUN_FILE
-from jobs.local import LocalPool, Slot
+from jobs.local import LocalPool
 from jobs.scheduler import read_duration, read_queue
 from jobs.site import SBATCH_FIELDS, Site
+from jobs.slots import Slot
 from jobs.slurm import Array, Request, command, make_arrays, script
 from jobs.submission import Submission, check_private, read_submission, submissions
 from jobs.worker import write_run

@@ -250,6 +250,9 @@ def died(store: Store, run: Run) -> None:
     ("log", "cause"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory", "out of memory"),
+        ("torch.AcceleratorError: CUDA error: out of memory", "out of memory"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "out of memory"),
+        ("CUDA error: all CUDA-capable devices are busy or unavailable", "use --runs-per-gpu 1"),
         ("OSError: [Errno 28] No space left on device", "disk or a quota is full"),
         ("ModuleNotFoundError: No module named 'einops'", "lacks a package"),
         ("error: the sources of transformer were edited after tiny-s42 was launched", "sources were edited"),

@@ -1,0 +1,93 @@
+"""One worker process, as its launcher sees it: how it is started, whether it trains, and what its log says."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import Run
+from bench.process import PROGRESS_FILE, read_progress
+from bench.store import Store
+from jobs.layout import LOG_FILE, RUN_FILE
+from jobs.slots import Slot
+from jobs.worker import write_run
+
+TRAINING_STATES = ("training", "evaluating", "measuring")  # of a progress file, once the step is compiled
+NO_MEMORY = re.compile(r"OutOfMemoryError|out of memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A process that works on a run."""
+
+    run: Run
+    process: "subprocess.Popen[bytes]"
+    folder: Path  # of the run
+    log_start: int  # bytes that earlier attempts left in the log
+    progress_before: tuple[int, int] | None  # the mark of the progress file that an earlier attempt left
+
+    @property
+    def trains(self) -> bool:
+        """Whether this process has compiled the step, and trains or measures."""
+        if progress_mark(self.folder) == self.progress_before:
+            return False
+        return (read_progress(self.folder) or {}).get("state") in TRAINING_STATES
+
+    @property
+    def log_lines(self) -> list[str]:
+        """What this process has printed. OSError where its log cannot be read."""
+        with (self.folder / LOG_FILE).open("rb") as log:
+            log.seek(self.log_start)
+            return log.read().decode("utf-8", errors="replace").strip().splitlines()
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the log, which names the reason when a worker fails."""
+        try:
+            lines = self.log_lines
+        except OSError as error:
+            return f"no log: {error.strerror}"
+        return lines[-1][:300] if lines else "the log is empty"
+
+    @property
+    def says_no_memory(self) -> bool:
+        """Whether the log says that memory ran out, as a GPU that is full may before there can be a record."""
+        try:
+            return any(NO_MEMORY.search(line) for line in self.log_lines)
+        except OSError:
+            return False
+
+
+def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches: dict[str, str]) -> Attempt:
+    """Start a worker on a slot, with more `options` and the environment of its compilers' `caches`.
+
+    A counted model is fitted on the CPU, also on a slot of a GPU.
+    """
+    folder = store.run_folder(run.run_id)
+    if not (folder / RUN_FILE).exists():
+        write_run(run, store)
+    device = slot.device if run.config.training is not None else "cpu"
+    command = [sys.executable, "-u", "-m", "jobs.worker", run.run_id, "--store", str(store.root)]
+    command += ["--device", device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
+    command += ["--runs-per-gpu", str(slot.runs_per_gpu)]
+    environment = {**os.environ, **caches}
+    if slot.visible_gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu
+    before = progress_mark(folder)
+    with (folder / LOG_FILE).open("ab") as log:
+        start = log.tell()
+        process = subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher
+            [*command, *options], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    return Attempt(run=run, process=process, folder=folder, log_start=start, progress_before=before)
+
+
+def progress_mark(folder: Path) -> tuple[int, int] | None:
+    """What tells one state of a run's progress file from the next; None where there is none."""
+    try:
+        found = (folder / PROGRESS_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -1,0 +1,145 @@
+"""Where runs execute: the GPUs that this process may use or its CPUs, and how many runs go side by side there."""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.errors import ConfigError
+
+# What a run needs on a GPU that it shares. A run of nanoGPT's size holds 1.8 GiB of tensors there, one of K-Operators'
+# size 0.8; the rest is for CUDA's context, the compiler's trials and memory that torch keeps.
+GPU_BYTES_PER_RUN = 4 * 2**30
+HOST_BYTES_PER_RUN = 5 * 2**30  # of the machine: torch with CUDA's libraries, and the compiler's processes
+# A run that trains keeps one core busy; those that start and compile, and the launcher, need the rest.
+RUNS_PER_CORE = 9 / 16
+MOST_PER_GPU = 9  # three runs of K-Operators' size keep a GPU busy while others start and compile; more only wait
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A place where one run at a time executes."""
+
+    device: str
+    n_threads: int
+    visible_gpu: str | None = None  # CUDA_VISIBLE_DEVICES of its workers; None leaves that variable as it is
+    runs_per_gpu: int = 1  # slots on the same GPU, this one included
+    kind: str = "cpu"  # of device, as a folder may be called
+    why: str = ""  # so many share a GPU, where nobody said how many
+
+
+def make_slots(device: str | None, n_workers: int | None, runs_per_gpu: int | None = None) -> list[Slot]:
+    """Where there are GPUs, `runs_per_gpu` slots on each (by default what cores and memory carry), or `n_workers` dealt
+    out to them in turn. Else `n_workers` (by default one a core, at most two) on the CPU; ConfigError for
+    `runs_per_gpu`.
+    """
+    import torch
+
+    if runs_per_gpu is not None and n_workers is not None:
+        raise ConfigError("--workers and --runs-per-gpu both say how many runs go side by side; give one of them")
+    if device != "cpu" and torch.cuda.is_available():
+        return _gpu_slots(n_workers, runs_per_gpu)
+    if runs_per_gpu is not None:
+        raise ConfigError("--runs-per-gpu: these runs are on the CPU; use --workers")
+    n_cores = count_cores()
+    n_workers = n_workers or min(n_cores, 2)
+    return [Slot(device="cpu", n_threads=max(n_cores // n_workers, 1)) for _ in range(n_workers)]
+
+
+def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
+    """Slots dealt out in turn to the GPUs that torch sees."""
+    import torch
+
+    n_gpus, n_cores, why = torch.cuda.device_count(), count_cores(), ""
+    gpus = gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES"), n_gpus)
+    facts = [torch.cuda.get_device_properties(index) for index in range(n_gpus)]
+    kinds = [_slug(one.name) for one in facts]
+    if n_workers is None and runs_per_gpu is None:
+        least = min(one.total_memory for one in facts)
+        runs_per_gpu, why = runs_that_fit(n_cores, least, host_bytes(), n_gpus)
+    n_slots = n_workers or n_gpus * (runs_per_gpu or 1)
+    threads = max(n_cores // n_slots, 1)
+    dealt = [index % n_gpus for index in range(n_slots)]
+    n_runs = Counter(dealt)
+    return [
+        Slot(
+            device="cuda",
+            n_threads=threads,
+            visible_gpu=gpus[gpu],
+            runs_per_gpu=n_runs[gpu],
+            kind=kinds[gpu],
+            why=why,
+        )
+        for gpu in dealt
+    ]
+
+
+def gpu_names(visible: str | None, n_gpus: int) -> list[str | None]:
+    """What CUDA_VISIBLE_DEVICES must be for a process to see one of `n_gpus` GPUs, for each of them.
+
+    `visible` is this process's own value (None: not set): indices, UUIDs or names of MIG instances. CUDA takes those
+    before the first that it does not know, so the first `n_gpus` of them are the GPUs that torch counts.
+    """
+    names = [name for name in (part.strip() for part in (visible or "").split(",")) if name]
+    if len(names) >= n_gpus:
+        return [*names[:n_gpus]]
+    if n_gpus == 1:
+        return [None]  # the only one, whatever its name: a MIG instance has no index of its own
+    return [str(index) for index in range(n_gpus)]
+
+
+def runs_that_fit(n_cores: int, gpu_bytes: int, memory_bytes: int, n_gpus: int) -> tuple[int, str]:
+    """How many runs share each GPU, at least one, and the reason in words.
+
+    `gpu_bytes` is the memory of the smallest GPU; `memory_bytes` that of the machine.
+    """
+    by = {
+        f"{n_cores} CPU cores carry": int(n_cores * RUNS_PER_CORE / n_gpus),
+        f"{gpu_bytes / 2**30:.0f} GiB of GPU memory carry": gpu_bytes // GPU_BYTES_PER_RUN,
+        f"{memory_bytes / 2**30:.0f} GiB of memory carry": memory_bytes // HOST_BYTES_PER_RUN // n_gpus,
+        "a GPU needs to stay busy": MOST_PER_GPU,
+    }
+    reason = min(by, key=by.__getitem__)
+    return max(by[reason], 1), f"as many as {reason}"
+
+
+def as_needed(slots: list[Slot], n_runs: int) -> list[Slot]:
+    """The slots that `n_runs` can fill, at least one: a run that is alone on its GPU is not said to share it.
+
+    Slots on the CPU stay as they are, since their number of threads may move the bits of a run.
+    """
+    if slots[0].device == "cpu":
+        return slots
+    kept = slots[: max(n_runs, 1)]
+    n_sharing = Counter(slot.visible_gpu for slot in kept)
+    return [replace(slot, runs_per_gpu=n_sharing[slot.visible_gpu]) for slot in kept]
+
+
+def describe(slots: list[Slot]) -> str:
+    """How many runs go side by side, where, and why so many."""
+    first, most = slots[0], max(slot.runs_per_gpu for slot in slots)
+    said = f"{len(slots)} at a time on {first.device}, {first.n_threads} CPU threads each"
+    if most > 1:
+        said += f", up to {most} sharing a GPU{f' ({first.why})' if first.why else ''}"
+        said += ", so their times say nothing of speed; --runs-per-gpu chooses another number"
+    return said
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_bytes() -> int:
+    """Memory that this machine has or, in a container, may use."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(physical, int(CGROUP_MEMORY.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return physical
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,30 @@
+"""A stand-in for the GPUs that torch sees, for machines without any."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+GIB = 2**30
+
+
+def put_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    n_gpus: int,
+    *,
+    visible: str | None = None,
+    n_cores: int = 16,
+    gpu_gib: int = 139,
+    memory_gib: int = 256,
+) -> None:
+    """Have torch see `n_gpus` GPUs on a machine of that size, with CUDA_VISIBLE_DEVICES as given (None: not set)."""
+    facts = SimpleNamespace(name="NVIDIA H200", total_memory=gpu_gib * GIB)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(n_cores), raising=False)
+    monkeypatch.setattr("jobs.slots.host_bytes", lambda: memory_gib * GIB)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
