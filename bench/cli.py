@@ -5,19 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from bench.errors import ConfigError, UserError
 from bench.process import Interrupted
 
 if TYPE_CHECKING:
     import torch
+    import typer
 
 EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 130
 
 
-def make_app(help_text: str) -> typer.Typer:
+def make_app(help_text: str) -> "typer.Typer":
     """A command line with house rules."""
+    import typer  # only here: workers share the rest of this file, and each would wait for it
+
     return typer.Typer(
         help=help_text,
         no_args_is_help=True,

@@ -39,6 +39,7 @@ def test_models_need_torch_and_einops_alone():
         ("bench.tables", ("torch", "models", "submitit", "pooch", "matplotlib")),
         ("bench.throughput", ("torch", "models", "pandas", "matplotlib")),
         ("jobs.status", ("torch", "models")),
+        ("jobs.worker", ("typer", "rich", "submitit", "pandas", "matplotlib", "pooch", "scipy", "requests")),
         ("bench.run", ("pandas", "matplotlib", "submitit", "pooch", "scipy")),
     ],
 )
