@@ -38,6 +38,8 @@ from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_n
 from models import FITTED, SequenceModel, build, build_fitted
 
 READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
+# what torch says where it raises no OutOfMemoryError: on a CPU, from a GPU's driver, from its libraries
+NO_MEMORY_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 STEPS_FILE = "steps.jsonl"  # in a run's folder: loss and gradient norm of every step
 
 
@@ -145,7 +147,7 @@ class Training:
             raise
         except Exception as stop:
             traceback.print_exc()
-            no_memory = "DefaultCPUAllocator" in str(stop)  # torch's only word for it on a CPU
+            no_memory = any(word in str(stop) for word in NO_MEMORY_WORDS)
             return self.make_record("oom" if no_memory else "failed", error=_one_line(stop))
 
     def start(self) -> Trainer:
