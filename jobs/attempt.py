@@ -28,7 +28,6 @@ class Attempt:
     log_start: int  # bytes that earlier attempts left in the log
     progress_before: tuple[int, int] | None  # the mark of the progress file that an earlier attempt left
 
-    @property
     def trains(self) -> bool:
         """Whether this process has compiled the step, and trains or measures."""
         if progress_mark(self.folder) == self.progress_before:

@@ -14,6 +14,7 @@ from bench.files import write_atomically
 from bench.lease import boot_id
 from bench.repeat import run_of
 from bench.store import RUN_ID, Store
+from jobs.cache import unused
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE
 from jobs.scheduler import SchedulerError, cancel, queue, tasks_by_run
@@ -76,7 +77,8 @@ class Leftover:
 
 def leftovers(store: Store) -> list[Leftover]:
     """What nothing needs any more: older checkpoints of runs that have their record, half-written files, compilers'
-    caches, and the files of submissions none of whose runs is missing. Of a run at work nothing.
+    caches that no launch has used for a month, and the files of submissions none of whose runs is missing. Of a run at
+    work nothing.
     """
     recorded = store.statuses()
     folders = [path for path in store.work_folder.glob("*") if path.is_dir() and RUN_ID.fullmatch(path.name)]
@@ -97,7 +99,8 @@ def leftovers(store: Store) -> list[Leftover]:
         if finished and active is not None and submission.name not in active:
             found.append(_measure(submission.folder(store), "submission whose runs all have records"))
     if not busy and active == set() and (cache := store.work_folder / CACHE_FOLDER).is_dir():
-        found.append(_measure(cache, "compilers' cache"))
+        found.append(_measure(cache, "compilers' cache of an earlier version"))
+    found += [_measure(path, "compilers' cache that is no longer used") for path in unused()]
     if not busy:
         found += [_measure(path, "half-written") for path in (store.root / "runs").glob(TEMPORARY)]
     return [one for one in found if one.n_files]

@@ -1,6 +1,7 @@
 """What a person sees while runs execute: a live table in a terminal, a few plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console, Group
@@ -18,8 +19,14 @@ PLAIN_SECONDS = 60.0  # between lines where the output is no terminal
 class Display:
     """Shows the active runs and the whole; a context manager."""
 
-    def __init__(self, store: Store, n_runs: int, expected_seconds: float | None) -> None:
-        self.store, self.n_runs, self.expected_seconds = store, n_runs, expected_seconds
+    def __init__(
+        self,
+        store: Store,
+        n_runs: int,
+        expected_seconds: float | None,
+        gpu_share: Callable[[], float | None] = lambda: None,  # of the time so far in which a GPU trained
+    ) -> None:
+        self.store, self.n_runs, self.expected_seconds, self.gpu_share = store, n_runs, expected_seconds, gpu_share
         self.n_ended, self.started = 0, time.monotonic()
         self.console = Console(highlight=False)
         self.live = (
@@ -36,6 +43,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.stop()
+        if said := self.said_of_gpu():
+            self.console.print(f"{self.clock()}  {said}", markup=False)
 
     def tell(self, active: list[Run], ended: Ended | None) -> None:
         """Show the moment, and one run's end if there is one."""
@@ -56,6 +65,8 @@ class Display:
             self._told_at = time.monotonic()
             for run in active:
                 self.console.print(f"{self.clock()}  {'  '.join(self.row(run))}", markup=False)
+            if said := self.said_of_gpu():
+                self.console.print(f"{self.clock()}  {said}", markup=False)
 
     def table(self, active: list[Run]) -> Group:
         """The active runs, one a row, and the whole below them."""
@@ -66,7 +77,13 @@ class Display:
         if self.expected_seconds is not None:
             remaining = max(self.expected_seconds - (time.monotonic() - self.started), 0)
             left = f", about {duration(remaining)} left"
-        return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}")
+        gpu = f"; {said}" if (said := self.said_of_gpu()) else ""
+        return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}{gpu}")
+
+    def said_of_gpu(self) -> str:
+        """How much of the time so far a GPU trained; nothing where the runs are on the CPU."""
+        share = self.gpu_share()
+        return "" if share is None else f"GPU training {share:.0%} of the time"
 
     def row(self, run: Run) -> tuple[str, str, str, str, str]:
         """A run's name, step, latest validation loss, speed and time left."""

@@ -16,6 +16,7 @@ from typing import Literal
 
 from bench.errors import UserError
 from bench.store import Store
+from jobs.cache import cache_root, compile_cache
 from jobs.scheduler import SchedulerError, ask, settings
 from jobs.slots import describe, make_slots
 
@@ -42,6 +43,7 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
         ("gpu", _gpu),
         ("driver", _driver),
         ("runs", _runs),
+        ("compiled", _compiled),
         ("corpus", lambda: _corpus(data_dir)),
         ("store", lambda: _folder(store.root)),
         ("work folder", lambda: _folder(store.work_folder)),
@@ -94,6 +96,14 @@ def _gpu() -> tuple[Verdict, str]:
 
 def _runs() -> tuple[Verdict, str]:
     return "ok", describe(make_slots(None, None))
+
+
+def _compiled() -> tuple[Verdict, str]:
+    """Where compiled steps are kept: whether that folder can be made and is ours alone."""
+    slot = make_slots(None, None)[0]
+    if slot.device == "cpu":
+        return "note", f"nothing is compiled on the CPU; with a GPU it would be kept in {cache_root()}"
+    return "ok", f"kept in {compile_cache(slot.kind)}"
 
 
 def _driver() -> tuple[Verdict, str]:

@@ -144,7 +144,7 @@ def launch_missing(
         return []
     write_plan(experiment, store, todo, any_sources=any_sources)
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
-    with Display(store, len(todo.runs), expected if known else None) as display:
+    with Display(store, len(todo.runs), expected if known else None, pool.meter.share) as display:
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
     earlier = [run for run in untouched if todo.statuses[run.run_id] not in GOOD_STATUSES]

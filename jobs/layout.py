@@ -8,7 +8,7 @@ CANCEL_FILE = "cancelled"  # somebody asked that the run be left alone, until it
 # in the work folder
 JOBS_FOLDER = "jobs"  # a folder a submission to SLURM: its plan, scripts and logs
 MEASURED_FOLDER = "measured"  # seconds that runs take, from `launch --measure`
-CACHE_FOLDER = "compile-cache"
+CACHE_FOLDER = "compile-cache"  # of earlier versions; now one cache serves every store: jobs/cache.py
 
 # in a submission's folder
 PLAN_FILE = "plan.json"

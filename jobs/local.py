@@ -1,6 +1,5 @@
 """A local pool: one worker process a run, as many side by side as there are slots."""
 
-import os
 import signal
 import subprocess
 import time
@@ -10,15 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import Run
-from bench.lease import job_id
 from bench.store import Store
 from jobs.attempt import Attempt, start_attempt
-from jobs.layout import CACHE_FOLDER, CANCEL_FILE
+from jobs.cache import cache_environment
+from jobs.deadline import Deadline
+from jobs.grid import set_aside
+from jobs.layout import CANCEL_FILE
+from jobs.meter import Meter
+from jobs.queue import Queue
 from jobs.slots import Slot
 
 POLL_SECONDS = 0.2
 CANCEL_POLL_SECONDS = 1.0
 CANCELLED = "cancelled; launching it again takes it up"
+OUT_OF_TIME = "the deadline came first"
 STOP_SECONDS = 120.0  # for workers to save their state
 
 
@@ -35,43 +39,99 @@ class LocalPool:
     """Does runs on slots, goes on past those that fail, and leaves nothing behind when stopped."""
 
     def __init__(
-        self, store: Store, slots: list[Slot], *, data_dir: Path | None = None, checkpoint_seconds: float = 60.0
+        self,
+        store: Store,
+        slots: list[Slot],
+        *,
+        data_dir: Path | None = None,
+        checkpoint_seconds: float = 60.0,
+        deadline: Deadline | None = None,
     ) -> None:
-        self.store, self.slots = store, slots
+        self.store, self.slots, self.deadline = store, slots, deadline
         self.options = ["--checkpoint-seconds", str(checkpoint_seconds)]
         if data_dir is not None:
             self.options += ["--data-dir", str(data_dir)]
+        self.caches = {slot.kind: cache_environment(slot.kind) for slot in slots if slot.device == "cuda"}
         self.working: dict[int, Attempt] = {}  # by slot
+        self.meter = Meter({slot.visible_gpu for slot in slots if slot.device == "cuda"})
         self._looked_at = 0.0  # for cancelled runs
 
     def run(self, runs: list[Run], tell: Callable[[list[Run], Ended | None], None]) -> list[Ended]:
-        """Do `runs` in order; `tell(active runs, one that just ended)` several times a second. KeyboardInterrupt on
-        SIGINT or SIGTERM, after every worker has saved its state.
+        """Do `runs`; `tell(active runs, one that just ended)` several times a second. What a deadline cuts short has
+        saved its state. KeyboardInterrupt on SIGINT or SIGTERM, after every worker has saved its state.
         """
-        waiting, ended = list(runs), []
+        queue, ended = Queue(runs, self.slots, self.deadline), []
+
+        def note(one: Ended) -> None:
+            ended.append(one)
+            tell([worker.run for worker in self.working.values()], one)
+
         with sigterm_as_interrupt():
             try:
-                while waiting or self.working:
-                    for index in range(len(self.slots)):
-                        while index not in self.working and waiting:
-                            run = waiting.pop(0)
-                            if self.is_cancelled(run):
-                                ended.append(Ended(run=run, status=None, reason=CANCELLED))
-                                tell([worker.run for worker in self.working.values()], ended[-1])
-                            else:
-                                self.start(index, run)
+                while not self.time_is_up():
+                    self.start_what_can(queue, note)
+                    if not self.working:
+                        break
                     tell([worker.run for worker in self.working.values()], None)
                     time.sleep(POLL_SECONDS)
                     self.stop_cancelled()
-                    for index, worker in list(self.working.items()):
-                        if worker.process.poll() is not None:
-                            del self.working[index]
-                            ended.append(self.outcome(worker))
-                            tell([worker.run for worker in self.working.values()], ended[-1])
+                    self.look(queue)
+                    self.collect(queue, note)
+                if self.deadline is not None:
+                    ended += self.cut(queue, note)
             finally:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it asks for what is being done, and would cut it short
                 self.stop()
         return ended
+
+    def time_is_up(self) -> bool:
+        """Whether what is at work must save now."""
+        return self.deadline is not None and time.monotonic() >= self.deadline.stop_at
+
+    def start_what_can(self, queue: Queue, note: Callable[[Ended], None]) -> None:
+        """Fill the free slots with what the queue gives."""
+        while (chosen := queue.start_next(time.monotonic())) is not None:
+            index, run = chosen
+            if self.is_cancelled(run):
+                queue.end(index, time.monotonic(), done=False)
+                note(Ended(run=run, status=None, reason=CANCELLED))
+            else:
+                self.start(index, run)
+
+    def look(self, queue: Queue) -> None:
+        """Tell the queue which shapes are compiled by now, and the meter which GPUs train."""
+        training = {index for index, worker in self.working.items() if worker.trains()}
+        for index in training:
+            queue.has_compiled(index)
+        self.meter.look({self.slots[index].visible_gpu for index in training})
+
+    def collect(self, queue: Queue, note: Callable[[Ended], None]) -> None:
+        """Take in the workers that have ended. One that was killed for memory goes back to the queue, once."""
+        for index, worker in list(self.working.items()):
+            if worker.process.poll() is None:
+                continue
+            del self.working[index]
+            one = self.outcome(worker)
+            most = queue.put_back(index) if lacked_memory(one, worker) else None
+            if most is None:
+                queue.end(index, time.monotonic(), done=one.status == "done")
+                note(one)
+                continue
+            set_aside(worker.run, self.store)  # a record that says `oom`, where it came to write one
+            print(f"{worker.run.name}: out of memory; it waits to run again, at most {most} side by side", flush=True)
+
+    def cut(self, queue: Queue, note: Callable[[Ended], None]) -> list[Ended]:
+        """At the deadline: every worker saves its state. What has no record yet is left for another launch."""
+        assert self.deadline is not None
+        workers = list(self.working.values())
+        self.stop(self.deadline.stop_seconds)
+        left = []
+        for run in (worker.run for worker in workers):
+            if (status := self.store.statuses().get(run.run_id)) is not None:  # it came to its end meanwhile
+                note(Ended(run=run, status=status, reason=""))
+            else:
+                left.append(run)
+        return [Ended(run=run, status=None, reason=OUT_OF_TIME) for run in [*left, *queue.waiting]]
 
     def is_cancelled(self, run: Run) -> bool:
         """Whether somebody asked, with `python -m jobs cancel`, that this run be left alone."""
@@ -89,13 +149,7 @@ class LocalPool:
     def start(self, index: int, run: Run) -> None:
         """Begin a run on a free slot."""
         slot = self.slots[index]
-        # a slot's own, since runs side by side that share a compiler's cache have been seen to race
-        cache = self.store.work_folder / CACHE_FOLDER / f"{job_id() or f'local-{os.getpid()}'}-{index}"
-        caches = {
-            "TORCHINDUCTOR_CACHE_DIR": str(cache.absolute() / "inductor"),
-            "TRITON_CACHE_DIR": str(cache.absolute() / "triton"),
-        }
-        self.working[index] = start_attempt(run, slot, self.store, self.options, caches)
+        self.working[index] = start_attempt(run, slot, self.store, self.options, self.caches.get(slot.kind, {}))
 
     def outcome(self, worker: Attempt) -> Ended:
         """What a worker that has ended left behind."""
@@ -122,6 +176,13 @@ class LocalPool:
                 worker.process.kill()
                 worker.process.wait()
         self.working.clear()
+
+
+def lacked_memory(one: Ended, worker: Attempt) -> bool:
+    """Whether a run ended for want of memory: it says so, or was killed outright, as the kernel does then."""
+    if one.status is not None or one.reason == CANCELLED:
+        return one.status == "oom"
+    return worker.process.returncode == -signal.SIGKILL or worker.says_no_memory
 
 
 @contextmanager

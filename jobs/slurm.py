@@ -20,6 +20,7 @@ from bench.fetch import DATA_DIR_VARIABLE
 from bench.grids import Experiment
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
+from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.cost import Estimate, known_estimates, schedule_seconds, timeout_minutes
 from jobs.display import duration
 from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
@@ -266,9 +267,9 @@ def parameters(array: Array) -> dict[str, Any]:
 
 
 def environment_lines() -> list[str]:
-    """Shell lines that give a node what the launcher has: the sources, the corpus, the folder of runs."""
+    """Shell lines that give a node what the launcher has: the sources, the corpus, the folders of runs and caches."""
     lines = [f"cd {shlex.quote(str(ROOT))}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
-    for name in (DATA_DIR_VARIABLE, RUNS_DIR_VARIABLE):
+    for name in (DATA_DIR_VARIABLE, RUNS_DIR_VARIABLE, CACHE_DIR_VARIABLE):
         if value := os.environ.get(name):
             path = str(Path(value).resolve())
             if not path.isprintable():

@@ -17,8 +17,6 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -31,18 +29,16 @@ from bench.config import Run, read_run, run_to_json
 from bench.corpus import Corpus
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
-from bench.lease import job_id
 from bench.record import to_bytes
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
 from bench.tables import make_tables
 from jobs import site as sites
 from jobs import slurm
-from jobs.layout import CACHE_FOLDER, JOBS_FOLDER, PLAN_FILE, RUN_FILE
-from jobs.local import LocalPool
+from jobs.cache import CACHE_DIR_VARIABLE, compile_cache, unused
+from jobs.layout import JOBS_FOLDER, PLAN_FILE, RUN_FILE
 from jobs.scheduler import read_duration, read_queue
 from jobs.site import SBATCH_FIELDS, Site
-from jobs.slots import Slot
 from jobs.slurm import Array, Request, command, make_arrays, script
 from jobs.submission import Submission, check_private, read_submission, submissions
 from jobs.worker import write_run
@@ -540,34 +536,62 @@ def test_tables_of_a_foreign_experiment_whose_name_is_a_path_are_refused(tmp_pat
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The environments of the workers that a pool starts, in place of workers."""
-    environments: list[dict[str, str]] = []
-
-    def start(_: list[str], *, env: dict[str, str], **__: Any) -> SimpleNamespace:
-        environments.append(env)
-        return SimpleNamespace(pid=1, poll=lambda: 0, returncode=0)
-
-    monkeypatch.setattr("jobs.local.subprocess.Popen", start)
-    return environments
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The compilers' cache of this test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(folder))
+    return folder
 
 
-@pytest.mark.parametrize("job", [None, "17_3"])
-def test_each_slot_has_compile_caches_of_its_own_in_the_store(
-    job: str | None, started: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_compilers_cache_is_its_users_alone(cache: Path) -> None:
+    before = os.umask(0o002)  # of a system whose users share a group
+    try:
+        folder = compile_cache("nvidia-h200")
+    finally:
+        os.umask(before)
+    assert folder.parent == cache
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (cache, folder)] == [0o700, 0o700]
+    folder.chmod(0o755)
+    assert compile_cache("nvidia-h200") == folder  # of ours, that others could read
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+@pytest.mark.parametrize("which", ["root", "folder"])
+def test_a_compilers_cache_that_others_may_write_is_refused_with_what_to_type(
+    mode: int, which: str, cache: Path
 ) -> None:
-    monkeypatch.setattr("jobs.local.job_id", lambda: job)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/shared")
-    store, runs = Store(tmp_path / "store"), smoke().runs()
-    pool = LocalPool(store, [Slot(device="cpu", n_threads=1)] * 2)
-    for index, run in enumerate(runs[:2]):
-        pool.start(index, run)
-    caches = [Path(env[name]) for env in started for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")]
-    assert len(set(caches)) == 4
-    assert all(path.is_relative_to((store.work_folder / CACHE_FOLDER).absolute()) for path in caches)
-    assert all((job or f"local-{os.getpid()}") in path.parent.name for path in caches)
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/tmp/shared"
-    assert job_id() is None
+    folder = compile_cache("nvidia-h200")
+    open_to_others = cache if which == "root" else folder
+    open_to_others.chmod(mode)
+    with pytest.raises(StoreError, match=f"rm -r {re.escape(str(open_to_others))}`, or set BENCH_CACHE_DIR"):
+        compile_cache("nvidia-h200")
+    assert unused() == []  # and `gc` keeps away from it
+
+
+def test_a_compilers_cache_of_another_user_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_cache("nvidia-h200")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(StoreError, match=r"is not a folder of yours.*set BENCH_CACHE_DIR"):
+        compile_cache("nvidia-h200")
+    assert unused() == []
+
+
+def test_a_link_in_place_of_the_compilers_cache_is_refused(cache: Path, tmp_path: Path) -> None:
+    folder = compile_cache("nvidia-h200")
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="is not a folder of yours"):
+        compile_cache("nvidia-h200")
+
+
+def test_a_compilers_cache_that_cannot_be_made_is_an_error_that_names_the_variable(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.write_text("")
+    with pytest.raises(UserError, match="set BENCH_CACHE_DIR to a folder of yours"):
+        compile_cache("nvidia-h200")
 
 
 @pytest.fixture

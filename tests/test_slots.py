@@ -14,6 +14,7 @@ from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.attempt import start_attempt
+from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.doctor import examine
 from jobs.local import LocalPool
 from jobs.slots import Slot, as_needed, describe, gpu_names, make_slots, runs_that_fit
@@ -26,9 +27,10 @@ MIG = ("MIG-7c2a0d1e-45f1-5d3b-9a0c-0123456789ab", "MIG-GPU-8932f937-d72c-4106-c
 
 
 @pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores."""
+def nothing_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run folders lie in the stores, and the compilers' cache in a folder of the test."""
     monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
 
 
 @pytest.fixture

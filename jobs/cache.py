@@ -1,0 +1,91 @@
+"""What torch.compile has made, kept for every later run on this machine: one folder a torch version and kind of GPU.
+
+It holds pickles and machine code that are loaded and executed, so it is its user's alone. Workers that meet there harm
+nothing: Inductor and Triton write beside and rename, and Inductor builds C++ under a file lock.
+"""
+
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bench.errors import ConfigError, StoreError
+from bench.fetch import cache_dir
+
+CACHE_DIR_VARIABLE = "BENCH_CACHE_DIR"
+FOLDER = "compiled"  # beside the user's corpora, where the variable names no other
+FOLDER_NAME = re.compile(r"torch-[a-z0-9.-]+")
+UNUSED_DAYS = 30  # after which `gc` removes what a kind of device and a torch version left
+
+
+def cache_root() -> Path:
+    """The folder that holds one folder for each torch version and kind of device; it need not be there."""
+    named = os.environ.get(CACHE_DIR_VARIABLE)
+    return (Path(named) if named else cache_dir() / FOLDER).expanduser().resolve()
+
+
+def compile_cache(kind: str) -> Path:
+    """The cache of this torch and a kind of device, made where it is missing, and marked as used now.
+
+    StoreError where it is not ours alone to write; ConfigError where it cannot be made.
+    """
+    import torch
+
+    build = f"cuda-{torch.version.cuda}" if torch.version.cuda else "cpu"
+    name = f"torch-{torch.__version__.split('+')[0]}-{build}-{kind}"
+    root = cache_root()
+    folder = root / re.sub(r"[^a-z0-9.-]+", "-", name.lower())
+    try:
+        for path in (root, folder):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_ours(path)
+        folder.chmod(0o700)  # the folder above may be one that its user shows to others
+        os.utime(folder)  # what `gc` goes by
+    except OSError as error:
+        raise ConfigError(
+            f"compile cache {folder} cannot be made: {error.strerror}; set {CACHE_DIR_VARIABLE} to a folder of yours"
+        ) from error
+    return folder
+
+
+def cache_environment(kind: str) -> dict[str, str]:
+    """The environment variables by which a worker's compilers keep what they make in the cache of a kind of device."""
+    folder = compile_cache(kind)
+    return {
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "1",
+        "TORCHINDUCTOR_AUTOGRAD_CACHE": "1",
+    }
+
+
+def check_ours(folder: Path) -> None:
+    """StoreError unless a folder is ours and nobody else may write there, since what lies there will be executed."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StoreError(
+            f"compile cache {folder} is not a folder of yours, and what lies there would be executed; set "
+            f"{CACHE_DIR_VARIABLE} to a folder of yours"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreError(
+            f"compile cache {folder} may be written by others, and what lies there would be executed; remove it with "
+            f"`rm -r {folder}`, or set {CACHE_DIR_VARIABLE} to a folder of yours"
+        )
+
+
+def unused() -> list[Path]:
+    """The folders of the cache that no launch has used for UNUSED_DAYS; none where the cache is not ours."""
+    root, found = cache_root(), []
+    try:
+        check_ours(root)
+    except (OSError, StoreError):
+        return []
+    for path in sorted(root.iterdir()):
+        with suppress(OSError, StoreError):  # it went by itself, or others may write there
+            check_ours(path)
+            if FOLDER_NAME.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
+                found.append(path)
+    return found

@@ -1,0 +1,80 @@
+"""A launch that must end by a given time: what may still start, and when those at work are asked to save."""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:  # neither torch nor the models, for a command line that only shows its help
+    from bench.config import Run
+    from bench.grids import Experiment
+
+STOP_SHARE = 0.1  # of the time, kept for saving the state of what is at work
+MOST_STOP_SECONDS = 30.0
+HEADLINE = "k_operators"  # with an experiment's reference, the arms that come first
+
+
+class Deadline:
+    """When a launch must have ended, on the clock that `started` was read from, and how long its runs take."""
+
+    def __init__(self, seconds: float, started: float) -> None:
+        self.seconds, self.started = seconds, started
+        self.stop_seconds = min(MOST_STOP_SECONDS, STOP_SHARE * seconds)
+        self.known: dict[Run, float] = {}  # seconds, as estimated before anything started
+        self._learned: dict[Hashable, float] = {}
+
+    @property
+    def stop_at(self) -> float:
+        """When the runs at work are asked to save."""
+        return self.started + self.seconds - self.stop_seconds
+
+    def learn(self, run: "Run", seconds: float) -> None:
+        """Note what a run took from start to record, beside the others of this launch."""
+        self._learned[_like(run)] = seconds
+
+    def allows(self, run: "Run", now: float) -> bool:
+        """Whether a run may start now: it ends in time, by the last run like it, else by the estimate.
+
+        One of which nothing is known may start while at least half of the time is left.
+        """
+        seconds = self._learned.get(_like(run), self.known.get(run))
+        if seconds is not None:
+            return now + seconds <= self.stop_at
+        return now - self.started <= self.seconds / 2
+
+
+def _like(run: "Run") -> Hashable:
+    """What decides how long a run takes."""
+    config, training = run.config, run.config.training
+    steps = (training.n_steps, training.batch_size, training.eval_every) if training else ()
+    return run.mode, config.architecture, config.model, config.context, steps, config.n_sampled_batches
+
+
+def headline_first(experiment: "Experiment", runs: "list[Run]") -> "list[Run]":
+    """The runs of the headline arms, seed by seed, then the others, seed by seed."""
+    headline = (HEADLINE, experiment.reference)
+    return sorted(runs, key=lambda run: run.label not in headline)  # stable: the order within each stays
+
+
+def parse_deadline(text: str | None) -> float | None:
+    """`90s`, `12m` or `1h30m` in seconds; None stays None. ConfigError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.strip().lower())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise ConfigError(f"--deadline {text}: write how long the launch may take, as 90s, 12m or 1h30m")
+    return float(total)
+
+
+def same_command() -> str:
+    """What to type to go on: the command line of this process, word for word."""
+    executable = Path(sys.executable)
+    python = "python" if shutil.which("python") == str(executable) else str(executable)
+    return f"{python} -m jobs {shlex.join(sys.argv[1:])}"

@@ -1,0 +1,107 @@
+"""Which run starts next, and where: what the local pool follows, and what a forecast of it follows too.
+
+It knows no process and no clock: it is told when a run has compiled and when one has ended.
+"""
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from bench.config import Run
+from bench.workload import shape_of
+from jobs.deadline import Deadline
+from jobs.slots import Slot
+
+COMPILING_SHARE = 3  # at most one slot in so many compiles at a time, so that the others train meanwhile
+
+
+@dataclass(frozen=True)
+class Active:
+    """A run at work on a slot."""
+
+    run: Run
+    started_at: float  # seconds of whatever clock the queue is given
+    compiles: Hashable | None  # the shape that it is the first to compile
+
+
+class Queue:
+    """The runs that wait, in order, and those at work, by slot.
+
+    The first run of a shape compiles its step; further runs of that shape wait until it has, and find the step in the
+    cache. Compiling the same step twice at a time would only make both slower.
+    """
+
+    def __init__(self, runs: list[Run], slots: list[Slot], deadline: Deadline | None = None) -> None:
+        self.waiting, self.slots, self.deadline = list(runs), slots, deadline
+        self.active: dict[int, Active] = {}
+        self._compiled: set[Hashable] = set()
+        self._most = Counter(slot.visible_gpu for slot in slots)  # runs on each GPU; None: on the CPU, or the only GPU
+        self._put_back: set[Run] = set()
+        self._most_compiling = max(len(slots) // COMPILING_SHARE, 2)
+
+    def start_next(self, now: float) -> tuple[int, Run] | None:
+        """A free slot and the run to start there, which counts as at work from now on; None where nothing can start."""
+        for index, slot in enumerate(self.slots):
+            if index in self.active or self.n_active(slot.visible_gpu) >= self._most[slot.visible_gpu]:
+                continue
+            for run in self.waiting:
+                key = step_key(run, slot)
+                if self._may_compile(key) and self._ends_in_time(run, now):
+                    self.waiting.remove(run)
+                    self.active[index] = Active(run, now, key if key not in self._compiled else None)
+                    return index, run
+        return None
+
+    def n_active(self, gpu: str | None) -> int:
+        """How many runs are at work on a GPU."""
+        return sum(self.slots[index].visible_gpu == gpu for index in self.active)
+
+    def has_compiled(self, index: int) -> None:
+        """Note that the run on a slot trains: its shape need not be compiled again."""
+        one = self.active[index]
+        if one.compiles is not None:
+            self._compiled.add(one.compiles)
+            self.active[index] = Active(one.run, one.started_at, None)
+
+    def end(self, index: int, now: float, *, done: bool) -> Run:
+        """Free a slot. `done`: the run came to its last step, so that its time tells what others like it take."""
+        if done:
+            self.has_compiled(index)
+        one = self.active.pop(index)
+        if done and self.deadline is not None:
+            self.deadline.learn(one.run, now - one.started_at)
+        return one.run
+
+    def put_back(self, index: int) -> int | None:
+        """Put a run that was killed for memory back in front, with half as many beside it on its GPU from now on.
+
+        How many that is; None where the run was alone, or on the CPU, or has gone back once: its outcome stands then.
+        """
+        gpu, run = self.slots[index].visible_gpu, self.active[index].run
+        n_active = self.n_active(gpu)
+        if n_active == 1 or run in self._put_back or self.slots[index].device == "cpu":
+            return None
+        self._most[gpu] = min(self._most[gpu], n_active // 2)
+        self._put_back.add(run)
+        self.waiting.insert(0, self.active.pop(index).run)
+        return self._most[gpu]
+
+    def _may_compile(self, key: Hashable | None) -> bool:
+        """Whether a run needs no compiling, or may be the first to compile its shape now."""
+        if key is None or key in self._compiled:
+            return True
+        compiling = [one.compiles for one in self.active.values() if one.compiles is not None]
+        return key not in compiling and len(compiling) < self._most_compiling
+
+    def _ends_in_time(self, run: Run, now: float) -> bool:
+        return self.deadline is None or self.deadline.allows(run, now)
+
+
+def step_key(run: Run, slot: Slot) -> Hashable | None:
+    """What decides the compiled training step of a run; None where nothing is compiled.
+
+    Rates, schedules, betas, decay and seeds are values that the step reads, so runs that differ in these share one.
+    """
+    if run.mode != "fast" or run.config.training is None:
+        return None
+    return slot.kind, shape_of(run.config)

@@ -1,0 +1,182 @@
+"""The pool follows its queue with real processes' ends: what was killed for memory runs again, once."""
+
+import dataclasses
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.config import Run
+from bench.experiments import smoke
+from bench.files import write_atomically
+from bench.process import PROGRESS_FILE, Progress
+from bench.record import Status
+from bench.store import RUNS_DIR_VARIABLE, Store
+from jobs.attempt import Attempt, progress_mark
+from jobs.cache import CACHE_DIR_VARIABLE
+from jobs.layout import LOG_FILE
+from jobs.local import Ended, LocalPool
+from jobs.meter import Meter
+from jobs.slots import Slot
+from tests.records import make_record
+
+GPU = [Slot(device="cuda", n_threads=1, runs_per_gpu=2, kind="nvidia-h200")] * 2
+CPU = [Slot(device="cpu", n_threads=1)] * 2
+Fate = Status | int  # the status of the record that a worker writes; or its exit code, without a record
+OUT_OF_MEMORY = "torch.AcceleratorError: CUDA error: out of memory"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Folders of the test, and a pool that hardly sleeps."""
+    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr("jobs.local.POLL_SECONDS", 0.001)
+
+
+@pytest.fixture
+def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
+    """What becomes of each attempt of a run, by its name, in order; the last also of all that follow."""
+    planned: dict[str, list[Fate]] = {}
+    polls = dict.fromkeys(("n",), 0)
+
+    def start(run: Run, _slot: Slot, store: Store, *_: object) -> Attempt:
+        folder = store.run_folder(run.run_id)
+        some = planned.get(run.name, ["done"])
+        fate = some.pop(0) if len(some) > 1 else some[0]
+        before, log = progress_mark(folder), folder / LOG_FILE
+        write_atomically(log, (log.read_bytes() if log.exists() else b"") + f"{run.name} starts\n".encode())
+        start_of_log = log.stat().st_size
+        polls["n"] += 1
+        ends_at = polls["n"] + 3
+
+        def poll() -> int | None:
+            polls["n"] += 1
+            if polls["n"] < ends_at:
+                return None
+            if isinstance(fate, int):
+                if fate == 1:
+                    log.write_bytes(log.read_bytes() + f"{OUT_OF_MEMORY}\nCompile with TORCH_USE_CUDA_DSA\n".encode())
+                process.returncode = fate
+            elif run.run_id not in store.statuses():
+                record = make_record(label=run.label, seed=run.seed, run_id=run.run_id, status=fate)
+                store.write_record(record)
+                process.returncode = 0
+            return process.returncode
+
+        process = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
+        return Attempt(
+            run=run,
+            process=process,  # type: ignore[arg-type]
+            folder=folder,
+            log_start=start_of_log,
+            progress_before=before,
+        )
+
+    monkeypatch.setattr("jobs.local.start_attempt", start)
+    return planned
+
+
+def some_runs(n_runs: int = 4) -> list[Run]:
+    runs = [run for run in smoke().runs() if run.config.training is not None]
+    return [dataclasses.replace(runs[0], seed=seed) for seed in range(1, n_runs + 1)]
+
+
+def statuses(ended: list[Ended]) -> dict[str, str | None]:
+    assert len({one.run.run_id for one in ended}) == len(ended), "a run ended twice"
+    return {one.run.name: one.status for one in ended}
+
+
+@pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
+def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(
+    fate: Fate, fates: dict[str, list[Fate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the kernel, by torch in a record, or by the driver before there could be one."""
+    fates["k_operators-s1"] = [fate, "done"]
+    store, most = Store(tmp_path / "store"), []
+    ended = LocalPool(store, GPU).run(some_runs(), lambda active, _: most.append(len(active)))
+    assert statuses(ended) == dict.fromkeys((run.name for run in some_runs()), "done")
+    assert "k_operators-s1: out of memory; it waits to run again, at most 1 side by side" in capsys.readouterr().out
+    assert max(most) == 2
+    assert max(most[most.index(1) :]) == 1  # once one of the two had ended
+
+
+def test_the_second_time_that_memory_runs_out_counts(fates: dict[str, list[Fate]], tmp_path: Path) -> None:
+    fates["k_operators-s1"] = ["oom"]
+    fates["k_operators-s2"] = [-signal.SIGKILL]
+    ended = LocalPool(Store(tmp_path / "store"), GPU).run(some_runs(), lambda *_: None)
+    assert statuses(ended) == {
+        "k_operators-s1": "oom",
+        "k_operators-s2": None,
+        "k_operators-s3": "done",
+        "k_operators-s4": "done",
+    }
+    assert {one.reason for one in ended} == {"", "killed by SIGKILL"}
+
+
+@pytest.mark.parametrize("slots", [CPU, GPU[:1]])
+def test_on_the_cpu_or_alone_on_a_gpu_the_first_time_counts(
+    slots: list[Slot], fates: dict[str, list[Fate]], tmp_path: Path
+) -> None:
+    fates["k_operators-s1"] = ["oom", "done"]
+    ended = LocalPool(Store(tmp_path / "store"), slots).run(some_runs(2), lambda *_: None)
+    assert statuses(ended) == {"k_operators-s1": "oom", "k_operators-s2": "done"}
+
+
+def test_what_an_earlier_attempt_said_of_memory_does_not_count(fates: dict[str, list[Fate]], tmp_path: Path) -> None:
+    store, runs = Store(tmp_path / "store"), some_runs(2)
+    fates["k_operators-s1"] = [2]
+    write_atomically(store.run_folder(runs[0].run_id) / LOG_FILE, f"{OUT_OF_MEMORY}\n".encode())
+    ended = LocalPool(store, GPU).run(runs, lambda *_: None)
+    assert statuses(ended) == {"k_operators-s1": None, "k_operators-s2": "done"}
+
+
+def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_path: Path) -> None:
+    progress = Progress(tmp_path)
+    progress.write("training", step=500)
+    before = progress_mark(tmp_path)
+    assert before is not None
+    attempt = Attempt(
+        run=some_runs()[0],
+        process=SimpleNamespace(),  # type: ignore[arg-type]
+        folder=tmp_path,
+        log_start=0,
+        progress_before=before,
+    )
+    assert not attempt.trains()
+    progress.write("training", now=True, step=501)
+    assert attempt.trains()
+    progress.write("done", now=True, step=600)
+    assert not attempt.trains()
+    (tmp_path / PROGRESS_FILE).unlink()
+    assert not attempt.trains()
+
+
+def test_the_share_of_time_that_a_gpu_trains_is_told_from_the_start_on() -> None:
+    seconds = 0.0
+    gpus: set[str | None] = {"0", "1"}
+    meter = Meter(gpus, clock=lambda: seconds)
+    assert meter.share() is None
+    looks: list[tuple[float, set[str | None]]] = [(20.0, set()), (30.0, {"0"}), (50.0, {"0", "1"}), (60.0, {"1"})]
+    for at, training in looks:
+        seconds = at
+        meter.look(training)
+    assert meter.share() == pytest.approx((20 + 2 * 10) / (2 * 60))
+    on_cpu = Meter(set(), clock=lambda: seconds)
+    seconds = 100.0
+    on_cpu.look(set())
+    assert on_cpu.share() is None
+
+
+def test_what_a_gpu_did_is_told_while_runs_execute_and_not_where_they_are_on_the_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.display import Display
+
+    with Display(Store(tmp_path), 3, None, lambda: 0.834) as display:
+        assert "GPU training 83% of the time" in str(display.table([]).renderables[1])
+    assert "GPU training 83% of the time" in capsys.readouterr().out
+    with Display(Store(tmp_path), 3, None) as display:
+        assert "GPU" not in str(display.table([]).renderables[1])
+    assert "GPU" not in capsys.readouterr().out
