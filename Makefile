@@ -14,6 +14,7 @@ TORCH := $(shell sed -n 's/^constraint-dependencies = \["\(torch==[^"]*\)"\].*/\
 #? STORE=FOLDER       where records lie: reproduce writes to reproduced/, table and report use results/, unless named
 #? WORKERS=N          runs trained side by side
 #? RUNS_PER_GPU=N     runs trained side by side on each GPU, by default what cores and memory carry; with 1 their times count
+#? DEADLINE=12m       reproduce ends by then: starts only what can end in time, saves the rest, and says how to go on
 #? CLUSTER=slurm      reproduce submits what is missing to SLURM and returns; run it again for the table. See jobs/README.md
 #? PROFILE=NAME       what the site wants of SLURM jobs: a name in jobs/profiles, or a .toml file
 #? RUNS_PER_JOB=N     runs that one SLURM job does, one after the other
@@ -36,7 +37,7 @@ data: $(READY)  ## find or download the corpus, and check it
 	$(PY) -m bench data
 
 reproduce: $(READY)  ## train what is missing, then print the table with the committed values beside yours
-	$(PY) -m jobs reproduce$(call option,experiment,EXPERIMENT)$(call option,store,STORE)$(call option,workers,WORKERS)$(call option,runs-per-gpu,RUNS_PER_GPU)$(call option,seeds,SEEDS)$(call option,retry,RETRY)$(call option,cluster,CLUSTER)$(call option,profile,PROFILE)$(call option,runs-per-job,RUNS_PER_JOB)
+	$(PY) -m jobs reproduce$(call option,experiment,EXPERIMENT)$(call option,store,STORE)$(call option,workers,WORKERS)$(call option,runs-per-gpu,RUNS_PER_GPU)$(call option,deadline,DEADLINE)$(call option,seeds,SEEDS)$(call option,retry,RETRY)$(call option,cluster,CLUSTER)$(call option,profile,PROFILE)$(call option,runs-per-job,RUNS_PER_JOB)
 
 table: $(READY)  ## make the tables from the records; trains nothing
 	$(PY) -m bench table$(call option,store,STORE)

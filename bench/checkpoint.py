@@ -43,6 +43,11 @@ def paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"))
 
 
+def step_of(path: Path) -> int:
+    """The step at which a checkpoint was saved."""
+    return int(path.stem.removeprefix("checkpoint-"))
+
+
 def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """The content of a checkpoint. CorruptCheckpoint unless its bytes are those that were written."""
     try:

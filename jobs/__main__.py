@@ -1,14 +1,23 @@
 """`python -m jobs ...`: launch the missing runs of an experiment here or on SLURM, and see what became of them."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli import EXIT_FAILED, EXIT_INTERRUPTED, make_app, parse_seeds, pick_device, run_guarded
+from bench.cli import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    make_app,
+    parse_seeds,
+    pick_device,
+    run_guarded,
+)
 from bench.errors import ConfigError
 from jobs import watching
+from jobs.deadline import Deadline, parse_deadline, same_command
 
 if TYPE_CHECKING:
     from bench.grids import Experiment
@@ -40,6 +49,10 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--slurm", help="SLURM: over the profile, e.g. partition=gpu. Repeatable.")
 ]
 RunsPerJob = Annotated[int, typer.Option(min=1, help="SLURM: runs that one job does, one after the other.")]
+DeadlineText = Annotated[
+    str | None,
+    typer.Option("--deadline", help="Time this may take, e.g. 12m or 1h30m: starts only what can end by then. Exit 3."),
+]
 CheckpointSeconds = Annotated[float, typer.Option(min=0, help="Between checkpoints of a run.")]
 
 
@@ -55,6 +68,7 @@ def launch(
         str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")
     ] = None,
     retry: Retry = None,
+    deadline: DeadlineText = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
     probe: Annotated[
         bool, typer.Option("--probe", help="Time a few steps of what has no known time, also in a dry run.")
@@ -86,6 +100,7 @@ def launch(
 
     With --cluster slurm it submits what is missing and returns at once.
     """
+    until = _deadline(deadline, cluster)
     from bench.pack import packing
     from bench.store import Store
 
@@ -103,8 +118,16 @@ def launch(
                 probe=probe,
                 any_sources=any_sources,
                 checkpoint_seconds=checkpoint_seconds,
+                deadline=until,
             )
-        raise typer.Exit(_exit_code(ended, here))
+        code = _exit_code(ended, here)
+        if _is_cut(ended):
+            from bench.tables import make_tables, write_tables
+
+            write_tables(here, make_tables(here))
+            print(f"The tables of what there is: {here.root}/tables")
+            _say_how_to_go_on()
+        raise typer.Exit(code)
     if pack is not None:
         by_hand = f"tar czf {pack} -C {store} runs experiments"
         raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
@@ -155,15 +178,18 @@ def reproduce(
     profile: Profile = None,
     slurm: Assignments = None,
     runs_per_job: RunsPerJob = 1,
+    deadline: DeadlineText = None,
 ) -> None:
     """Train what is missing, then print its tables with the committed values beside yours, and the verdicts.
 
     With --cluster slurm it submits what is missing and prints the table of what is there; run it again for the rest.
     """
+    until = _deadline(deadline, cluster)
     from bench.store import Store
     from jobs.outcome import show_outcome
 
     here = Store(store)
+    ended: list[Ended] = []
     common = _where(None, device, seeds, workers, runs_per_gpu, data_dir)
     if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
         from jobs.slurm import submit_missing
@@ -187,17 +213,12 @@ def reproduce(
             has = "a" if on == "cuda" else "no"
             there = "" if shutil.which("sbatch") is None else "; SLURM is here: CLUSTER=slurm PROFILE=NAME uses it"
             why = f" (this machine has {has} CUDA device; choose another with EXPERIMENT=paper, laptop or smoke{there})"
-        code = _exit_code(
-            _launch_here(
-                name,
-                here,
-                **common,
-                retry=retry,
-                why=why,
-            ),
-            None,
-        )
-    raise typer.Exit(max(code, show_outcome(here, Store(committed), name)))
+        ended = _launch_here(name, here, **common, retry=retry, why=why, deadline=until)
+        code = _exit_code(ended, None)
+    codes = (code, show_outcome(here, Store(committed), name))
+    if _is_cut(ended):
+        _say_how_to_go_on()
+    raise typer.Exit(EXIT_FAILED if EXIT_FAILED in codes else max(codes))
 
 
 @app.command(hidden=True)
@@ -301,6 +322,27 @@ def _for_slurm(
         probe=probe,
     )
     return chosen, request
+
+
+def _deadline(text: str | None, cluster: str | None) -> Deadline | None:
+    """When this command must have ended; ConfigError for one that cannot be read, or on SLURM."""
+    seconds = parse_deadline(text)
+    if seconds is None:
+        return None
+    if cluster == "slurm":
+        raise ConfigError("--deadline is for runs on this machine; on SLURM the limit of a job is --slurm timeout_min=")
+    return Deadline(seconds, time.monotonic())
+
+
+def _is_cut(ended: "list[Ended]") -> bool:
+    """Whether a deadline left something to do."""
+    from jobs.local import OUT_OF_TIME
+
+    return any(one.reason == OUT_OF_TIME for one in ended)
+
+
+def _say_how_to_go_on() -> None:
+    print(f"To go on:\n{same_command()}")
 
 
 def _exit_code(ended: "list[Ended]", store: "Store | None") -> int:

@@ -25,7 +25,8 @@ class Deadline:
     def __init__(self, seconds: float, started: float) -> None:
         self.seconds, self.started = seconds, started
         self.stop_seconds = min(MOST_STOP_SECONDS, STOP_SHARE * seconds)
-        self.known: dict[Run, float] = {}  # seconds, as estimated before anything started
+        self.known: dict[Run, float] = {}  # seconds of a whole run, as estimated before anything started
+        self.left: dict[Run, float] = {}  # share of its steps that a run has still to do, where it was begun before
         self._learned: dict[Hashable, float] = {}
 
     @property
@@ -35,14 +36,20 @@ class Deadline:
 
     def learn(self, run: "Run", seconds: float) -> None:
         """Note what a run took from start to record, beside the others of this launch."""
-        self._learned[_like(run)] = seconds
+        if run not in self.left:
+            self._learned[_like(run)] = seconds
+
+    def expected(self, run: "Run") -> float | None:
+        """Seconds that a run needs from now on, by the last run like it, else by the estimate; None: not known."""
+        seconds = self._learned.get(_like(run), self.known.get(run))
+        return None if seconds is None else seconds * self.left.get(run, 1.0)
 
     def allows(self, run: "Run", now: float) -> bool:
-        """Whether a run may start now: it ends in time, by the last run like it, else by the estimate.
+        """Whether a run may start now, since it ends in time.
 
         One of which nothing is known may start while at least half of the time is left.
         """
-        seconds = self._learned.get(_like(run), self.known.get(run))
+        seconds = self.expected(run)
         if seconds is not None:
             return now + seconds <= self.stop_at
         return now - self.started <= self.seconds / 2

@@ -75,22 +75,24 @@ def _rates(queue: Queue, left: dict[int, Work]) -> dict[int, float]:
     return {index: 1 / max(training.count(gpu), 1) for index, gpu in gpus.items()}
 
 
-def expected_cells(experiment: Experiment, runs: list[Run], slots: list[Slot], deadline: Deadline) -> list[str]:
+def expected_cells(
+    experiment: Experiment, runs: list[Run], slots: list[Slot], deadline: Deadline, now: float
+) -> list[str]:
     """A line a cell: how many of the runs that are to be done will probably end before the deadline.
 
-    A cell with a run whose time the deadline does not know is not forecast.
+    `now` is on the deadline's clock. A cell with a run whose time the deadline does not know is not forecast.
     """
 
     def work(run: Run, cold: bool) -> Work:
-        seconds = deadline.known[run]  # in its slot, all slots being busy
+        seconds = deadline.known[run] * deadline.left.get(run, 1.0)  # in its slot, all slots being busy
         if slots[0].device == "cpu" or run.config.training is None:
             return Work(seconds, 0.0)
         start = START_SECONDS + (0.0 if run.mode == "exact" else COLD_SECONDS if cold else WARM_SECONDS)
         return Work(start, max(seconds - start, 0.0) / slots[0].runs_per_gpu)
 
     known = [run for run in runs if run in deadline.known]
-    pretended = Deadline(deadline.seconds, 0.0)
-    pretended.known = deadline.known
+    pretended = Deadline(deadline.seconds, deadline.started - now)  # the simulation begins at second 0
+    pretended.known, pretended.left = deadline.known, deadline.left
     ended = simulate(Queue(known, slots, pretended), work).ended_at
     lines = []
     for cell in experiment.cells:

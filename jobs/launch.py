@@ -1,10 +1,13 @@
 """From an experiment to its records: what is missing, what it will cost, and the pool that does it."""
 
+import time
 from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench import checkpoint
+from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE
 from bench.config import MODES, Run
 from bench.corpora import CORPORA
 from bench.errors import ConfigError
@@ -17,10 +20,12 @@ from bench.record import NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import Estimate, known_estimates, schedule_seconds
+from jobs.deadline import Deadline, headline_first
 from jobs.display import Display, duration
+from jobs.forecast import expected_cells
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
-from jobs.local import Ended, LocalPool, sigterm_as_interrupt
+from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot, as_needed, describe
 from jobs.speeds import place_of
@@ -120,16 +125,20 @@ def launch_missing(
     checkpoint_seconds: float = 60.0,
     any_sources: bool = False,
     why: str = "",
+    deadline: Deadline | None = None,
 ) -> list[Ended]:
     """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is.
 
-    `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost.
+    `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost. With a
+    `deadline` the headline arms come first, and what cannot end in time is left, with OUT_OF_TIME for a reason.
     """
     todo = find_todo(experiment, store, pattern=pattern, retry=retry)
     left: list[Ended] = []
     if not dry_run:
         store.check_writable()
         todo, left = without_busy(todo, store)
+    if deadline is not None:
+        todo = replace(todo, runs=headline_first(experiment, todo.runs))
     slots = as_needed(slots, sum(run.config.training is not None for run in todo.runs))
     estimates = find_estimates(todo.runs, store, slots, data_dir, probe=probe, dry_run=dry_run)
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
@@ -139,11 +148,13 @@ def launch_missing(
     announce(experiment, store, todo)
     if todo.runs:
         print(f"Mode {experiment.mode}, {describe(slots)}", flush=True)
+        if deadline is not None:
+            expect(deadline, experiment, todo, store, slots, seconds)
     if dry_run:
         list_grid(todo, estimates)
         return []
     write_plan(experiment, store, todo, any_sources=any_sources)
-    pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds)
+    pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds, deadline=deadline)
     with Display(store, len(todo.runs), expected if known else None, pool.meter.share) as display:
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
@@ -171,6 +182,33 @@ def _listed(experiment: Experiment, manifests: list[Manifest]) -> Manifest | Non
 
 def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys([*first, *then]))
+
+
+def expect(
+    deadline: Deadline,
+    experiment: Experiment,
+    todo: Todo,
+    store: Store,
+    slots: list[Slot],
+    seconds: dict[str, float],
+) -> None:
+    """Give a deadline what is known of the runs, `seconds` by run id, and say which cells are expected to be done."""
+    for run in todo.runs:
+        if (known := seconds.get(run.run_id)) is not None:
+            deadline.known[run] = known
+        if run.config.training is not None and (share := share_left(run, store)) < 1:
+            deadline.left[run] = share
+    print(f"Expected to be done within {duration(deadline.seconds)}, of the runs still to do:")
+    for line in expected_cells(experiment, todo.runs, slots, deadline, time.monotonic()):
+        print(f"  {line}", flush=True)
+
+
+def share_left(run: Run, store: Store) -> float:
+    """The share of a trained run's steps that it has still to do, from its newest checkpoint on."""
+    assert run.config.training is not None
+    checkpoints = checkpoint.paths(store.run_folder(run.run_id))
+    step = checkpoint.step_of(checkpoints[-1]) if checkpoints else 0
+    return 1 - step / run.config.training.n_steps
 
 
 def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
@@ -226,7 +264,8 @@ def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
 
 def summary(ended: list[Ended]) -> int:
     """Name what did not end well, now or earlier; the exit code."""
-    failed = [one for one in ended if one.status not in GOOD_STATUSES]
+    cut = [one for one in ended if one.reason == OUT_OF_TIME]
+    failed = [one for one in ended if one.status not in GOOD_STATUSES and one not in cut]
     for one in ended:
         if one.status == "diverged":
             print(f"WARNING: {one.run.name} diverged; that is its result (--retry diverged would train it again)")
@@ -235,4 +274,6 @@ def summary(ended: list[Ended]) -> int:
         print(f"{one.run.name}: {one.status or 'no record, ' + one.reason}; see `{command}`")
     if any(one.status for one in failed):
         print("A recorded failure is tried again only when asked: `--retry failed`, or `make reproduce RETRY=failed`")
-    return 1 if failed else 0
+    if cut:
+        print(f"{len(cut)} runs are left, since the deadline came first; those that had begun have saved their state")
+    return EXIT_FAILED if failed else EXIT_INCOMPLETE if cut else 0
