@@ -19,9 +19,8 @@ from bench.record import Manifest
 from bench.render import clean
 from bench.sources import ROOT
 from bench.store import Store
-from bench.worktree import worktree
+from bench.worktree import full_commit, worktree
 
-COMMIT = re.compile(r"[0-9a-f]{7,40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ASK = "from bench.claims import rules_sha256; print(rules_sha256())"
 ASK_SECONDS = 120.0
@@ -149,16 +148,10 @@ def _rules_of_commits(name: str, records: Sequence[Candidate]) -> tuple[str | No
 
 
 def _rules_at(commit: str | None) -> str:
-    """The hash of the rules at a commit that this repository's history holds. ConfigError says why it is not known."""
+    """The hash of the rules at a commit that this checkout has built on. ConfigError says why it is not known."""
     if commit is None:
         raise ConfigError("a record names no commit")
-    if not COMMIT.fullmatch(commit):
-        raise ConfigError(f"a record names {commit[:40]!r} as its commit")
-    full = _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    # a record may name any commit, and code of that commit will run: it must be one that we have built on
-    if not full or _git("merge-base", "--is-ancestor", full, "HEAD") is None:
-        raise ConfigError(f"commit {commit} is not in the history of this checkout")
-    return _ask(full)
+    return _ask(full_commit(commit, ROOT))
 
 
 @cache
@@ -177,12 +170,3 @@ def _ask(commit: str) -> str:
     if not SHA256.fullmatch(found):
         raise ConfigError(f"the code of commit {commit[:12]} does not tell them")
     return found
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says; None where it fails, or is not here."""
-    try:
-        asked = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return asked.stdout.strip() if asked.returncode == 0 else None

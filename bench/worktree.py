@@ -21,7 +21,10 @@ COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 @cache
 def full_commit(commit: str, repository: Path = ROOT) -> str:
-    """The 40 digits of a commit, also of an abbreviated one. ConfigError where git or the commit is missing."""
+    """The 40 digits of a commit, also of an abbreviated one. ConfigError where git or the commit is missing.
+
+    It must be in the history of the checkout: a record may name any commit, and what that one holds is executed.
+    """
     if not COMMIT.fullmatch(commit):
         raise ConfigError(f"{commit[:50]!r} is no commit: one has 7 to 40 digits, 0-9 and a-f")
     try:
@@ -31,9 +34,13 @@ def full_commit(commit: str, repository: Path = ROOT) -> str:
     if Path(top) != repository.resolve():  # some repository that this folder lies in
         raise ConfigError(f"{repository} is no git repository of its own; clone the project with its history")
     try:
-        return _git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+        full = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+        _git(repository, "merge-base", "--is-ancestor", full, "HEAD")
     except ConfigError as error:
-        raise ConfigError(f"commit {commit} is not in this repository; fetch it: git fetch --unshallow") from error
+        raise ConfigError(
+            f"commit {commit} is not in the history of this checkout; fetch it: git fetch --unshallow"
+        ) from error
+    return full
 
 
 @contextmanager
