@@ -131,6 +131,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("what", ATTACKS)
 def test_nothing_of_a_hostile_archive_is_taken_and_another_source_still_is(what, tmp_path, capsys):
     make, reason = ATTACKS[what]

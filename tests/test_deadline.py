@@ -201,6 +201,7 @@ def half_done(monkeypatch: pytest.MonkeyPatch) -> None:
 COMMAND = ("--experiment", "smoke", "--device", "cpu", "--seeds", "42")
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.usefixtures("half_done")
 def test_a_launch_that_was_cut_writes_its_tables_and_exits_3_with_the_command_that_goes_on(
     tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]

@@ -88,6 +88,7 @@ def statuses(ended: list[Ended]) -> dict[str, str | None]:
     return {one.run.name: one.status for one in ended}
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
 def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(
     fate: Fate, fates: dict[str, list[Fate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
