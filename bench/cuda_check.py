@@ -7,7 +7,6 @@ and the GPU is idle meanwhile. Speeds are measured when everything else has ende
 import importlib.util
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 from bench.cuda_child import Child, ChildEnded
 from bench.files import replace
+from bench.process import count_cores
 
 ALONE_SECONDS = 15.0  # of all, kept for the speeds
 BYTES_PER_LANE = 4 * 2**30  # of the GPU: nanoGPT's step in float32, eager, with what CUDA itself takes
@@ -252,7 +252,7 @@ def check_all(seconds: float, tell: Callable[[str], None]) -> list[Result]:
         for check in CHECKS:
             keep(Result(name=check.name, status="not tried", text=NO_CUDA + built))
         return results
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = count_cores()
     memory = torch.cuda.get_device_properties(0).total_memory
     n_lanes = max(1, min(n_cores // 2 + 1, memory // BYTES_PER_LANE))
     n_threads = max(1, n_cores // 4)

@@ -10,6 +10,7 @@ import torch
 
 from bench.cuda_numbers import Context, Finding
 from bench.environment import describe
+from bench.process import count_cores
 
 MPS_PIPES = "/tmp/nvidia-mps"  # where MPS listens unless CUDA_MPS_PIPE_DIRECTORY names another folder
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -27,7 +28,7 @@ def machine(context: Context) -> Finding:
         name = torch.cuda.get_device_name(device)
         return Finding(status="failed", text=f"{name} has no bfloat16: mode `fast` cannot run; use --mode exact")
     free, whole = torch.cuda.mem_get_info(device)
-    mps, n_cores = mps_state(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    mps, n_cores = mps_state(), count_cores()
     facts = describe(device)
     text = (
         f"{facts.device_name}, {whole / GIB:.0f} GiB ({free / GIB:.0f} GiB free), driver {driver()}, torch "

@@ -1,6 +1,7 @@
-"""What a worker process owes the others: a clean stop on a signal, and word of how far it is."""
+"""What concerns the process itself: a clean stop on a signal, word of how far it is, and the cores it may use."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -59,3 +60,8 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

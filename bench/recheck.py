@@ -5,7 +5,6 @@ of its commit and the present ones both take the first steps of its config, here
 """
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from bench.corpora import CORPORA
 from bench.environment import describe
 from bench.errors import ConfigError
 from bench.fetch import find_text
+from bench.process import count_cores
 from bench.record import SCHEMA_VERSION, Environment, Recheck, Record
 from bench.sources import ROOT
 from bench.standing import Proofs, current_fingerprint, standing
@@ -82,9 +82,16 @@ def stale(records: Sequence[Record], proofs: Proofs, machine: Machine) -> list[R
     ]
 
 
+def began_on(record: Record) -> Environment:
+    """The environment that took a record's first steps: a run may have gone on in another."""
+    return record.attempts[0].environment if record.attempts else record.environment
+
+
 def other_kind(record: Record, machine: Machine) -> list[str]:
     """Why this machine is not of the kind that made a record, whose bits it can then not be sure to repeat."""
-    then = record.environment
+    then = began_on(record)
+    if any(one.environment != then for one in record.attempts if one.first_step < N_FIRST):
+        return ["its first steps were taken in more than one environment"]
     now = machine.environments.get(then.device)
     if now is None:
         return [f"it was made on {then.device} ({then.device_name}), which is not used here"]
@@ -96,8 +103,9 @@ def other_kind(record: Record, machine: Machine) -> list[str]:
 
 def like_its_own(record: Record, machine: Machine) -> bool:
     """Whether this machine is so like the one that made a record that other bits are the fault of the sources."""
-    now = machine.environments.get(record.environment.device)
-    return now is not None and not other_kind(record, machine) and now.device_name == record.environment.device_name
+    then = began_on(record)
+    now = machine.environments.get(then.device)
+    return now is not None and not other_kind(record, machine) and now.device_name == then.device_name
 
 
 def can_repeat(record: Record, machine: Machine) -> bool:
@@ -154,21 +162,22 @@ def prove(records: Sequence[Record], machine: Machine, n_workers: int | None, te
             tell(outcome)
 
     with stop_signals_raise():
-        to_repeat = sorted(by_machine[True], key=lambda record: (record.environment.n_threads, record.file_name))
-        for n_threads, group in groupby(to_repeat, key=lambda record: record.environment.n_threads):
-            n_at_once = n_workers or max(n_cores() // n_threads, 1)
+        to_repeat = sorted(by_machine[True], key=lambda record: (began_on(record).n_threads, record.file_name))
+        for n_threads, group in groupby(to_repeat, key=lambda record: began_on(record).n_threads):
+            n_at_once = n_workers or max(count_cores() // n_threads, 1)
             in_parallel(list(group), n_at_once, partial(repeat, machine=machine), tell_repeated)
         with ExitStack() as folders:
             comparisons = plan(to_compare, machine, folders, tell)
             for n_threads, several in groupby(comparisons, key=lambda one: one.n_threads):
-                n_at_once = n_workers or max(n_cores() // n_threads, 1)
+                n_at_once = n_workers or max(count_cores() // n_threads, 1)
                 in_parallel(list(several), n_at_once, partial(compare, machine=machine), tell_compared)
 
 
 def repeat(record: Record, workers: Workers, machine: Machine) -> Outcome:
     """Take a record's first steps again by the present sources, or fit its model again, and compare."""
-    device = record.environment.device if record.environment.device in machine.environments else "cpu"
-    n_threads = record.environment.n_threads
+    then = began_on(record)
+    device = then.device if then.device in machine.environments else "cpu"
+    n_threads = then.n_threads
     n_steps = len(record.diagnostics.first_train_nats)
     try:
         answer = _ask(workers, ROOT, _question(record, device, n_threads, n_steps, machine))
@@ -214,9 +223,7 @@ def plan(records: Sequence[Record], machine: Machine, folders: ExitStack, tell: 
                 commit=commit,
                 folder=by_commit[commit],
                 records=tuple(sorted(group, key=lambda record: (record.seed or 0, record.file_name))),
-                n_threads=min(
-                    record.environment.n_threads if record.environment.device == "cpu" else 1 for record in group
-                ),
+                n_threads=min(then.n_threads if then.device == "cpu" else 1 for then in map(began_on, group)),
             )
         )
     return sorted(comparisons, key=lambda one: one.n_threads)  # stable: one commit after another
@@ -271,11 +278,6 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         if outcome.state != "proved":
             by_reason[outcome.why].append(outcome.record.file_name)
     return "\n".join([told, *(f"  {', '.join(sorted(names))}: {why}" for why, names in sorted(by_reason.items()))])
-
-
-def n_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _proof(record: Record, answer: dict[str, Any], environment: Environment, n_threads: int) -> Recheck:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import ConfigError
+from bench.process import count_cores
 
 # What a run needs on a GPU that it shares. A run of nanoGPT's size holds 1.8 GiB of tensors there, one of K-Operators'
 # size 0.8; the rest is for CUDA's context, the compiler's trials and memory that torch keeps.
@@ -125,11 +126,6 @@ def describe(slots: list[Slot]) -> str:
         said += f", up to {most} sharing a GPU{f' ({first.why})' if first.why else ''}"
         said += ", so their times say nothing of speed; --runs-per-gpu chooses another number"
     return said
-
-
-def count_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_bytes() -> int:

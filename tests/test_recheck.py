@@ -143,6 +143,29 @@ def test_a_record_that_diverged_early_is_repeated_as_far_as_it_came(sources_here
     assert sources_here.asked[0][1]["n_steps"] == cut
 
 
+def attempt(first_step: int, last_step: int, **environment) -> dict:
+    return {
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "first_step": first_step,
+        "last_step": last_step,
+        "train_seconds": 1.0,
+        "environment": make_environment(**environment),
+    }
+
+
+def test_the_first_steps_are_repeated_as_the_first_attempt_took_them(sources_here):
+    attempts = [attempt(0, 347, n_threads=1), attempt(347, 500, n_threads=2, device_name="Another CPU")]
+    (outcome,) = proved([old_record(environment={"n_threads": 2}, attempts=attempts)])
+    assert (outcome.state, sources_here.asked[0][1]["n_threads"]) == ("proved", 1)
+
+
+def test_first_steps_of_two_environments_cannot_be_repeated(sources_here):
+    attempts = [attempt(0, 7, n_threads=1), attempt(7, 500, n_threads=2)]
+    sources_here.present["first_train_nats"] = sources_here.committed["first_train_nats"] = [4.1] * 20
+    (outcome,) = proved([old_record(attempts=attempts)])
+    assert (outcome.state, outcome.proof.kind) == ("proved", "sources compared")
+
+
 # on another kind ------------------------------------------------------------------------------------------------------
 
 OTHER_KINDS = [
