@@ -105,15 +105,15 @@ def recheck(
     """Prove records that older sources made: their first 20 steps in exact mode have equal losses again.
 
     On a machine of another kind than made a record, its sources are compared instead: those of its commit and the
-    present ones both take these steps, here.
+    present ones both take these steps, here. Neither exercises evaluation, the later schedule or the compiled step.
     Exit code 0: all proved; 1: one is not confirmed, or a file cannot be read; 3: some are left.
     """
     if (path is None) != stale:
         raise ConfigError("recheck: name one RECORD, or give --stale for all that need it")
-    from bench.recheck import prove_in, summary, this_machine
+    from bench.recheck import can_repeat, prove_in, summary, this_machine
     from bench.recheck import stale as stale_records
     from bench.record import Record, read
-    from bench.standing import proofs_of
+    from bench.standing import proofs_of, standing
     from bench.store import Store
 
     machine = this_machine(pick_device(device) if device else None, data_dir)
@@ -123,6 +123,9 @@ def recheck(
         if path.resolve().parent.name != "runs":
             raise ConfigError(f"{path} lies in no store's runs/ folder, so there is no place for its proof")
         here = Store(path.resolve().parent.parent)
+        if standing(records[0], {}) == "current" and not can_repeat(records[0], machine):
+            print(f"{path.name}: the present sources made it; to repeat it takes a machine of its kind")
+            return
     else:
         here = Store(existing_store(store))
         records, errors = here.records()
@@ -233,6 +236,10 @@ def merge(
     remark: Annotated[
         str | None, typer.Option(help="With --experiment: how the runs were made, for the notes below its tables.")
     ] = None,
+    shared_gpu: Annotated[
+        bool,
+        typer.Option("--shared-gpu", help="With --experiment: the runs shared a GPU: no speeds."),
+    ] = False,
 ) -> None:
     """Take records that another machine made into a store: checked, copied byte for byte, nothing overwritten.
 
@@ -245,14 +252,16 @@ def merge(
     from bench.store import Store
 
     asked = [find_experiment(name) for name in experiment or []]
-    if remark is not None and not asked:
-        raise ConfigError("--remark is written into the manifest that --experiment NAME makes; give both")
+    if (remark is not None or shared_gpu) and not asked:
+        raise ConfigError("--remark and --shared-gpu go into the manifest that --experiment NAME makes; name it too")
+    if contributed and asked:
+        raise ConfigError("--experiment is for our own records: what others made belongs to no launch of ours")
     here = Store(into)
     merged = merge_records(sources, here, contributed=contributed)
     print("\n".join(summary(merged, here)))
     for one in asked:
         try:
-            print("\n".join(write_missing(one, merged, here, remark)))
+            print("\n".join(write_missing(one, merged, here, remark=remark, shared_gpu=shared_gpu)))
         except ConfigError as error:
             merged.refused.append(str(error))
     for line in hints(merged, here):

@@ -47,6 +47,11 @@ class CellRuns:
         return tuple(record for record in self.records if record.status == "done" and record.result is not None)
 
     @property
+    def n_results(self) -> int:
+        """How many runs came to a result: done or diverged."""
+        return len(self.done) + sum(record.status == "diverged" for record in self.records)
+
+    @property
     def n_text(self) -> str:
         """`3`, `3 of 5`, or `exact` for a fitted model."""
         if len(self.done) < len(self.expected):
@@ -127,7 +132,7 @@ class Aggregate:
     """A store as its experiments. `errors` name the files that could not be read; the rest stands without them.
 
     An experiment that was launched in both modes is in `experiments` in the one that claims are judged on: where the
-    smallest trained arm has the most done seeds, `exact` where that is equal. `in_other_mode` holds the other.
+    smallest trained arm has the most seeds with a result, `exact` where that is equal. `in_other_mode` holds the other.
     """
 
     experiments: tuple[Experiment, ...]
@@ -213,6 +218,8 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
     if twice:
         raise MixedRunsError(f"experiment {manifest.name}: two cells are labelled {twice[0]!r}; launch it again")
     cells = tuple(_cell(manifest.name, cell, by_run_id) for cell in manifest.cells)
+    if manifest.shared_gpu:
+        cells = tuple(replace(cell, records=tuple(one.as_packed() for one in cell.records)) for cell in cells)
     standings = {record.run_id: standing(record, proofs) for cell in cells for record in cell.records}
     return Experiment(
         manifest=manifest,
@@ -223,17 +230,19 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
 
 
 def _chosen_mode(found: Sequence[Experiment]) -> Experiment:
-    """The mode whose smallest trained arm has the most done seeds; `exact` where both have as many.
+    """The mode whose smallest trained arm has the most seeds with a result; `exact` where both have as many.
 
-    An arm that has run in neither is left out: a grid that was cut short would otherwise always count as no seed.
+    A seed that diverged is a result too, so that no outcome decides where a claim is judged. An arm that has run in
+    neither mode is left out: a grid that was cut short would otherwise always count as no seed.
     """
-    run = {cell.label for one in found for cell in one.cells if cell.done and not cell.fitted}
+    n_results = [{cell.label: cell.n_results for cell in one.cells if not cell.fitted} for one in found]
+    run = {label for counts in n_results for label, n in counts.items() if n}
 
-    def weight(one: Experiment) -> tuple[int, bool, bool]:
-        n_seeds = [len(cell.done) for cell in one.cells if cell.label in run]
-        return min(n_seeds, default=0), any(n_seeds), one.mode == "exact"
+    def weight(place: int) -> tuple[int, bool, bool]:
+        n_seeds = [n_results[place].get(label, 0) for label in run]
+        return min(n_seeds, default=0), any(n_seeds), found[place].mode == "exact"
 
-    return max(found, key=weight)
+    return found[max(range(len(found)), key=weight)]
 
 
 def _cell(experiment: str, cell: Cell, by_run_id: dict[str, list[Record]]) -> CellRuns:

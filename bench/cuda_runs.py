@@ -71,7 +71,7 @@ def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Findin
     right = {STRUCK: "oom", NEXT: "done"}
     if found != right:
         return Finding(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{told}")
-    text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after one: {_listed(right)}"
+    text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after an injected one: {_listed(right)}"
     return Finding(status="held", text=text, values={"error": ended.error})
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from bench.claims import JUDGED_ON
 from bench.config import Mode
@@ -40,28 +41,30 @@ class Belonging:
         return [record for records in self.cells.values() for record in records]
 
 
-def write_missing(experiment: Experiment, merged: Merged, store: Store, remark: str | None = None) -> list[str]:
+def write_missing(
+    experiment: Experiment, merged: Merged, store: Store, *, remark: str | None = None, shared_gpu: bool = False
+) -> list[str]:
     """Write a manifest for each mode that merged records have of an experiment, where the store has none.
 
-    `remark` goes into it. What was done, in lines; ConfigError where none of the records is of the experiment.
+    `remark` and `shared_gpu` go into it. What was done, in lines; ConfigError where no record is of the experiment.
     """
     found = _belonging(experiment, merged.records)
     if not found:
         raise ConfigError(
             f"--experiment {experiment.name}: none of the merged records is of it, so nothing was written"
         )
-    said = []
+    said, told = [], {"remark": remark, "shared_gpu": shared_gpu}
     for mode in dict.fromkeys(one.mode for one in found):
         of_mode = [one for one in found if one.mode == mode]
         if len(of_mode) > 1:
             corpora = " and ".join(one.corpus for one in of_mode)
             raise ConfigError(f"--experiment {experiment.name}: its records are of {corpora}; merge one at a time")
-        said += _write(experiment, of_mode[0], store, merged.manifests, remark)
+        said += _write(experiment, of_mode[0], store, merged.manifests, told)
     return said
 
 
 def _write(
-    experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest], remark: str | None
+    experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest], told: dict[str, Any]
 ) -> list[str]:
     """The manifest of one mode. One that is there stays as it is."""
     name, mode, run_ids = experiment.name, belonging.mode, {one.run_id for one in belonging.records}
@@ -69,10 +72,10 @@ def _write(
         if (manifest.name, manifest.mode) == (name, mode):
             listed = {run_id for cell in manifest.cells for run_id in cell.run_ids.values()}
             lacking = len(run_ids - listed)
-            told = [f"experiment {name}, mode {mode}: its manifest is there already"]
+            said = [f"experiment {name}, mode {mode}: its manifest is there already"]
             if lacking:
-                told += [f"  it does not list {count(lacking, 'run')}: python -m jobs launch --seeds adds them"]
-            return told
+                said += [f"  it does not list {count(lacking, 'run')}: python -m jobs launch --seeds adds them"]
+            return said
     at_launch = {one.claim_rules_sha256 for one in brought if (one.name, one.mode) == (name, mode)}
     rules, why = _rules(name, belonging.records, at_launch)
     asked = experiment.on(corpus=belonging.corpus, mode=mode, seeds=None)
@@ -80,8 +83,7 @@ def _write(
         cell if cell.seeds == (None,) else replace(cell, seeds=_union(cell.seeds, belonging.cells.get(cell.label, ())))
         for cell in asked.cells
     )
-    known = {"claim_rules_sha256": rules, "remark": remark}
-    manifest = replace(asked, cells=cells).manifest().model_copy(update=known)
+    manifest = replace(asked, cells=cells).manifest().model_copy(update={"claim_rules_sha256": rules, **told})
     path = store.write_manifest(manifest)
     wrote = f"wrote {path.parent.name}/{path.name}, which lists {count(len(run_ids), 'run')} of these"
     return [f"experiment {name}, mode {mode}: {wrote}", *([f"  {why}"] if why else [])]

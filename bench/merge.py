@@ -45,6 +45,7 @@ class Candidate:
     file_name: str
     commit: str | None
     dirty: bool | None
+    first_train_nats: tuple[float, ...]
 
     @property
     def is_result(self) -> bool:
@@ -174,6 +175,7 @@ def check_record(member: Member) -> Candidate:
         file_name=record.file_name,
         commit=record.sources.commit,
         dirty=record.sources.dirty,
+        first_train_nats=tuple(record.diagnostics.first_train_nats),
     )
 
 
@@ -268,9 +270,11 @@ def _place_other(
             recheck = parse(member.content, member.where, Recheck)
             _check_recheck_name(recheck, member)
             # a proof is of one record: it says nothing of another record of the same run
-            if ours.get(recheck.run_id) not in {one.seal for one in candidates if one.run_id == recheck.run_id}:
+            proved = [one for one in candidates if one.run_id == recheck.run_id and one.seal == ours.get(one.run_id)]
+            if not proved:
                 merged.skipped.append(f"{member.where}: the record that it proves is not the one in runs/")
                 return
+            _check_recheck(recheck, proved[0], member)
     except (RecordError, ThroughputError) as error:
         merged.refused.append(str(error))
         return
@@ -295,6 +299,14 @@ def _check_recheck_name(recheck: Recheck, member: Member) -> None:
         raise RecordError(
             f"{member.where}: is not called after its run and its sources; merge files as they were written"
         )
+
+
+def _check_recheck(recheck: Recheck, record: Candidate, member: Member) -> None:
+    """RecordError where what a recheck says it measured is no proof of the record."""
+    repeated = recheck.kind == "repeated" and tuple(recheck.first_train_nats) == record.first_train_nats
+    compared = recheck.kind == "sources compared" and (recheck.commit or "").startswith(record.commit or "no commit")
+    if not recheck.equal or not (repeated or compared):
+        raise RecordError(f"{member.where}: does not prove the record of its run; recheck that here")
 
 
 def _write(store: Store, merged: Merged) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bench.aggregate import Aggregate
-from bench.dotted import dotted
+from bench.dotted import alike
 from bench.errors import UserError
 from bench.record import Record
 from bench.store import Store
@@ -101,8 +101,7 @@ def _of_one_arm(one: Record, other: Record) -> bool:
     """
     if (one.label, one.replicate, one.corpus.sha256) != (other.label, other.replicate, other.corpus.sha256):
         return False
-    ours, theirs = dotted(one.config), dotted(other.config)
-    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+    return alike(one.config, other.config)
 
 
 def _n_lost(records: Iterable[Record], shown: Iterable[Record]) -> int:

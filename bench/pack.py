@@ -66,7 +66,10 @@ def packing(store: Store, path: Path | None) -> Iterator[None]:
     finally:
         over.set()
         keeper.join()
-        print(pack(store, path), flush=True)
+        try:
+            print(pack(store, path), flush=True)
+        except OSError as error:  # the block's own end, and its exit code, stay what they are
+            print(f"WARNING: {path} could not be written: {error.strerror}; bring {store.root} home", flush=True)
 
 
 def _keep(store: Store, path: Path, packed: list[Path], over: threading.Event) -> None:

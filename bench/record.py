@@ -198,6 +198,13 @@ class Record(Strict):
         """Whether it shared a GPU with other runs, if only for a while: its times then measure no model's speed."""
         return any((attempt.runs_per_gpu or 1) > 1 for attempt in self.attempts)
 
+    def as_packed(self) -> "Record":
+        """The same record, known to be of a run that shared its GPU."""
+        attempts = [
+            attempt.model_copy(update={"runs_per_gpu": max(attempt.runs_per_gpu or 1, 2)}) for attempt in self.attempts
+        ]
+        return self.model_copy(update={"attempts": attempts})
+
     @property
     def file_name(self) -> str:
         """A label for people; nothing parses it."""
@@ -234,6 +241,7 @@ class Manifest(Strict):
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
     remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
+    shared_gpu: bool = False  # its runs shared a GPU, also where their records say that they were alone
 
 
 RecheckKind = Literal["repeated", "sources compared"]

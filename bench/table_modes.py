@@ -1,13 +1,13 @@
 """The table of modes: by how much an arm's validation loss in `fast` mode differs from that in `exact` mode."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.aggregate import CellRuns, Experiment, protocol_of
 from bench.both_modes import merged_notes
 from bench.contrasts import best_nats
 from bench.dotted import alike
-from bench.legends import STALE, number, protocol_legend, state_notes
+from bench.legends import STALE, machines, number, protocol_legend, state_notes
 from bench.record import Record
 from bench.render import NOTHING, Table
 from bench.statistics import mean, paired_t, perplexity, sample_sd
@@ -46,11 +46,21 @@ def modes_table(view: View, other: View) -> Table | None:
         "fast less exact: the best validation loss (sweep) of the run in fast mode less that of the run in exact mode "
         "at the same seed, which draws the same batches: mean ± sample standard deviation (n - 1) over the common "
         "seeds; above 0, fast is worse. The interval is Student's t.",
+        "The modes differ in more than their arithmetic: fast ran on a GPU, and exact may have run on a CPU, with "
+        "another torch and, since each kind of device has a random stream of its own, other dropout masks.",
         "sweep, best: validation perplexity, the mean over the common seeds alone.",
         *merged_notes(protocol_legend(chosen, "sweep"), protocol_legend(beside, "sweep"), (chosen, beside)),
         *merged_notes(state_notes(chosen), state_notes(beside), (chosen, beside)),
+        *merged_notes(_machines_of(pairs, chosen), _machines_of(pairs, beside), (chosen, beside)),
     ]
     return view.table("modes", COLUMNS, 1, [_row(one, stale) for one in pairs], notes)
+
+
+def _machines_of(pairs: Sequence[Pairs], experiment: Experiment) -> list[str]:
+    """The machines that made the runs compared, in one of the modes."""
+    compared = {record.run_id for one in pairs for record in (*one.fast, *one.exact)}
+    cells = [replace(cell, records=tuple(r for r in cell.records if r.run_id in compared)) for cell in experiment.cells]
+    return machines(replace(experiment, cells=tuple(cells)))
 
 
 def _pairs(cell: CellRuns, exact: Experiment) -> Pairs | None:

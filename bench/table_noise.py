@@ -43,13 +43,13 @@ def noise_table(view: View) -> Table | None:
     if not any(len(each.records) > 1 for each in found):
         return None
     notes = [
-        "Validation perplexity, mean ± sample standard deviation (n - 1): over runs of one seed that differ in nothing "
-        "at all, and over the distinct seeds of the same arm, in the same mode and of the same config, in experiment "
-        f"{SEEDS}. sd, nats per token: the same spread of the losses.",
+        "Validation perplexity, mean ± sample standard deviation (n - 1): over runs of one seed, which differ in "
+        "neither config nor seed, and over the distinct seeds of the same arm, in the same mode and of the same "
+        f"config, in experiment {SEEDS}. sd, nats per token: the same spread of the losses.",
         f"runs of it: the run of {SEEDS} itself, its replicates, and second records of these runs from the same kind "
-        "of device, which enter no other mean.",
-        "share of variance: that of the runs of one seed over that of the seeds, which holds both: what no seed "
-        "explains. In exact mode such runs are equal by construction.",
+        "of device and the same sources, which enter no other mean.",
+        "share of variance: that of the losses of one seed over that of all seeds, which holds both: what no seed "
+        "explains. A few runs tell it poorly. In exact mode such runs are equal by construction.",
         *protocol_legend(view.experiment, "sweep"),
         *state_notes(view.experiment),
         *machine_notes(view.experiment),
@@ -76,13 +76,13 @@ def replicates(view: View) -> list[Replicates]:
 
 
 def _second_records(view: View, records: Sequence[Record]) -> list[Record]:
-    """The replications of some runs, made on the same kind of device as the record they repeat: runs of that seed."""
-    kinds = {record.run_id: record.environment.device_name for record in records}
-    return [
-        one
-        for one in view.replications
-        if one.result is not None and kinds.get(one.run_id) == one.environment.device_name
-    ]
+    """The replications of some runs that count as runs of their seed: of the same kind of device and sources."""
+
+    def kind(record: Record) -> tuple[str, str]:
+        return record.environment.device_name, record.sources.fingerprint
+
+    kinds = {record.run_id: kind(record) for record in records}
+    return [one for one in view.replications if one.result is not None and kinds.get(one.run_id) == kind(one)]
 
 
 def _row(view: View, one: Replicates) -> list[str]:
@@ -90,7 +90,7 @@ def _row(view: View, one: Replicates) -> list[str]:
     seeds, n_seeds = _seeds(view, one)
     between = _summary(seeds)
     counts = _n(len(one.records), one.n_expected), _n(len(seeds), n_seeds)
-    share = _share(within, between)
+    share = _share(_sd_nats(one.records), _sd_nats(seeds))
     if share != NOTHING and (len(one.records), len(seeds)) != (one.n_expected, n_seeds):
         share += f" ({' and '.join(counts)})"
     return [
@@ -99,10 +99,10 @@ def _row(view: View, one: Replicates) -> list[str]:
         one.seed,
         counts[0],
         "not run" if within is None else _told(within, one.n_expected),
-        _sd_nats(one.records, one.n_expected),
+        _sd_text(one.records, one.n_expected),
         counts[1] if n_seeds else NOTHING,
         "not run" if between is None else _told(between, n_seeds),
-        _sd_nats(seeds, n_seeds),
+        _sd_text(seeds, n_seeds),
         share,
     ]
 
@@ -128,9 +128,12 @@ def _summary(records: Sequence[Record]) -> Summary | None:
     return summarise(values) if values else None
 
 
-def _sd_nats(records: Sequence[Record], expected: int) -> str:
-    sd = sample_sd([record.result.sweep.best.nats_per_token for record in records if record.result is not None])
-    if sd is None:
+def _sd_nats(records: Sequence[Record]) -> float | None:
+    return sample_sd([record.result.sweep.best.nats_per_token for record in records if record.result is not None])
+
+
+def _sd_text(records: Sequence[Record], expected: int) -> str:
+    if (sd := _sd_nats(records)) is None:
         return NOTHING
     return f"{sd:.4f}" if len(records) == expected else f"{sd:.4f} ({_n(len(records), expected)})"
 
@@ -144,7 +147,5 @@ def _told(summary: Summary, expected: int) -> str:
     return text if summary.n == expected else f"{text} ({_n(summary.n, expected)})"
 
 
-def _share(within: Summary | None, between: Summary | None) -> str:
-    if within is None or between is None or within.sd is None or not between.sd:
-        return NOTHING
-    return f"{(within.sd / between.sd) ** 2:.0%}"
+def _share(within: float | None, between: float | None) -> str:
+    return NOTHING if within is None or not between else f"{(within / between) ** 2:.0%}"

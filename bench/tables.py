@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
 }
 KINDS = (*TABLES, "modes", "published", "ledger")
 SUFFIXES = ("md", "csv", "tex")
+RELATIVE = ("differences", "relative-budgets")  # kinds that are formed against the reference arm
 BESIDE = ("replications", "contributed")  # kinds of what is averaged into no other table
 
 
@@ -152,13 +153,20 @@ def _tables_of(
         )
         for one in modes
     ]
-    for make in TABLES.values():
-        made = [make(view) for view in views]
+    for kind, make in TABLES.items():
+        silent = [kind in RELATIVE and view is not views[0] and _lacks_reference(view) for view in views]
+        made = [None if says_nothing else make(view) for view, says_nothing in zip(views, silent, strict=True)]
         table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
         if table is not None:
             yield table
     if len(views) == 2 and (table := modes_table(views[0], views[1])) is not None:
         yield table
+
+
+def _lacks_reference(view: View) -> bool:
+    """Whether the reference arm has not run in the mode of this view, so that nothing is relative to it."""
+    reference = view.experiment.reference
+    return reference is not None and not reference.records
 
 
 def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]:

@@ -101,7 +101,7 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     manifest = with_earlier_seeds(experiment, manifests).manifest()
     earlier = _listed(experiment, manifests)
     if earlier is not None:  # the hash says what held at the first launch, so that a verdict can tell what came later
-        kept = {"claim_rules_sha256": earlier.claim_rules_sha256, "remark": earlier.remark}
+        kept = {name: getattr(earlier, name) for name in ("claim_rules_sha256", "remark", "shared_gpu")}
         manifest = manifest.model_copy(update=kept)
     if manifest not in manifests:  # a finished store is left as it is
         store.write_manifest(manifest)

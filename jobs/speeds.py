@@ -74,10 +74,17 @@ def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode])
     return [
         speed
         for index, store in enumerate(stores)
-        for one in store.records()[0]
+        for one in _records(store)
         if one.mode in wanted and one.environment.device == device
         if (speed := _of_record(one, index)) is not None
     ]
+
+
+def _records(store: Store) -> list[Record]:
+    """A store's records; those of an experiment whose runs are known to have shared a GPU say so."""
+    manifests = [one for one in store.manifests()[0] if one.shared_gpu]
+    shared = {run_id for one in manifests for cell in one.cells for run_id in cell.run_ids.values()}
+    return [one.as_packed() if one.run_id in shared else one for one in store.records()[0]]
 
 
 def benchmarked_speeds(stores: Sequence[Store], place: Place) -> list[Speed]:

@@ -77,10 +77,13 @@ def test_the_mode_whose_smallest_arm_has_the_most_done_seeds_is_chosen(tmp_path,
     assert [experiment.mode, other.mode] == sorted(("exact", "fast"), key=lambda mode: mode != chosen)
 
 
-def test_neither_a_diverged_run_nor_a_counted_model_speaks_for_a_mode(tmp_path):
+def test_a_diverged_seed_counts_for_its_mode_and_a_counted_model_or_a_failed_run_does_not(tmp_path):
     exact = [*runs("a", "exact", 4.5), floor()]
-    fast = [*runs("a", "fast", 4.5), make_record("a", 69, mode="fast", status="diverged")]
-    assert aggregate(in_both(tmp_path, exact, fast)).experiments[0].mode == "exact"
+    diverged, failed = (make_record("a", 69, mode="fast", status=status) for status in ("diverged", "failed"))
+    assert (
+        aggregate(in_both(tmp_path / "one", exact, [*runs("a", "fast", 4.5), diverged])).experiments[0].mode == "fast"
+    )
+    assert aggregate(in_both(tmp_path / "two", exact, [*runs("a", "fast", 4.5), failed])).experiments[0].mode == "exact"
     assert aggregate(in_both(tmp_path / "more", exact, runs("a", "fast", 4.5, 4.6))).experiments[0].mode == "fast"
 
 
@@ -177,19 +180,20 @@ def test_an_arm_has_a_row_for_each_mode_that_it_ran_in_and_a_counted_one_has_one
         "relative-budgets",
         "cost",
     } | {"modes"}
-    for kind in ("perplexity", "protocols", "parameters", "budgets", "relative-budgets"):
+    for kind in ("perplexity", "protocols", "parameters", "budgets"):
         assert made[kind].columns[:2] == ("arm", "mode")
         assert rows_of(made[kind]) == expected, kind
     assert rows_of(made["cost"]) == [*expected[:3], expected[-1]]  # counting costs nothing
+    assert rows_of(made["relative-budgets"]) == [expected[0], *expected[2:]]  # in exact the reference has not run
 
 
 def test_a_difference_is_taken_to_the_reference_of_the_same_mode(tmp_path):
     table = table_of(two_modes(tmp_path), "differences")
     assert [row[:3] for row in table.rows] == [
         ("a", "fast", "worse"),
-        ("a", "exact", "reference: not run"),
         ("never", NOTHING, "not run"),
     ]
+    assert "Mode exact has nothing to show here." in table.notes  # its reference has not run
     assert table.rows[0][table.columns.index("n")] == "3 pairs"
 
 
@@ -233,18 +237,18 @@ def test_a_search_shows_the_trials_of_both_modes(tmp_path):
     table = table_of(store, "tuning")
     shown = [(row[1], row[2], row[table.columns.index("rank in its arm")]) for row in table.rows]
     assert shown == [
-        ("exact", "a-lr0.001", "2 of 2"),
-        ("exact", "a-lr0.01", "1 of 2"),
         ("fast", "a-lr0.001", "2 of 3"),
         ("fast", "a-lr0.01", "1 of 3"),
         ("fast", "a-lr0.1", "3 of 3"),
+        ("exact", "a-lr0.001", "2 of 2"),
+        ("exact", "a-lr0.01", "1 of 2"),
     ]
     best = table_of(store, "best-of-k")
     assert [row[:2] for row in best.rows] == [
-        ("1", "exact"),
         ("1", "fast"),
-        ("2", "exact"),
+        ("1", "exact"),
         ("2", "fast"),
+        ("2", "exact"),
         ("3", "fast"),
     ]
 

@@ -13,9 +13,11 @@ from bench.claims import rules_sha256
 from bench.experiments import noise, paper, smoke
 from bench.merge import Merged, merge
 from bench.record import SCHEMA_VERSION, Recheck, Record, read, to_bytes
+from bench.render import NOTHING
 from bench.store import Store
 from bench.tables import make_tables
 from jobs.launch import Todo, write_plan
+from jobs.speeds import recorded_speeds
 from tests.command_line import ROOT, call
 from tests.merging import content_of, member, put, record_of, run_of, run_of_paper, tar_of
 from tests.records import make_environment, make_manifest
@@ -290,6 +292,21 @@ def test_a_proof_of_another_record_of_the_run_proves_nothing_here(tmp_path, stor
     assert any("the record that it proves is not the one in runs/" in line for line in merged.skipped)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"first_train_nats": [9.9] * 20},
+        {"equal": False},
+        {"kind": "sources compared", "commit": "b" * 40},
+        {"kind": "sources compared", "commit": None},
+    ],
+)
+def test_a_recheck_that_is_no_proof_of_its_record_is_refused(changes, tmp_path, store):
+    merged = merge([with_proof(tmp_path / "from", record_of(run_of()), **changes)], store)
+    assert (merged.count_in("runs"), merged.count_in("rechecks")) == (1, 0)
+    assert "does not prove the record" in merged.refused[0]
+
+
 def test_a_proof_cannot_name_a_file_outside_its_folder(tmp_path, store):
     given = with_proof(tmp_path / "from", record_of(run_of()))
     [path] = (given / "rechecks").glob("*.json")
@@ -428,6 +445,31 @@ def test_a_store_without_the_manifest_of_a_source_is_told_how_to_get_it(tmp_path
     assert "no manifest here of experiment smoke" in capsys.readouterr().out
     assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
     assert "no manifest here" not in capsys.readouterr().out
+
+
+def test_what_others_made_gets_no_manifest_of_ours(tmp_path, store, capsys):
+    given = put(tmp_path / "some", record_of(run_of()))
+    assert call(app, "merge", given, "--into", store.root, "--contributed", "--experiment", "smoke") == 2
+    assert "belongs to no launch of ours" in capsys.readouterr().err
+    assert not store.record_paths()
+
+
+def test_runs_that_are_known_to_have_shared_a_gpu_tell_no_time_though_their_records_say_that_they_were_alone(
+    tmp_path, store
+):
+    given = put(tmp_path / "some", *(record_of(run_of(seed=seed), started_at=EARLY) for seed in (42, 69)))
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
+    alone = cells_of(store, "cost", "k_operators")
+    (store.root / "experiments" / "smoke.json").unlink()
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke", "--shared-gpu") == 0
+    shared = cells_of(store, "cost", "k_operators")
+    assert (alone["train seconds"] != NOTHING, shared["train seconds"], shared["tokens/s"]) == (True, NOTHING, NOTHING)
+    assert [speed.runs_per_gpu for speed in recorded_speeds([store], "cpu", ["exact"])] == [2, 2]
+
+
+def cells_of(store: Store, kind: str, arm: str) -> dict[str, str]:
+    table = next(one for one in make_tables(store).tables if one.kind == kind)
+    return next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0] == arm)
 
 
 def test_a_remark_on_how_runs_were_made_stands_below_their_tables_and_outlives_a_relaunch(tmp_path, store):

@@ -394,6 +394,16 @@ def test_a_record_that_is_not_confirmed_ends_with_1_and_no_proof(sources_here, t
     assert not (tmp_path / "rechecks").exists()
 
 
+def test_a_record_of_the_present_sources_that_only_another_machine_can_repeat_needs_no_proof(
+    sources_here, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("bench.recheck.this_machine", lambda *_: machine())
+    store = make_store(tmp_path, [make_record(fingerprint=FINGERPRINT, environment=make_environment(**H200))])
+    assert call(app, "recheck", store.record_paths()[0]) == 0
+    assert "the present sources made it" in capsys.readouterr().out
+    assert sources_here.asked == []
+
+
 @pytest.mark.parametrize("arguments", [[], ["x.json", "--stale"]])
 def test_either_one_record_or_all_of_them(arguments, capsys):
     assert call(app, "recheck", *arguments) == 2

@@ -74,16 +74,19 @@ def test_one_replicate_alone_makes_no_table(tmp_path):
     assert "noise" not in kinds_of(make_store(tmp_path, same[:1], noise(same)), "noise")
 
 
-@pytest.mark.parametrize(("device_name", "n"), [("NVIDIA H200", "4"), ("NVIDIA A100", "3")])
-def test_a_second_record_of_a_run_counts_as_a_run_of_its_seed_where_the_same_kind_of_device_made_it(
-    tmp_path, device_name, n
+@pytest.mark.parametrize(
+    ("device_name", "fingerprint", "n"),
+    [("NVIDIA H200", FINGERPRINT, "4"), ("NVIDIA A100", FINGERPRINT, "3"), ("NVIDIA H200", "e" * 64, "3")],
+)
+def test_a_second_record_of_a_run_counts_as_a_run_of_its_seed_where_a_like_device_and_the_same_sources_made_it(
+    tmp_path, device_name, fingerprint, n
 ):
     gpu = {"device": "cuda", "device_name": "NVIDIA H200"}
     same = [one.model_copy(update={"environment": one.environment.model_copy(update=gpu)}) for one in replicates()]
     second = same[0].model_copy(
         update={
             "environment": same[0].environment.model_copy(update={**gpu, "device_name": device_name}),
-            "curve": [],
+            "sources": same[0].sources.model_copy(update={"fingerprint": fingerprint}),
         }
     )
     store = make_store(tmp_path, same, noise(same))
