@@ -115,8 +115,10 @@ def _headline_note(shown: Sequence[Experiment]) -> str | None:
         return "No run of a headline experiment is done yet: start with make reproduce."
     if shown[-1].name in MAIN:
         return None
-    lacking = "are not whole" if len(shown) > 1 else "have not run"
-    return f"{' and '.join(MAIN)} {lacking} yet. So here is {shown[-1].name}, at laptop size, which decides no claim."
+    there = {one.name: one for one in shown}
+    lacking = [name for name in MAIN if name not in there or any(cell.shortfall for cell in there[name].cells)]
+    what = ("has" if len(lacking) == 1 else "have") + " runs that are not done"
+    return f"{' and '.join(lacking)} {what}. So here is {shown[-1].name}, at laptop size, which decides no claim."
 
 
 def _answer(experiment: Experiment, ours: Aggregate) -> str | None:

@@ -138,7 +138,7 @@ def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_pa
     begun = gather(store)
     assert [table.experiment for table in begun.headline] == ["matched", "laptop"]
     assert begun.headline_note == (
-        "matched and paper are not whole yet. So here is laptop, at laptop size, which decides no claim."
+        "paper has runs that are not done. So here is laptop, at laptop size, which decides no claim."
     )
     store.write_manifest(manifest_of(records, "paper", reference="transformer"))
     whole = gather(store)
