@@ -1,5 +1,11 @@
 """What can go wrong by a user's doing or the machine's, each with the exit code that `python -m ...` ends with."""
 
+import re
+
+# What an error or a log says where memory ran out: torch on a GPU and on a CPU, CUDA's driver, its libraries, Triton,
+# Python, SLURM. Several of them come as a plain RuntimeError.
+NO_MEMORY = re.compile(r"out[ _]of[ _]memory|MemoryError|DefaultCPUAllocator|ALLOC_FAILED", re.IGNORECASE)
+
 
 class UserError(Exception):
     """A usage, config or corpus error; the message names the thing, the reason and what to do next."""

@@ -25,7 +25,7 @@ from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
-from bench.errors import AlreadyDone, ConfigError, UserError
+from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError
 from bench.evaluate import best_step, sweep
 from bench.faults import planned, strike
 from bench.files import write_atomically
@@ -38,8 +38,6 @@ from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_n
 from models import FITTED, SequenceModel, build, build_fitted
 
 READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
-# what torch says where it raises no OutOfMemoryError: on a CPU, from a GPU's driver, from its libraries
-NO_MEMORY_WORDS = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 STEPS_FILE = "steps.jsonl"  # in a run's folder: loss and gradient norm of every step
 
 
@@ -147,8 +145,7 @@ class Training:
             raise
         except Exception as stop:
             traceback.print_exc()
-            no_memory = any(word in str(stop) for word in NO_MEMORY_WORDS)
-            return self.make_record("oom" if no_memory else "failed", error=_one_line(stop))
+            return self.make_record("oom" if NO_MEMORY.search(str(stop)) else "failed", error=_one_line(stop))
 
     def start(self) -> Trainer:
         """A trainer at the newest whole checkpoint, or at step 0."""

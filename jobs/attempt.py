@@ -1,13 +1,13 @@
 """One worker process, as its launcher sees it: how it is started, whether it trains, and what its log says."""
 
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import Run
+from bench.errors import NO_MEMORY
 from bench.process import PROGRESS_FILE, read_progress
 from bench.store import Store
 from jobs.layout import LOG_FILE, RUN_FILE
@@ -15,7 +15,6 @@ from jobs.slots import Slot
 from jobs.worker import write_run
 
 TRAINING_STATES = ("training", "evaluating", "measuring")  # of a progress file, once the step is compiled
-NO_MEMORY = re.compile(r"OutOfMemoryError|out of memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,18 +107,20 @@ class LocalPool:
 
     def collect(self, queue: Queue, note: Callable[[Ended], None]) -> None:
         """Take in the workers that have ended. One that was killed for memory goes back to the queue, once."""
-        for index, worker in list(self.working.items()):
-            if worker.process.poll() is None:
-                continue
-            del self.working[index]
+        over = [index for index, worker in self.working.items() if worker.process.poll() is not None]
+        # counted before any of them is removed, since they were at work side by side
+        n_active = {index: queue.n_active(self.slots[index].visible_gpu) for index in over}
+        for index in over:
+            worker = self.working.pop(index)
             one = self.outcome(worker)
-            most = queue.put_back(index) if lacked_memory(one, worker) else None
+            most = queue.put_back(index, n_active[index]) if lacked_memory(one, worker) else None
             if most is None:
                 queue.end(index, time.monotonic(), done=one.status == "done")
                 note(one)
                 continue
             set_aside(worker.run, self.store)  # a record that says `oom`, where it came to write one
-            print(f"{worker.run.name}: out of memory; it waits to run again, at most {most} side by side", flush=True)
+            at_most = f"at most {most} {'run' if most == 1 else 'runs'} on this GPU from now on"
+            print(f"{worker.run.name}: out of memory, queued again; {at_most}", flush=True)
 
     def cut(self, queue: Queue, note: Callable[[Ended], None]) -> list[Ended]:
         """At the deadline: every worker saves its state. What has no record yet is left for another launch."""

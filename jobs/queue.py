@@ -5,7 +5,7 @@ It knows no process and no clock: it is told when a run has compiled and when on
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.config import Run
 from bench.workload import shape_of
@@ -22,6 +22,7 @@ class Active:
     run: Run
     started_at: float  # seconds of whatever clock the queue is given
     compiles: Hashable | None  # the shape that it is the first to compile
+    shared: bool = False  # whether others have been at work on its GPU since it started
 
 
 class Queue:
@@ -49,6 +50,7 @@ class Queue:
                 if self._may_compile(key) and self._ends_in_time(run, now):
                     self.waiting.remove(run)
                     self.active[index] = Active(run, now, key if key not in self._compiled else None)
+                    self._note_shared(slot.visible_gpu)
                     return index, run
         return None
 
@@ -61,7 +63,7 @@ class Queue:
         one = self.active[index]
         if one.compiles is not None:
             self._compiled.add(one.compiles)
-            self.active[index] = Active(one.run, one.started_at, None)
+            self.active[index] = replace(one, compiles=None)
 
     def end(self, index: int, now: float, *, done: bool) -> Run:
         """Free a slot. `done`: the run came to its last step, so that its time tells what others like it take."""
@@ -72,19 +74,26 @@ class Queue:
             self.deadline.learn(one.run, now - one.started_at)
         return one.run
 
-    def put_back(self, index: int) -> int | None:
-        """Put a run that was killed for memory back in front, with half as many beside it on its GPU from now on.
+    def put_back(self, index: int, n_active: int) -> int | None:
+        """Put a run that was killed for memory back in front, with half as many on its GPU from now on, at least one.
 
-        How many that is; None where the run was alone, or on the CPU, or has gone back once: its outcome stands then.
+        `n_active` runs were at work on that GPU when it was killed, itself included. Returns how many may be from now
+        on; None where the run was alone all the time, or on the CPU, or has gone back once: its outcome stands then.
         """
         gpu, run = self.slots[index].visible_gpu, self.active[index].run
-        n_active = self.n_active(gpu)
-        if n_active == 1 or run in self._put_back or self.slots[index].device == "cpu":
+        shared = self.active[index].shared  # not `n_active > 1`: of two that die together one ends a moment later
+        if not shared or run in self._put_back or self.slots[index].device == "cpu":
             return None
-        self._most[gpu] = min(self._most[gpu], n_active // 2)
+        self._most[gpu] = max(min(self._most[gpu], n_active // 2), 1)
         self._put_back.add(run)
         self.waiting.insert(0, self.active.pop(index).run)
         return self._most[gpu]
+
+    def _note_shared(self, gpu: str | None) -> None:
+        if self.n_active(gpu) > 1:
+            for index, one in self.active.items():
+                if self.slots[index].visible_gpu == gpu:
+                    self.active[index] = replace(one, shared=True)
 
     def _may_compile(self, key: Hashable | None) -> bool:
         """Whether a run needs no compiling, or may be the first to compile its shape now."""

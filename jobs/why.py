@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import NO_MEMORY
 from bench.lease import Holder, look
 from bench.process import read_progress
 from bench.record import Record
@@ -32,11 +33,8 @@ class Evidence:
 
 
 # what a log or an error says -> what it means and what helps; the first that fits counts
-CAUSES: tuple[tuple[str, str], ...] = (
-    (
-        r"OutOfMemoryError|DefaultCPUAllocator|MemoryError|OUT_OF_MEMORY|CUDA error: out of memory|ALLOC_FAILED",
-        "out of memory: raise mem, or pack fewer runs",
-    ),
+CAUSES: tuple[tuple[str | re.Pattern[str], str], ...] = (
+    (NO_MEMORY, "out of memory: raise mem, or pack fewer runs"),
     (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
     (r"were edited after", "the sources were edited while the run waited"),
     (r"another process (is working|has just begun|took over)", "another process worked on the run"),

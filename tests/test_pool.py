@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.config import Run
+from bench.errors import NO_MEMORY
 from bench.experiments import smoke
 from bench.files import write_atomically
 from bench.process import PROGRESS_FILE, Progress
@@ -98,9 +99,28 @@ def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(
     store, most = Store(tmp_path / "store"), []
     ended = LocalPool(store, GPU).run(some_runs(), lambda active, _: most.append(len(active)))
     assert statuses(ended) == dict.fromkeys((run.name for run in some_runs()), "done")
-    assert "k_operators-s1: out of memory; it waits to run again, at most 1 side by side" in capsys.readouterr().out
+    assert (
+        "k_operators-s1: out of memory, queued again; at most 1 run on this GPU from now on" in capsys.readouterr().out
+    )
     assert max(most) == 2
     assert max(most[most.index(1) :]) == 1  # once one of the two had ended
+
+
+@pytest.mark.parametrize("n_slots", [2, 3])
+@pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
+def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(
+    fate: Fate, n_slots: int, fates: dict[str, list[Fate]], tmp_path: Path
+) -> None:
+    """Of those that die together none was alone on the GPU, also not the last one to be looked at."""
+    runs = some_runs()
+    for run in runs[:n_slots]:
+        fates[run.name] = [fate, "done"]
+    n_side_by_side: list[int] = []
+    pool = LocalPool(Store(tmp_path / "store"), [dataclasses.replace(GPU[0], runs_per_gpu=n_slots)] * n_slots)
+    ended = pool.run(runs, lambda active, _: n_side_by_side.append(len(active)))
+    assert statuses(ended) == dict.fromkeys((run.name for run in runs), "done")
+    assert n_side_by_side[0] == n_slots
+    assert max(n_side_by_side[n_side_by_side.index(1) :]) == 1
 
 
 def test_the_second_time_that_memory_runs_out_counts(fates: dict[str, list[Fate]], tmp_path: Path) -> None:
@@ -131,6 +151,42 @@ def test_what_an_earlier_attempt_said_of_memory_does_not_count(fates: dict[str, 
     write_atomically(store.run_folder(runs[0].run_id) / LOG_FILE, f"{OUT_OF_MEMORY}\n".encode())
     ended = LocalPool(store, GPU).run(runs, lambda *_: None)
     assert statuses(ended) == {"k_operators-s1": None, "k_operators-s2": "done"}
+
+
+NO_MEMORY_LINES = [
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
+    "torch.AcceleratorError: CUDA error: out of memory",
+    "RuntimeError: CUDA driver error: out of memory",
+    "RuntimeError: Triton Error [CUDA]: out of memory",
+    "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "RuntimeError: [enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes",
+    "MemoryError",
+    "slurmstepd: error: Detected 1 oom_kill event: OUT_OF_MEMORY",
+]
+OTHER_LINES = [
+    "OutOfResources: out of resource: shared memory, Required: 264192, Hardware limit: 232448",
+    "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+    "OSError: [Errno 28] No space left on device",
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [*((line, True) for line in NO_MEMORY_LINES), *((line, False) for line in OTHER_LINES)]
+)
+def test_a_log_says_that_memory_ran_out_in_the_words_of_whatever_ran_out_of_it(
+    line: str, expected: bool, tmp_path: Path
+) -> None:
+    (tmp_path / LOG_FILE).write_text(f"Traceback (most recent call last):\n{line}\nand more\n")
+    attempt = Attempt(
+        run=some_runs()[0],
+        process=SimpleNamespace(),  # type: ignore[arg-type]
+        folder=tmp_path,
+        log_start=0,
+        progress_before=None,
+    )
+    assert attempt.says_no_memory is expected
+    assert bool(NO_MEMORY.search(line)) is expected
 
 
 def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_path: Path) -> None:

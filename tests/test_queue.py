@@ -89,7 +89,7 @@ def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_besid
     queue.has_compiled(0)
     assert len(start_all(queue)) == 8
     killed = queue.active[4].run
-    assert queue.put_back(4) == 4
+    assert queue.put_back(4, queue.n_active(None)) == 4
     assert queue.waiting[0] == killed
     for index in (0, 1, 2, 3):
         assert start_all(queue) == []  # more than four are still at work
@@ -99,7 +99,7 @@ def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_besid
     [(index, name)] = start_all(queue)
     assert name == killed.name
     assert queue.n_active(None) == 4
-    assert queue.put_back(index) is None  # the second time its outcome stands
+    assert queue.put_back(index, queue.n_active(None)) is None  # the second time its outcome stands
     assert queue.end(index, 2.0, done=False) == killed
 
 
@@ -107,20 +107,30 @@ def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs() -> None:
     exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 10, "k_operators")]
     queue = Queue(exact, TWO_GPUS)
     assert len(start_all(queue)) == 4
-    assert queue.put_back(1) == 1
+    assert queue.put_back(1, queue.n_active("1")) == 1
     queue.end(0, 1.0, done=True)
     assert [index for index, _ in start_all(queue)] == [0]  # slots 1 and 3 share the other
     assert (queue.n_active("0"), queue.n_active("1")) == (2, 1)
 
 
+@pytest.mark.parametrize("n_active", [2, 1])  # when the second is looked at: at the same time, or a moment later
+def test_of_two_runs_that_die_together_for_want_of_memory_none_was_alone(n_active: int) -> None:
+    runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 2, "k_operators")]
+    queue = Queue(runs, NINE)
+    assert len(start_all(queue)) == 2
+    assert (queue.put_back(0, 2), queue.put_back(1, n_active)) == (1, 1)
+    assert sorted(run.name for run in queue.waiting) == sorted(run.name for run in runs)
+    assert len(start_all(queue)) == 1
+
+
 def test_a_run_that_was_alone_or_on_the_cpu_does_not_go_back() -> None:
     alone = Queue(runs_of("paper", 1, "k_operators"), NINE)
     start_all(alone)
-    assert alone.put_back(0) is None
+    assert alone.put_back(0, 1) is None
     exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 2, "k_operators")]
     on_cpu = Queue(exact, ON_CPU)
     start_all(on_cpu)
-    assert on_cpu.put_back(0) is None
+    assert on_cpu.put_back(0, 2) is None
 
 
 # how long it takes ----------------------------------------------------------------------------------------------------

@@ -404,6 +404,8 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
         (RuntimeError("something else\nwith a second line"), "failed"),
     ],
 )

@@ -251,6 +251,8 @@ def died(store: Store, run: Run) -> None:
     [
         ("torch.OutOfMemoryError: CUDA out of memory", "out of memory"),
         ("torch.AcceleratorError: CUDA error: out of memory", "out of memory"),
+        ("RuntimeError: Triton Error [CUDA]: out of memory", "out of memory"),
+        ("RuntimeError: CUDA driver error: out of memory", "out of memory"),
         ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "out of memory"),
         ("CUDA error: all CUDA-capable devices are busy or unavailable", "use --runs-per-gpu 1"),
         ("OSError: [Errno 28] No space left on device", "disk or a quota is full"),
