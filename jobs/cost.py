@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 # Of a worker before its first step: Python, torch, the corpus; on a GPU also its context and the kernels from the
-# cache. On an H200 with 16 cores, runs that compiled took 136 s and later ones of the same slot 71 s; compiling and
-# recording the step took 41 to 82 s, six processes at a time.
+# cache (12 s and 9 s on an H200 with 16 cores). There, runs that compiled took 136 s and later ones of the same slot
+# 71 s; compiling and recording the step took 41 to 82 s, six processes at a time.
 START_SECONDS = {"cpu": 4.0, "cuda": 20.0}
 COMPILE_SECONDS = 60.0  # more for the first run of a shape in `fast` mode; the others find what it compiled
 # Seconds of a token in evaluation, over those in training: 0.26 to 0.32 on a CPU. In `fast` mode the training step is
@@ -53,8 +53,9 @@ def known_estimates(
 ) -> dict[str, Estimate]:
     """What each run takes at a place, by run id, where something is known; nothing is trained or timed.
 
-    In this order: what `--measure` noted, records and benchmarks of the same shape, records of that shape that shared
-    a GPU with more or fewer runs (an upper estimate), and, where `scaled`, FLOPs at the speed of the nearest of those.
+    In this order: what `--measure` noted, records and benchmarks of the same shape, and, where `scaled`, FLOPs at the
+    speed of the nearest of those. Of several, those made on such a machine come first, then those that shared a GPU
+    with as many runs or none; others are an upper estimate.
     `longest` takes the slowest of several records, for time limits.
     """
     runs = list(runs)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # neither torch nor the models, for a command line that only 
 
 STOP_SHARE = 0.1  # of the time, kept for saving the state of what is at work
 MOST_STOP_SECONDS = 30.0
+OUTCOME_SECONDS = 30.0  # for the tables and the report after that, but at most STOP_SHARE of the time, too
+PROBE_SHARE = 0.1  # of the time, in which what has no known time may be timed
 HEADLINE = "k_operators"  # with an experiment's reference, the arms that come first
 
 
@@ -25,14 +27,21 @@ class Deadline:
     def __init__(self, seconds: float, started: float) -> None:
         self.seconds, self.started = seconds, started
         self.stop_seconds = min(MOST_STOP_SECONDS, STOP_SHARE * seconds)
+        self.outcome_seconds = min(OUTCOME_SECONDS, STOP_SHARE * seconds)
+        self.start_seconds = 0.0  # of a worker before its first step; a run that was begun needs them again
         self.known: dict[Run, float] = {}  # seconds of a whole run, as estimated before anything started
         self.left: dict[Run, float] = {}  # share of its steps that a run has still to do, where it was begun before
         self._learned: dict[Hashable, float] = {}
 
     @property
     def stop_at(self) -> float:
-        """When the runs at work are asked to save."""
-        return self.started + self.seconds - self.stop_seconds
+        """When the runs at work are asked to save, so that the tables are written by the deadline, too."""
+        return self.started + self.seconds - self.stop_seconds - self.outcome_seconds
+
+    @property
+    def probe_until(self) -> float:
+        """When no step may be timed any more to learn what a run will take."""
+        return self.started + PROBE_SHARE * self.seconds
 
     def learn(self, run: "Run", seconds: float) -> None:
         """Note what a run took from start to record, beside the others of this launch."""
@@ -42,7 +51,10 @@ class Deadline:
     def expected(self, run: "Run") -> float | None:
         """Seconds that a run needs from now on, by the last run like it, else by the estimate; None: not known."""
         seconds = self._learned.get(_like(run), self.known.get(run))
-        return None if seconds is None else seconds * self.left.get(run, 1.0)
+        if seconds is None:
+            return None
+        start = min(self.start_seconds, seconds)
+        return start + (seconds - start) * self.left.get(run, 1.0)
 
     def allows(self, run: "Run", now: float) -> bool:
         """Whether a run may start now, since it ends in time.

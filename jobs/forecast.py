@@ -5,14 +5,10 @@ from dataclasses import dataclass
 
 from bench.config import Run
 from bench.grids import Experiment
+from jobs.cost import COMPILE_SECONDS, START_SECONDS
 from jobs.deadline import Deadline
 from jobs.queue import Queue
 from jobs.slots import Slot
-
-# Seconds of a worker before its first step on a GPU, measured on an H200 with 16 cores.
-START_SECONDS = 12.0
-COLD_SECONDS = 60.0  # compiling a step: 41 to 82
-WARM_SECONDS = 9.0  # finding it in the cache
 
 
 @dataclass
@@ -84,15 +80,16 @@ def expected_cells(
     """
 
     def work(run: Run, cold: bool) -> Work:
-        seconds = deadline.known[run] * deadline.left.get(run, 1.0)  # in its slot, all slots being busy
+        seconds = deadline.expected(run)  # in its slot, all slots being busy
+        assert seconds is not None
         if slots[0].device == "cpu" or run.config.training is None:
             return Work(seconds, 0.0)
-        start = START_SECONDS + (0.0 if run.mode == "exact" else COLD_SECONDS if cold else WARM_SECONDS)
+        start = START_SECONDS["cuda"] + (COMPILE_SECONDS if cold else 0.0)
         return Work(start, max(seconds - start, 0.0) / slots[0].runs_per_gpu)
 
     known = [run for run in runs if run in deadline.known]
     pretended = Deadline(deadline.seconds, deadline.started - now)  # the simulation begins at second 0
-    pretended.known, pretended.left = deadline.known, deadline.left
+    pretended.known, pretended.left, pretended.start_seconds = deadline.known, deadline.left, deadline.start_seconds
     ended = simulate(Queue(known, slots, pretended), work).ended_at
     lines = []
     for cell in experiment.cells:

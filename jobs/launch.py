@@ -19,7 +19,7 @@ from bench.legends import count
 from bench.record import NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
-from jobs.cost import Estimate, known_estimates, schedule_seconds
+from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
 from jobs.deadline import Deadline, headline_first
 from jobs.display import Display, duration
 from jobs.forecast import expected_cells
@@ -140,7 +140,8 @@ def launch_missing(
     if deadline is not None:
         todo = replace(todo, runs=headline_first(experiment, todo.runs))
     slots = as_needed(slots, sum(run.config.training is not None for run in todo.runs))
-    estimates = find_estimates(todo.runs, store, slots, data_dir, probe=probe, dry_run=dry_run)
+    until = None if deadline is None else deadline.probe_until
+    estimates = find_estimates(todo.runs, store, slots, data_dir, probe=probe, dry_run=dry_run, until=until)
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
     expected = schedule_seconds([seconds[run.run_id] for run in todo.runs if run.run_id in seconds], len(slots))
     known = len(seconds) == len(todo.runs)
@@ -149,7 +150,7 @@ def launch_missing(
     if todo.runs:
         print(f"Mode {experiment.mode}, {describe(slots)}", flush=True)
         if deadline is not None:
-            expect(deadline, experiment, todo, store, slots, seconds)
+            announce_deadline(deadline, experiment, todo, store, slots, estimates)
     if dry_run:
         list_grid(todo, estimates)
         return []
@@ -184,23 +185,27 @@ def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int
     return tuple(dict.fromkeys([*first, *then]))
 
 
-def expect(
+def announce_deadline(
     deadline: Deadline,
     experiment: Experiment,
     todo: Todo,
     store: Store,
     slots: list[Slot],
-    seconds: dict[str, float],
+    estimates: dict[str, Estimate],
 ) -> None:
-    """Give a deadline what is known of the runs, `seconds` by run id, and say which cells are expected to be done."""
+    """Give a deadline what is known of the runs, and say which cells are expected to be done, and by what times."""
+    deadline.start_seconds = START_SECONDS[slots[0].device]
     for run in todo.runs:
-        if (known := seconds.get(run.run_id)) is not None:
-            deadline.known[run] = known
+        if (known := estimates.get(run.run_id)) is not None:
+            deadline.known[run] = known.seconds
         if run.config.training is not None and (share := share_left(run, store)) < 1:
             deadline.left[run] = share
     print(f"Expected to be done within {duration(deadline.seconds)}, of the runs still to do:")
     for line in expected_cells(experiment, todo.runs, slots, deadline, time.monotonic()):
         print(f"  {line}", flush=True)
+    trained = [run.run_id for run in todo.runs if run.config.training is not None and run.run_id in estimates]
+    if sources := dict.fromkeys(estimates[run_id].source for run_id in trained):
+        print(f"  times: {'; '.join(sources)}", flush=True)
 
 
 def share_left(run: Run, store: Store) -> float:
@@ -224,10 +229,18 @@ def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
 
 
 def find_estimates(
-    runs: list[Run], store: Store, slots: list[Slot], data_dir: Path | None, *, probe: bool, dry_run: bool
+    runs: list[Run],
+    store: Store,
+    slots: list[Slot],
+    data_dir: Path | None,
+    *,
+    probe: bool,
+    dry_run: bool,
+    until: float | None = None,
 ) -> dict[str, Estimate]:
     """What each run will take, by run id, as this store and the committed one tell; else, with `probe` or before a
-    real launch, timed here. In `fast` mode only with `probe`, since a probe would compile for about a minute a shape.
+    real launch, timed here, `until` that second of the monotonic clock at the latest. In `fast` mode only with
+    `probe`, since a probe would compile for about a minute a shape.
     """
     place = place_of(slots[0].device, slots[0].n_threads, slots[0].runs_per_gpu)
     estimates = known_estimates(runs, (store, Store(ROOT / "results")), place)
@@ -236,7 +249,7 @@ def find_estimates(
         print("--probe: the time of every run is known already")
     if unknown:
         with sigterm_as_interrupt():  # so that the launcher ends its probe before itself
-            timed = estimate_seconds(unknown, slots, data_dir)
+            timed = estimate_seconds(unknown, slots, data_dir, until)
         estimates |= {run_id: Estimate(seconds=one, source="timed just now") for run_id, one in timed.items()}
     return estimates
 

@@ -22,15 +22,19 @@ if TYPE_CHECKING:  # a probe imports torch only when its life is tied to its par
 STEPS_SECONDS = 2.0  # of steps, at least
 N_STEPS = 3  # at least, unless they are very slow
 LIMIT_SECONDS = 20.0  # for a probe, from its start to its answer
+LEAST_LIMIT_SECONDS = 5.0  # below which a probe is not worth a start: importing torch alone takes half of that
 COMPILING_LIMIT_SECONDS = 150.0  # in `fast` mode, where compiling alone has taken 82 s
 PARENT_CHECK_SECONDS = 0.2
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def estimate_seconds(runs: "list[Run]", slots: "list[Slot]", data_dir: Path | None) -> dict[str, float]:
+def estimate_seconds(
+    runs: "list[Run]", slots: "list[Slot]", data_dir: Path | None, until: float | None = None
+) -> dict[str, float]:
     """Seconds each run will take, by run id: the steps of one run of each shape are timed, one after the other.
 
     Says beforehand what is timed. A probe that fails or takes too long estimates nothing: its runs are left out.
+    No probe goes on after second `until` of the monotonic clock.
     """
     from bench.workload import shape_of
     from jobs.cost import run_seconds
@@ -44,6 +48,11 @@ def estimate_seconds(runs: "list[Run]", slots: "list[Slot]", data_dir: Path | No
     seconds: dict[str, float] = {}
     for index, some in enumerate(by_shape.values(), 1):
         limit, label = COMPILING_LIMIT_SECONDS if some[0].mode == "fast" else LIMIT_SECONDS, some[0].label
+        if until is not None and until - time.monotonic() < limit:
+            limit = until - time.monotonic()
+            if limit < LEAST_LIMIT_SECONDS:
+                print(f"No time to time {label} before the deadline; what it takes stays unknown", flush=True)
+                continue
         of = f"{index} of {len(by_shape)}"
         print(f"Timing a few steps of {label} on {slot.device}, for {limit:.0f} s at most ({of})", flush=True)
         answer = _ask(some[0], slot, data_dir, limit)
@@ -59,24 +68,26 @@ def estimate_seconds(runs: "list[Run]", slots: "list[Slot]", data_dir: Path | No
 def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple[float, float] | None:
     """Seconds of a step and of an evaluated token, from a process of its own; None where it fails or takes too long."""
     from bench.config import run_to_json
+    from jobs.cache import cache_environment
 
     command = [sys.executable, "-m", "jobs.probe", str(os.getpid()), slot.device, str(slot.n_threads)]
     gpu = {} if slot.visible_gpu is None else {"CUDA_VISIBLE_DEVICES": slot.visible_gpu}
+    caches = cache_environment(slot.kind) if run.mode == "fast" else {}  # the step that it compiles serves the runs
     try:
         done = subprocess.run(
             [*command, str(data_dir or ""), str(limit / 2), str(STEPS_SECONDS)],
             input=json.dumps(run_to_json(run)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
-            env={**os.environ, **gpu},
+            env={**os.environ, **gpu, **caches},
             text=True,
             timeout=limit,
             start_new_session=True,  # so that Ctrl-C reaches only the launcher, which then kills it
             check=True,
         )
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        step, token = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError, ValueError, TypeError):
         return None
-    step, token = json.loads(done.stdout)
     return step, token
 
 

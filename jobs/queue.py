@@ -70,7 +70,7 @@ class Queue:
         if done:
             self.has_compiled(index)
         one = self.active.pop(index)
-        if done and self.deadline is not None:
+        if done and self.deadline is not None and one.run not in self._put_back:  # which went on from a checkpoint
             self.deadline.learn(one.run, now - one.started_at)
         return one.run
 

@@ -137,8 +137,8 @@ def preferred(speeds: Sequence[Speed], place: Place) -> list[Speed]:
 
 
 def preference(speed: Speed, place: Place) -> tuple[bool, bool, bool, int]:
-    """Least for what tells most of a place: unshared (or shared alike), made there, a record, of an earlier store."""
-    return not speed.alike(place), not speed.made_at(place), speed.shape is None, speed.store
+    """Least for what tells most of a place: made there, unshared (or shared alike), a record, of an earlier store."""
+    return not speed.made_at(place), not speed.alike(place), speed.shape is None, speed.store
 
 
 def _of_record(record: Record, store: int) -> Speed | None:

@@ -292,6 +292,16 @@ def test_records_that_shared_a_gpu_with_more_runs_give_an_upper_estimate_that_sa
     assert only([a_run()], [store], GPU).source == "records"
 
 
+def test_what_was_measured_on_this_kind_of_gpu_comes_before_what_was_measured_unshared_on_another(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    recorded(store, train_seconds=7.0, device="cuda", runs_per_gpu=1, name="Other GPU")
+    assert only([a_run()], [store], GPU).source == "records on Other GPU"
+    recorded(store, train_seconds=70.0, device="cuda", runs_per_gpu=3)
+    assert only([a_run()], [store], GPU).source == "records, shared GPU: at most"
+
+
 # scaled by FLOPs ------------------------------------------------------------------------------------------------------
 
 

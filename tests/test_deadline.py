@@ -1,5 +1,6 @@
 """A launch with a deadline starts nothing that cannot end, saves the rest, and says how to go on."""
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -48,19 +49,19 @@ def test_any_other_deadline_is_refused_with_an_example(text: str) -> None:
         parse_deadline(text)
 
 
-@pytest.mark.parametrize(("seconds", "kept"), [(60, 6), (300, 30), (3600, 30)])
-def test_some_of_the_time_is_kept_for_saving(seconds: float, kept: float) -> None:
+@pytest.mark.parametrize(("seconds", "kept"), [(60, 12), (90, 18), (300, 60), (3600, 60)])
+def test_some_of_the_time_is_kept_for_saving_and_for_the_tables(seconds: float, kept: float) -> None:
     assert Deadline(seconds, 100.0).stop_at == 100 + seconds - kept
 
 
 def test_nothing_starts_that_cannot_end_in_time_by_the_estimate() -> None:
     short, long = runs_of("paper", 1, "k_operators nanogpt")
-    deadline = Deadline(600.0, 0.0)  # 570 to train
+    deadline = Deadline(600.0, 0.0)  # 540 to train
     deadline.known = {short: 70.0, long: 100.0}
-    assert deadline.allows(short, 500.0)
-    assert not deadline.allows(short, 501.0)
-    assert deadline.allows(long, 470.0)
-    assert not deadline.allows(long, 471.0)
+    assert deadline.allows(short, 470.0)
+    assert not deadline.allows(short, 471.0)
+    assert deadline.allows(long, 440.0)
+    assert not deadline.allows(long, 441.0)
 
 
 def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate() -> None:
@@ -74,9 +75,24 @@ def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate() 
     assert not deadline.allows(second, 300.0)
     deadline.learn(first, 100.0)
     assert deadline.allows(second, 300.0)
-    assert not deadline.allows(second, 471.0)
+    assert not deadline.allows(second, 441.0)
     assert deadline.allows(other, 300.0)  # of which nothing is known: while half of the time is left
     assert not deadline.allows(other, 301.0)
+
+
+def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others() -> None:
+    """It goes on from its checkpoint, and so takes less time than a whole run."""
+    runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 3, "k_operators")]
+    deadline = Deadline(3600.0, 0.0)
+    queue = Queue(runs[:2], NINE, deadline)
+    assert len(start_all(queue)) == 2
+    assert queue.put_back(0, 2) == 1
+    queue.end(1, 100.0, done=True)
+    assert deadline.expected(runs[2]) == 100.0
+    [(index, name)] = start_all(queue, 100.0)
+    assert name == runs[0].name
+    queue.end(index, 110.0, done=True)
+    assert deadline.expected(runs[2]) == 100.0
 
 
 def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path: Path) -> None:
@@ -94,6 +110,10 @@ def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path: Path) -> N
     assert deadline.expected(fresh) == 400.0
     deadline.learn(fresh, 200.0)
     assert deadline.expected(begun) == 50.0
+    deadline.start_seconds = 20.0  # which it needs again, however little is left
+    assert (deadline.expected(begun), deadline.expected(fresh)) == (20 + 180 * 0.25, 200.0)
+    deadline.start_seconds = 1000.0
+    assert deadline.expected(begun) == 200.0
 
 
 def test_headline_arms_come_first_and_within_them_seed_by_seed() -> None:
@@ -171,9 +191,10 @@ def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(
 def test_the_pool_stops_at_the_deadline_by_the_clock(tmp_path: Path) -> None:
     cell = tiny_cell("long", n_steps=10_000_000, eval_every=10_000_000)
     endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
-    pool = LocalPool(Store(tmp_path), make_slots("cpu", 1), deadline=Deadline(0.5, time.monotonic() - 0.4))
+    now = time.monotonic()
+    pool = LocalPool(Store(tmp_path), make_slots("cpu", 1), deadline=Deadline(3600.0, now))
     assert not pool.time_is_up()
-    time.sleep(0.1)
+    pool.deadline = Deadline(3600.0, now - 3540.0)  # a minute is kept for saving and for the tables
     assert pool.time_is_up()
     assert [one.reason for one in pool.run(endless.runs(), lambda *_: None)] == [OUT_OF_TIME]
     assert LocalPool(Store(tmp_path), make_slots("cpu", 1)).time_is_up() is False
@@ -272,3 +293,4 @@ def test_a_dry_run_with_a_deadline_lists_what_it_expects_and_starts_nothing(
     assert launch_missing(smoke(), Store(tmp_path), slots, dry_run=True, deadline=deadline) == []
     printed = capsys.readouterr().out
     assert "  k_operators: 1 of 2\n  transformer: 0 of 2\n  unigram: 1 of 1\n" in printed
+    assert "\n  times: a test\n" in printed

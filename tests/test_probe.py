@@ -1,21 +1,28 @@
 """A probe times a few steps of one run of a shape, says so first, ends in time, and never outlives its launcher."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.config import Run
+from bench.config import Mode, Run
+from bench.experiments import smoke
+from bench.store import Store
 from bench.train import Trainer
 from jobs import probe as probing
+from jobs.cache import CACHE_DIR_VARIABLE, cache_environment
 from jobs.cost import START_SECONDS
+from jobs.deadline import Deadline
+from jobs.launch import launch_missing
 from jobs.probe import N_STEPS, estimate_seconds, pace
 from jobs.slots import Slot
 from tests.command_line import ROOT, wait_until
@@ -73,6 +80,69 @@ def test_a_probe_that_fails_leaves_its_runs_unknown(
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
     assert "what it takes stays unknown" in capsys.readouterr().out
+
+
+def test_no_step_is_timed_after_a_tenth_of_a_deadline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deadline, now, limits = Deadline(90.0, 1000.0), 1000.5, []
+
+    def answer(_run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
+        nonlocal now
+        limits.append(limit)
+        now += 6.0
+        return 0.5, 0.0
+
+    monkeypatch.setattr(probing, "_ask", answer)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    seconds = estimate_seconds(runs_of_two_shapes(), SLOTS, None, deadline.probe_until)
+    assert limits == [8.5]
+    assert len(seconds) == 3
+    assert "No time to time other before the deadline; what it takes stays unknown" in capsys.readouterr().out
+
+
+def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[float | None] = []
+
+    def note(runs: list[Run], _slots: object, _data_dir: object, until: float | None) -> dict[str, float]:
+        asked.append(until)
+        return {run.run_id: 5.0 for run in runs}
+
+    monkeypatch.setattr("jobs.launch.known_estimates", lambda *_: {})
+    monkeypatch.setattr("jobs.launch.estimate_seconds", note)
+    started = time.monotonic()
+    for deadline in (Deadline(3600.0, started), None):
+        launch_missing(smoke(), Store(tmp_path), SLOTS, dry_run=True, probe=True, deadline=deadline)
+    assert asked == [started + 360.0, None]
+
+
+@pytest.mark.parametrize("answer", ["", "no numbers", "[1.0", "3.0"])
+def test_a_probe_whose_answer_cannot_be_read_estimates_nothing(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], 0, stdout=answer)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
+
+
+@pytest.mark.parametrize(("mode", "n_variables"), [("exact", 0), ("fast", 4)])
+def test_a_probe_compiles_into_the_cache_that_the_runs_use(
+    mode: Mode, n_variables: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    for name in cache_environment("nvidia-h200"):
+        monkeypatch.delenv(name, raising=False)
+    found: list[dict[str, str]] = []
+
+    def run(*_: object, env: dict[str, str], **__: object) -> "subprocess.CompletedProcess[str]":
+        found.append(env)
+        return subprocess.CompletedProcess([], 0, stdout="[0.5, 0.0]")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    slot = Slot(device="cuda", n_threads=1, kind="nvidia-h200")
+    assert estimate_seconds([dataclasses.replace(runs_of_two_shapes()[0], mode=mode)], [slot], None)
+    caches = cache_environment("nvidia-h200")
+    assert sum(found[0].get(name) == value for name, value in caches.items()) == n_variables
 
 
 @pytest.mark.parametrize(("most", "n_steps"), [(0.0, 1), (1e9, N_STEPS + 1)])
