@@ -348,7 +348,8 @@ def _say_how_to_go_on() -> None:
 def _exit_code(ended: "list[Ended]", store: "Store | None") -> int:
     from jobs.launch import summary
 
-    return max(summary(ended), EXIT_FAILED if store is not None and store.records()[1] else 0)
+    code = summary(ended)
+    return EXIT_FAILED if store is not None and store.records()[1] else code  # more than that some runs are left
 
 
 if __name__ == "__main__":

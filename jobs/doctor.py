@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.store import Store
 from jobs.cache import cache_root, compile_cache
 from jobs.scheduler import SchedulerError, ask, settings
-from jobs.slots import describe, make_slots
+from jobs.slots import describe, make_slots, side_by_side
 
 SLOW_WRITE_SECONDS = 1.0
 CLOCK_SECONDS = 5.0  # between a file's stamp and our clock
@@ -95,7 +95,8 @@ def _gpu() -> tuple[Verdict, str]:
 
 
 def _runs() -> tuple[Verdict, str]:
-    return "ok", describe(make_slots(None, None))
+    slots = make_slots(None, None)
+    return "ok", f"{side_by_side(slots)}, {describe(slots)}"
 
 
 def _compiled() -> tuple[Verdict, str]:

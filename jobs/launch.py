@@ -27,7 +27,7 @@ from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
 from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
 from jobs.probe import estimate_seconds
-from jobs.slots import Slot, as_needed, describe
+from jobs.slots import Slot, as_needed, describe, side_by_side
 from jobs.speeds import place_of
 from jobs.worker import write_run
 
@@ -145,7 +145,8 @@ def launch_missing(
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
     expected = schedule_seconds([seconds[run.run_id] for run in todo.runs if run.run_id in seconds], len(slots))
     known = len(seconds) == len(todo.runs)
-    print(f"Experiment {experiment.name}{why}: {total(todo.runs, expected, seconds)}")
+    cost = total(todo.runs, expected, seconds)
+    print(f"Experiment {experiment.name}{why}: {cost}{f', {side_by_side(slots)}' if todo.runs else ''}")
     announce(experiment, store, todo)
     if todo.runs:
         print(f"Mode {experiment.mode}, {describe(slots)}", flush=True)

@@ -2,12 +2,13 @@
 
 import os
 import re
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bench.errors import ConfigError
 from bench.process import count_cores
+from jobs.limits import cpu_limit, memory_limit
 
 # What a run needs on a GPU that it shares. A run of nanoGPT's size holds 1.8 GiB of tensors there, one of K-Operators'
 # size 0.8; the rest is for CUDA's context, the compiler's trials and memory that torch keeps.
@@ -16,7 +17,7 @@ HOST_BYTES_PER_RUN = 5 * 2**30  # of the machine: torch with CUDA's libraries, a
 # A run that trains keeps one core busy; those that start and compile, and the launcher, need the rest.
 RUNS_PER_CORE = 9 / 16
 MOST_PER_GPU = 9  # three runs of K-Operators' size keep a GPU busy while others start and compile; more only wait
-CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")  # what a container may use
+EXCLUSIVE = "Exclusive_Process"  # the compute mode in which a GPU takes one process at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,15 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
     """Slots dealt out in turn to the GPUs that torch sees."""
     import torch
 
-    n_gpus, n_cores, why = torch.cuda.device_count(), count_cores(), ""
+    n_gpus, n_cores, why = _count_gpus(), count_cores(), ""
     gpus = gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES"), n_gpus)
     facts = [torch.cuda.get_device_properties(index) for index in range(n_gpus)]
     kinds = [_slug(one.name) for one in facts]
     if n_workers is None and runs_per_gpu is None:
         least = min(one.total_memory for one in facts)
-        runs_per_gpu, why = runs_that_fit(n_cores, least, host_bytes(), n_gpus)
+        runs_per_gpu, why = runs_that_fit(usable_cores(n_cores), least, host_bytes(), n_gpus)
+        if runs_per_gpu > 1 and takes_one_process():
+            runs_per_gpu, why = 1, f"one on each GPU, since its compute mode is {EXCLUSIVE}"
     n_slots = n_workers or n_gpus * (runs_per_gpu or 1)
     threads = max(n_cores // n_slots, 1)
     dealt = [index % n_gpus for index in range(n_slots)]
@@ -75,6 +78,46 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
         )
         for gpu in dealt
     ]
+
+
+def _count_gpus() -> int:
+    """How many GPUs a process can use here. ConfigError where CUDA does not start.
+
+    Before CUDA has started torch asks the driver, which counts each MIG instance; a process can use one of them alone.
+    """
+    import torch
+
+    try:
+        torch.cuda.init()
+        n_gpus = torch.cuda.device_count()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"CUDA does not start: {reason}; see `python -m jobs doctor`, or use --device cpu") from error
+    if n_gpus == 0:
+        raise ConfigError("torch finds no GPU once CUDA has started; see `python -m jobs doctor`, or use --device cpu")
+    return n_gpus
+
+
+def takes_one_process() -> bool:
+    """Whether a GPU of this machine takes one process at a time, by its compute mode, and no MPS shares it."""
+    from bench.cuda_machine import mps_state
+
+    return EXCLUSIVE in compute_modes() and mps_state() == "off"
+
+
+def compute_modes() -> list[str]:
+    """The compute mode of each GPU as nvidia-smi names it; empty where that cannot be asked."""
+    command = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def usable_cores(n_cores: int) -> int:
+    """Of `n_cores`, those that the CPU time which a container may use keeps busy, at least one."""
+    limit = cpu_limit()
+    return n_cores if limit is None else max(min(n_cores, int(limit)), 1)
 
 
 def gpu_names(visible: str | None, n_gpus: int) -> list[str | None]:
@@ -115,26 +158,31 @@ def as_needed(slots: list[Slot], n_runs: int) -> list[Slot]:
         return slots
     kept = slots[: max(n_runs, 1)]
     n_sharing = Counter(slot.visible_gpu for slot in kept)
-    return [replace(slot, runs_per_gpu=n_sharing[slot.visible_gpu]) for slot in kept]
+    why = slots[0].why if len(kept) == len(slots) else "as many as there are to do"
+    return [replace(slot, runs_per_gpu=n_sharing[slot.visible_gpu], why=why) for slot in kept]
+
+
+def side_by_side(slots: list[Slot]) -> str:
+    """How many runs go side by side, where, and why so many."""
+    first, n_gpus = slots[0], len({slot.visible_gpu for slot in slots})
+    on = first.device if n_gpus == 1 else f"{n_gpus} GPUs"
+    return f"{len(slots)} at a time on {on}{f' ({first.why})' if first.why else ''}"
 
 
 def describe(slots: list[Slot]) -> str:
-    """How many runs go side by side, where, and why so many."""
-    first, most = slots[0], max(slot.runs_per_gpu for slot in slots)
-    said = f"{len(slots)} at a time on {first.device}, {first.n_threads} CPU threads each"
+    """What each of the runs side by side has, and what sharing a GPU means for its record."""
+    n_threads, most = slots[0].n_threads, max(slot.runs_per_gpu for slot in slots)
+    said = f"{n_threads} CPU thread{'s' if n_threads > 1 else ''} each"
     if most > 1:
-        said += f", up to {most} sharing a GPU{f' ({first.why})' if first.why else ''}"
-        said += ", so their times say nothing of speed; --runs-per-gpu chooses another number"
+        said += f", up to {most} sharing a GPU: their times are left out of the tables of times"
+        said += "; --runs-per-gpu chooses another number"
     return said
 
 
 def host_bytes() -> int:
-    """Memory that this machine has or, in a container, may use."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(CGROUP_MEMORY.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no such limit, or "max"
-        return physical
+    """Memory that this machine has or, in a container or a job, may use."""
+    physical, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
+    return physical if limit is None else min(physical, limit)
 
 
 def _slug(name: str) -> str:

@@ -239,6 +239,14 @@ def test_a_launch_that_was_cut_writes_its_tables_and_exits_3_with_the_command_th
 
 
 @pytest.mark.usefixtures("half_done")
+def test_a_record_that_cannot_be_read_counts_more_than_runs_that_are_left(tmp_path: Path, data_dir: Path) -> None:
+    command = ["launch", *COMMAND, "-k", "!gram !kneser", "--data-dir", data_dir, "--store", tmp_path]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "torn-s1-0123456789ab.json").write_text('{"schema_ver')
+    assert call(app, *command, "--deadline", "12m") == 1
+
+
+@pytest.mark.usefixtures("half_done")
 def test_a_launch_that_ends_early_is_like_any_other(
     tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

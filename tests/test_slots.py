@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cli import pick_device
 from bench.config import Run
@@ -16,8 +17,9 @@ from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.attempt import start_attempt
 from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.doctor import examine
+from jobs.launch import launch_missing
 from jobs.local import LocalPool
-from jobs.slots import Slot, as_needed, describe, gpu_names, make_slots, runs_that_fit
+from jobs.slots import Slot, as_needed, compute_modes, describe, gpu_names, make_slots, runs_that_fit, side_by_side
 from jobs.submission import Submission
 from jobs.task import task_slots
 from tests.gpus import GIB, put_gpus
@@ -151,11 +153,73 @@ def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without
     assert {(slot.visible_gpu, slot.runs_per_gpu, slot.n_threads, slot.kind) for slot in slots} == {
         (None, 9, 1, "nvidia-h200")
     }
-    assert describe(slots).startswith(
-        "9 at a time on cuda, 1 CPU threads each, up to 9 sharing a GPU (as many as 16 CPU cores carry)"
-    )
-    assert "as many as" not in describe(make_slots(None, None, runs_per_gpu=2))
-    assert describe(make_slots(None, None, runs_per_gpu=1)) == "1 at a time on cuda, 16 CPU threads each"
+    assert side_by_side(slots) == "9 at a time on cuda (as many as 16 CPU cores carry)"
+    assert describe(slots).startswith("1 CPU thread each, up to 9 sharing a GPU: their times are left out")
+    assert side_by_side(make_slots(None, None, runs_per_gpu=2)) == "2 at a time on cuda"
+    alone = make_slots(None, None, runs_per_gpu=1)
+    assert (side_by_side(alone), describe(alone)) == ("1 at a time on cuda", "16 CPU threads each")
+    put_gpus(monkeypatch, 2)
+    assert side_by_side(make_slots(None, None)) == "8 at a time on 2 GPUs (as many as 16 CPU cores carry)"
+
+
+def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_gpus(monkeypatch, 1, n_cores=4)
+    fast = smoke().on(corpus=None, mode="fast", seeds=None)
+    launch_missing(fast, Store(tmp_path), make_slots(None, None), dry_run=True)
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("Experiment smoke: ")
+    assert first.endswith(", 2 at a time on cuda (as many as 4 CPU cores carry)")
+    put_gpus(monkeypatch, 1)
+    launch_missing(fast, Store(tmp_path), make_slots(None, None), pattern="k_op", dry_run=True)
+    assert capsys.readouterr().out.splitlines()[0].endswith(", 2 at a time on cuda (as many as there are to do)")
+
+
+def test_a_gpu_that_takes_one_process_at_a_time_is_not_shared_unless_mps_shares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_gpus(monkeypatch, 2, compute_mode="Exclusive_Process")
+    monkeypatch.setattr("bench.cuda_machine.mps_state", lambda: "off")
+    assert [slot.runs_per_gpu for slot in make_slots(None, None)] == [1, 1]
+    found = {one.name: one for one in examine(Store(tmp_path), None)}
+    said = "2 at a time on 2 GPUs (one on each GPU, since its compute mode is Exclusive_Process)"
+    assert found["runs"].finding.startswith(said)
+    assert len(make_slots(None, None, runs_per_gpu=3)) == 6  # as asked
+    monkeypatch.setattr("bench.cuda_machine.mps_state", lambda: "on (its daemon runs here)")
+    assert len(make_slots(None, None)) == 8
+
+
+@pytest.mark.parametrize(("answer", "modes"), [("Default\nExclusive_Process\n", ["Default", "Exclusive_Process"])])
+def test_nvidia_smi_is_asked_for_the_compute_modes(
+    answer: str, modes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program.write_text(f"#!/bin/sh\n[ \"$1\" = --query-gpu=compute_mode ] && printf '{answer}'\n")
+    program.chmod(0o700)
+    assert compute_modes() == modes
+    program.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert compute_modes() == []
+
+
+def test_gpus_are_counted_after_cuda_has_started_since_a_process_can_use_one_mig_instance_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_gpus(monkeypatch, 2, visible=",".join(MIG))
+    monkeypatch.setattr(torch.cuda, "init", lambda: monkeypatch.setattr(torch.cuda, "device_count", lambda: 1))
+    assert {slot.visible_gpu for slot in make_slots(None, None)} == {MIG[0]}
+
+
+def test_a_driver_that_does_not_start_is_an_error_that_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_gpus(monkeypatch, 1)
+
+    def fail() -> None:
+        raise RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment\nmore of it")
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(ConfigError, match=r"CUDA does not start: CUDA unknown error.*environment; see .*--device cpu"):
+        make_slots(None, None)
 
 
 def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
