@@ -6,6 +6,7 @@ nothing: Inductor and Triton write beside and rename, and Inductor builds C++ un
 
 import os
 import re
+import shlex
 import stat
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ from bench.fetch import cache_dir
 CACHE_DIR_VARIABLE = "BENCH_CACHE_DIR"
 FOLDER = "compiled"  # beside the user's corpora, where the variable names no other
 FOLDER_NAME = re.compile(r"torch-[a-z0-9.-]+")
+ROOT_UID = 0  # who can replace any file
 UNUSED_DAYS = 30  # after which `gc` removes what a kind of device and a torch version left
 
 
@@ -38,9 +40,10 @@ def compile_cache(kind: str) -> Path:
     root = cache_root()
     folder = root / re.sub(r"[^a-z0-9.-]+", "-", name.lower())
     try:
-        for path in (root, folder):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            check_ours(path)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_root(root)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        check_ours(folder)
         folder.chmod(0o700)  # the folder above may be one that its user shows to others
         os.utime(folder)  # what `gc` goes by
     except OSError as error:
@@ -61,8 +64,26 @@ def cache_environment(kind: str) -> dict[str, str]:
     }
 
 
+def check_root(folder: Path) -> None:
+    """StoreError unless nobody else can put another folder in the place of ours in this one.
+
+    It is ours or root's. Where others may write, as in /tmp, its sticky bit must keep them from moving what is ours.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), ROOT_UID):
+        raise StoreError(
+            f"compile cache: others could replace what lies in {folder}, which is not a folder of yours, and it would "
+            f"be executed; set {CACHE_DIR_VARIABLE} to a folder of yours"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+        raise StoreError(
+            f"compile cache: others may write in {folder} and could replace what lies there, which would be executed; "
+            f"type `chmod go-w {shlex.quote(str(folder))}`, or set {CACHE_DIR_VARIABLE} to another folder of yours"
+        )
+
+
 def check_ours(folder: Path) -> None:
-    """StoreError unless a folder is ours and nobody else may write there, since what lies there will be executed."""
+    """StoreError unless a folder of the cache is ours and only ours to write, since what lies there is executed."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StoreError(
@@ -72,7 +93,7 @@ def check_ours(folder: Path) -> None:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(
             f"compile cache {folder} may be written by others, and what lies there would be executed; remove it with "
-            f"`rm -r {folder}`, or set {CACHE_DIR_VARIABLE} to a folder of yours"
+            f"`rm -r {shlex.quote(str(folder))}`, or set {CACHE_DIR_VARIABLE} to a folder of yours"
         )
 
 
@@ -80,7 +101,7 @@ def unused() -> list[Path]:
     """The folders of the cache that no launch has used for UNUSED_DAYS; none where the cache is not ours."""
     root, found = cache_root(), []
     try:
-        check_ours(root)
+        check_root(root)
     except (OSError, StoreError):
         return []
     for path in sorted(root.iterdir()):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.config import Run
 from bench.grids import Experiment
+from bench.legends import count
 from jobs.cost import COMPILE_SECONDS, START_SECONDS
 from jobs.deadline import Deadline
 from jobs.queue import Queue
@@ -97,5 +98,5 @@ def expected_cells(
         if mine and all(run in deadline.known for run in mine):
             lines.append(f"{cell.label}: {sum(run in ended for run in mine)} of {len(mine)}")
         elif mine:
-            lines.append(f"{cell.label}: {len(mine)} runs, whose time is not known")
+            lines.append(f"{cell.label}: {count(len(mine), 'run')}, whose time is not known")
     return lines

@@ -155,8 +155,9 @@ def launch_missing(
     if dry_run:
         list_grid(todo, estimates)
         return []
-    write_plan(experiment, store, todo, any_sources=any_sources)
+    # the pool first: it refuses a compile cache that others may write, before any record is set aside
     pool = LocalPool(store, slots, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds, deadline=deadline)
+    write_plan(experiment, store, todo, any_sources=any_sources)
     with Display(store, len(todo.runs), expected if known else None, pool.meter.share) as display:
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]

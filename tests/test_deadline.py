@@ -188,6 +188,26 @@ def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(
     assert "3 runs are left, since the deadline came first" in printed
 
 
+def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Run] = []
+
+    def run(_: LocalPool, runs: list[Run], __: object) -> list[Ended]:
+        given.extend(runs)
+        return []
+
+    monkeypatch.setattr(LocalPool, "run", run)
+    experiment, store, deadline = smoke(), Store(tmp_path), Deadline(3600.0, time.monotonic())
+    begun = experiment.runs()[0]
+    store.run_folder(begun.run_id).mkdir(parents=True)
+    (store.run_folder(begun.run_id) / "checkpoint-00000003.pt").write_bytes(b"")
+    launch_missing(experiment, store, make_slots("cpu", 1), deadline=deadline)
+    assert [run.label for run in given[:4]] == ["k_operators", "transformer"] * 2
+    assert {run.config.training for run in given[4:]} == {None}
+    assert deadline.left == {begun: 0.75}  # 3 of 12 steps are done
+
+
 def test_the_pool_stops_at_the_deadline_by_the_clock(tmp_path: Path) -> None:
     cell = tiny_cell("long", n_steps=10_000_000, eval_every=10_000_000)
     endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))

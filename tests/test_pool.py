@@ -79,6 +79,40 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
     return planned
 
 
+def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events: list[str] = []
+
+    def start(run: Run, _slot: Slot, store: Store, *_: object) -> Attempt:
+        folder, n_polls = store.run_folder(run.run_id), 0
+        events.append(f"{run.name} starts")
+
+        def poll() -> int | None:
+            nonlocal n_polls
+            n_polls += 1
+            if n_polls == 10:
+                events.append(f"{run.name} trains")
+                Progress(folder).write("training", now=True, step=1)
+            if n_polls == 60:
+                events.append(f"{run.name} ends")
+                store.write_record(make_record(label=run.label, seed=run.seed, run_id=run.run_id))
+                process.returncode = 0
+            return process.returncode
+
+        process = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Attempt(run=run, process=process, folder=folder, log_start=0, progress_before=None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("jobs.local.start_attempt", start)
+    first, second = (dataclasses.replace(run, mode="fast") for run in some_runs(2))
+    pool = LocalPool(Store(tmp_path), GPU)
+    assert set(statuses(pool.run([first, second], lambda *_: None)).values()) == {"done"}
+    order = [f"{first.name} starts", f"{first.name} trains", f"{second.name} starts", f"{first.name} ends"]
+    assert [one for one in events if one in order] == order
+    assert 0 < (pool.meter.share() or 0) < 1
+
+
 def some_runs(n_runs: int = 4) -> list[Run]:
     runs = [run for run in smoke().runs() if run.config.training is not None]
     return [dataclasses.replace(runs[0], seed=seed) for seed in range(1, n_runs + 1)]

@@ -36,13 +36,16 @@ from bench.tables import make_tables
 from jobs import site as sites
 from jobs import slurm
 from jobs.cache import CACHE_DIR_VARIABLE, compile_cache, unused
+from jobs.launch import launch_missing
 from jobs.layout import JOBS_FOLDER, PLAN_FILE, RUN_FILE
 from jobs.scheduler import read_duration, read_queue
 from jobs.site import SBATCH_FIELDS, Site
+from jobs.slots import make_slots
 from jobs.slurm import Array, Request, command, make_arrays, script
 from jobs.submission import Submission, check_private, read_submission, submissions
 from jobs.worker import write_run
 from tests.command_line import ROOT
+from tests.gpus import put_gpus
 from tests.records import make_manifest, make_record
 
 FEW = settings(max_examples=50, deadline=None)
@@ -556,25 +559,67 @@ def test_the_compilers_cache_is_its_users_alone(cache: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-@pytest.mark.parametrize("which", ["root", "folder"])
-def test_a_compilers_cache_that_others_may_write_is_refused_with_what_to_type(
-    mode: int, which: str, cache: Path
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_of_the_compilers_cache_that_others_may_write_is_refused_with_what_to_type(
+    mode: int, cache: Path
 ) -> None:
     folder = compile_cache("nvidia-h200")
-    open_to_others = cache if which == "root" else folder
-    open_to_others.chmod(mode)
-    with pytest.raises(StoreError, match=f"rm -r {re.escape(str(open_to_others))}`, or set BENCH_CACHE_DIR"):
+    folder.chmod(mode)
+    with pytest.raises(StoreError, match=f"rm -r {re.escape(str(folder))}`, or set BENCH_CACHE_DIR"):
         compile_cache("nvidia-h200")
+    os.utime(folder, (0, 0))
     assert unused() == []  # and `gc` keeps away from it
 
 
-def test_a_compilers_cache_of_another_user_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_cache_in_a_folder_where_others_could_replace_it_is_refused_and_no_command_removes_that_folder(
+    mode: int, cache: Path
+) -> None:
+    """The folder is one that its user named, and holds what else they like."""
+    cache.mkdir()
+    cache.chmod(mode)
+    with pytest.raises(StoreError, match=f"type `chmod go-w {re.escape(str(cache))}`, or set BENCH_CACHE_DIR") as found:
+        compile_cache("nvidia-h200")
+    assert "rm -r" not in str(found.value)
+    assert list(cache.iterdir()) == []
+    assert unused() == []
+    cache.chmod(mode & ~0o022)
+    assert compile_cache("nvidia-h200").parent == cache
+
+
+def test_a_cache_may_lie_where_a_sticky_bit_keeps_others_from_replacing_it(cache: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o1777)  # as /tmp
+    folder = compile_cache("nvidia-h200")
+    assert (folder.parent, stat.S_IMODE(folder.stat().st_mode)) == (cache, 0o700)
+
+
+@pytest.mark.parametrize("root_uid", [0, 54321])  # whether the folder above is root's or theirs
+def test_a_compilers_cache_of_another_user_is_refused(
+    root_uid: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compile_cache("nvidia-h200")
-    monkeypatch.setattr("os.getuid", lambda: 54321)
+    owner = os.getuid()
+    monkeypatch.setattr("os.getuid", lambda: 54321 + owner)
+    monkeypatch.setattr("jobs.cache.ROOT_UID", owner if root_uid == 0 else 54320 - owner)
     with pytest.raises(StoreError, match=r"is not a folder of yours.*set BENCH_CACHE_DIR"):
         compile_cache("nvidia-h200")
     assert unused() == []
+
+
+def test_a_cache_that_is_refused_leaves_every_record_where_it_is(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_gpus(monkeypatch, 1)
+    store = Store(tmp_path / "store")
+    fast = smoke().on(corpus=None, mode="fast", seeds=None)
+    failed = next(run for run in fast.runs() if run.config.training is not None)
+    store.write_record(make_record(label=failed.label, seed=failed.seed, run_id=failed.run_id, status="failed"))
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(StoreError, match="chmod go-w"):
+        launch_missing(fast, store, make_slots(None, None), retry="failed")
+    assert store.statuses() == {failed.run_id: "failed"}
 
 
 def test_a_link_in_place_of_the_compilers_cache_is_refused(cache: Path, tmp_path: Path) -> None:
