@@ -1,6 +1,6 @@
 """Which run starts next, and where: what the local pool follows, and what a forecast of it follows too.
 
-It knows no process and no clock: it is told when a run has compiled and when one has ended.
+It uses no process and no clock: its caller reports when a run has compiled and when one has ended.
 """
 
 from collections import Counter
