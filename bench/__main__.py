@@ -7,7 +7,7 @@ import typer
 
 from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE, existing_store, make_app, pick_device, run_guarded
 from bench.errors import CheckpointError, ConfigError, RecordError
-from bench.statistics import perplexity
+from bench.report.statistics import perplexity
 
 if TYPE_CHECKING:
     import torch
@@ -110,8 +110,8 @@ def recheck(
     """
     if (path is None) != stale:
         raise ConfigError("recheck: name one RECORD, or give --stale for all that need it")
-    from bench.recheck import can_repeat, prove_in, summary, this_machine
-    from bench.recheck import stale as stale_records
+    from bench.recheck.check import can_repeat, prove_in, summary, this_machine
+    from bench.recheck.check import stale as stale_records
     from bench.record import Record, read
     from bench.standing import proofs_of, standing
     from bench.store import Store
@@ -204,9 +204,9 @@ def table(
     explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs and config behind a row.")] = None,
 ) -> None:
     """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
-    from bench.explain import explain as explain_cell
+    from bench.report.explain import explain as explain_cell
+    from bench.report.tables import make_tables, write_tables
     from bench.store import Store
-    from bench.tables import make_tables, write_tables
 
     here = Store(existing_store(store))
     if explain is not None:
@@ -246,10 +246,10 @@ def merge(
     Exit code 0: all was taken, or was there already; 1: something was refused.
     """
     from bench.experiments import find_experiment
-    from bench.manifests import hints, write_missing
-    from bench.merge import merge as merge_records
-    from bench.merge import refusals, summary
     from bench.store import Store
+    from bench.transfer.manifests import hints, write_missing
+    from bench.transfer.merge import merge as merge_records
+    from bench.transfer.merge import refusals, summary
 
     asked = [find_experiment(name) for name in experiment or []]
     if (remark is not None or shared_gpu) and not asked:
@@ -277,7 +277,7 @@ def merge(
 @app.command()
 def report(store: StorePath = Path("results")) -> None:
     """Build STORE/report.html from the records: one page with everything in it. Trains nothing."""
-    from bench.report import gather, write_report
+    from bench.report.page.gather import gather, write_report
     from bench.store import Store
 
     here = Store(existing_store(store))
@@ -298,10 +298,9 @@ def verify(
 
     Exit code 0: all reproduced; 3: one is not; 4: none failed, but one is open or not run; 1: a file cannot be read.
     """
-    from bench import ledger
-    from bench.aggregate import aggregate
-    from bench.claims import PUBLISHED
-    from bench.published import load_published
+    from bench.report.claims import ledger
+    from bench.report.published import PUBLISHED, load_published
+    from bench.report.runs import aggregate
     from bench.store import Store
 
     ours = aggregate(Store(existing_store(store)))
@@ -329,7 +328,7 @@ def size(
     """Resize a cell to a budget. Example: python -m bench size --experiment paper --cell nanogpt --target 1137869"""
     import shlex
 
-    from bench.sizing import AXES, budget_of, fit_size, set_arguments, size_text
+    from bench.experiments.sizing import AXES, budget_of, fit_size, set_arguments, size_text
 
     start = _config_of_cell(experiment, cell, assignments or [])
     if axis not in AXES:
@@ -370,7 +369,7 @@ def cuda_check(
     Each line says held, failed (with both values) or not tried (and why). Exit code 0: all held; 1: one failed;
     3: some were not tried.
     """
-    from bench.cuda_check import check_all, exit_code, write_results
+    from bench.cuda.check import check_all, exit_code, write_results
     from bench.environment import slug
 
     path = json_path or Path(f"cuda-check-{slug(pick_device(None))}.json")

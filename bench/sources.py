@@ -34,7 +34,7 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
 
 def syntax(path: Path) -> str:
     """A file's syntax tree without its docstrings, as text: equal where nothing but words differ."""
-    return _dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8"))))
+    return dump(without_docstrings(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def commit() -> tuple[str | None, bool | None]:
@@ -66,17 +66,18 @@ def _with_imports(name: str, root: Path) -> set[str]:
     return found
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree, which loses its docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
 
 
-def _dump(node: Any) -> str:
+def dump(node: Any) -> str:
     """A syntax tree as text that no Python version spells differently: fields that are empty are left out."""
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "type_comment"))
-        inner = ",".join(f"{name}={_dump(value)}" for name, value in fields if value not in (None, []))
+        inner = ",".join(f"{name}={dump(value)}" for name, value in fields if value not in (None, []))
         return f"{type(node).__name__}({inner})"
-    return "[" + ",".join(_dump(item) for item in node) + "]" if isinstance(node, list) else repr(node)
+    return "[" + ",".join(dump(item) for item in node) + "]" if isinstance(node, list) else repr(node)

@@ -14,8 +14,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import UserError
-from bench.legends import count
-from bench.render import NOTHING, Table
+from bench.report.notes import count
+from bench.report.table import NOTHING, Table
 
 FOLDER = "throughput"
 Phase = Literal["training step", "forward", "evaluation", "generation", "growth"]

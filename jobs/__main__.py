@@ -20,10 +20,10 @@ from jobs import watching
 from jobs.deadline import Deadline, parse_deadline, same_command
 
 if TYPE_CHECKING:
-    from bench.grids import Experiment
+    from bench.experiments.grid import Experiment
     from bench.store import Store
     from jobs.local import Ended
-    from jobs.slurm import Request
+    from jobs.slurm.arrays import Request
 
 app = make_app("Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run")
 watching.register(app)
@@ -101,8 +101,8 @@ def launch(
     With --cluster slurm it submits what is missing and returns at once.
     """
     until = _deadline(deadline, cluster)
-    from bench.pack import packing
     from bench.store import Store
+    from bench.transfer.pack import packing
 
     here = Store(store)
     common = _where(mode, device, seeds, workers, runs_per_gpu, data_dir)
@@ -122,7 +122,7 @@ def launch(
             )
         code = _exit_code(ended, here)
         if _is_cut(ended):
-            from bench.tables import make_tables, write_tables
+            from bench.report.tables import make_tables, write_tables
 
             write_tables(here, make_tables(here))
             print(f"The tables of what there is: {here.root}/tables")
@@ -133,7 +133,7 @@ def launch(
         raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
     if emit_scripts is not None and (test_only or dry_run):
         raise ConfigError("--emit-scripts writes, and --dry-run and --test-only do not; give one of them")
-    from jobs.slurm import submit_missing
+    from jobs.slurm.arrays import submit_missing
 
     chosen, request = _for_slurm(
         experiment,
@@ -192,7 +192,7 @@ def reproduce(
     ended: list[Ended] = []
     common = _where(None, device, seeds, workers, runs_per_gpu, data_dir)
     if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
-        from jobs.slurm import submit_missing
+        from jobs.slurm.arrays import submit_missing
 
         name = experiment or "paper"
         why = "" if experiment else " (for SLURM; choose another with EXPERIMENT=laptop or smoke)"
@@ -224,7 +224,7 @@ def reproduce(
 @app.command(hidden=True)
 def task(folder: Annotated[Path, typer.Argument(help="Folder of a submission's plan.")]) -> None:
     """What a SLURM script calls: do the part of a submission that SLURM's environment names."""
-    from jobs.task import start
+    from jobs.slurm.task import start
 
     raise typer.Exit(start(folder))
 
@@ -302,7 +302,7 @@ def _for_slurm(
 ) -> "tuple[Experiment, Request]":
     """The experiment as it will run on the nodes, and how it is to be spread over jobs."""
     from jobs.launch import prepare
-    from jobs.slurm import Request, choose_device
+    from jobs.slurm.arrays import Request, choose_device
 
     if device not in (None, "cpu", "cuda"):
         raise ConfigError(f"--device {device}: nodes have cpu or cuda")

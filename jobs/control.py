@@ -17,9 +17,9 @@ from bench.store import RUN_ID, Store
 from jobs.cache import unused
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE
-from jobs.scheduler import SchedulerError, cancel, queue, tasks_by_run
+from jobs.slurm.scheduler import SchedulerError, cancel, queue, tasks_by_run
+from jobs.slurm.submission import submissions
 from jobs.status import at_work
-from jobs.submission import submissions
 
 TEMPORARY = ".*.tmp"
 

@@ -15,11 +15,11 @@ from bench.files import write_atomically
 from bench.store import Store
 from bench.workload import Shape, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
-from jobs.site import LEAST_TIMEOUT_MINUTES
+from jobs.slurm.site import LEAST_TIMEOUT_MINUTES
 from jobs.speeds import Place, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
 
 if TYPE_CHECKING:
-    from jobs.submission import Submission
+    from jobs.slurm.submission import Submission
 
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 # Of a worker before its first step: Python, torch, the corpus; on a GPU also its context and the kernels from the

@@ -12,7 +12,7 @@ from bench.errors import ConfigError
 
 if TYPE_CHECKING:  # neither torch nor the models, for a command line that only shows its help
     from bench.config import Run
-    from bench.grids import Experiment
+    from bench.experiments.grid import Experiment
 
 STOP_SHARE = 0.1  # of the time, kept for saving the state of what is at work
 MOST_STOP_SECONDS = 30.0

@@ -17,8 +17,8 @@ from typing import Literal
 from bench.errors import UserError
 from bench.store import Store
 from jobs.cache import cache_root, compile_cache
-from jobs.scheduler import SchedulerError, ask, settings
 from jobs.slots import describe, make_slots, side_by_side
+from jobs.slurm.scheduler import SchedulerError, ask, settings
 
 SLOW_WRITE_SECONDS = 1.0
 CLOCK_SECONDS = 5.0  # between a file's stamp and our clock

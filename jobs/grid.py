@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 
 from bench.config import Run
 from bench.errors import ConfigError
-from bench.grids import Experiment
+from bench.experiments.grid import Experiment
 from bench.sources import fingerprint
 from bench.store import Store
 

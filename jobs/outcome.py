@@ -1,11 +1,10 @@
 """What `reproduce` shows in the end: tables with the committed values beside, verdicts, and where the reports are."""
 
-from bench import ledger
-from bench.claims import PUBLISHED
-from bench.published import load_published
-from bench.report import NAME, gather, write_report
+from bench.report.claims import ledger
+from bench.report.page.gather import NAME, gather, write_report
+from bench.report.published import PUBLISHED, load_published
+from bench.report.tables import Tables, make_tables, write_tables
 from bench.store import Store
-from bench.tables import Tables, make_tables, write_tables
 
 KINDS = ("perplexity", "differences", "modes", "parameters")
 

@@ -100,7 +100,7 @@ def _count_gpus() -> int:
 
 def takes_one_process() -> bool:
     """Whether a GPU of this machine takes one process at a time, by its compute mode, and no MPS shares it."""
-    from bench.cuda_machine import mps_state
+    from bench.cuda.machine import mps_state
 
     return EXCLUSIVE in compute_modes() and mps_state() == "off"
 

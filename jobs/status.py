@@ -9,7 +9,7 @@ from bench.process import read_progress
 from bench.record import NO_SEED, Manifest, Record, run_name
 from bench.store import Store
 from jobs.layout import CANCEL_FILE
-from jobs.scheduler import SchedulerError, TaskState, tasks_by_run
+from jobs.slurm.scheduler import SchedulerError, TaskState, tasks_by_run
 
 UNRECORDED = ("running", "queued", "cancelled", "timeout", "interrupted", "missing")
 ENDED_AS = {"CANCELLED": "cancelled", "TIMEOUT": "timeout", "DEADLINE": "timeout"}  # SLURM's word -> ours

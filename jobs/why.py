@@ -11,7 +11,7 @@ from bench.process import read_progress
 from bench.record import Record
 from bench.store import Store
 from jobs.layout import CANCEL_FILE, JOBS_FOLDER, LOG_FILE
-from jobs.scheduler import SchedulerError, TaskState, tasks_by_run
+from jobs.slurm.scheduler import SchedulerError, TaskState, tasks_by_run
 from jobs.status import at_work
 
 N_LOG_LINES = 12

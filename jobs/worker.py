@@ -20,7 +20,7 @@ from bench.files import write_atomically
 from bench.sources import fingerprint
 from bench.store import Store
 from jobs.layout import RUN_FILE
-from jobs.submission import patiently
+from jobs.slurm.submission import patiently
 
 RUN_FILE_SECONDS = 10.0  # until a file written elsewhere must have appeared
 PARENT_CHECK_SECONDS = 1.0

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from bench import train
 from bench.config import Run, read_run, run_to_json
 from bench.corpus import load_corpus
-from tests.test_train import GraphOnPaper
+from tests.bench.test_train import GraphOnPaper
 
 
 def write_runs(path: Path, runs: list[Run]) -> Path:

@@ -6,9 +6,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.deviations import Deviation
-from bench.page import Claim, Content, Picture, Question
-from bench.render import Table, clean
+from bench.report.deviations import Deviation
+from bench.report.page.page import Claim, Content, Picture, Question
+from bench.report.table import Table, clean
 
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "test", "text.parse_math": False}
 

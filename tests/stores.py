@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import Cell, Manifest, Record, to_bytes
-from bench.render import Table
+from bench.report.table import Table
+from bench.report.tables import make_tables
 from bench.store import Store
-from bench.tables import make_tables
 from tests.records import make_manifest, make_record, manifest_of
 
 SEEDS = (42, 69, 420, 666, 2137)

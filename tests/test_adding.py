@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiments.laptop import laptop
 from bench.fetch import DATA_DIR_VARIABLE
-from bench.laptop import laptop
 from bench.record import Manifest, Record
 from bench.sources import fingerprint
 from tests.records import make_record

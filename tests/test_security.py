@@ -1,8 +1,8 @@
 """What comes from outside, be it a word, a name or a file, runs nothing, leaves no folder of ours, and tells no secret.
 
-A row of the table of threats that has its test elsewhere: pickles in tests/test_checkpoint.py (and submitit's own in
-tests/test_task.py), calls that run or load code in tests/test_rooms.py, cells of HTML, Markdown, CSV and LaTeX in
-tests/test_tables.py, downloads in tests/test_corpus.py, terminal control characters in tests/test_watching.py.
+Rows of the table of threats with a test elsewhere: pickles in test_checkpoint.py (and submitit's own in test_task.py),
+calls that run or load code in test_rooms.py, cells of HTML, Markdown, CSV and LaTeX in test_tables.py, downloads in
+test_corpus.py, terminal control characters in test_watching.py.
 """
 
 import json
@@ -30,19 +30,19 @@ from bench.corpus import Corpus
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
 from bench.record import to_bytes
+from bench.report.tables import make_tables
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
-from bench.tables import make_tables
-from jobs import site as sites
-from jobs import slurm
 from jobs.cache import CACHE_DIR_VARIABLE, compile_cache, unused
 from jobs.launch import launch_missing
 from jobs.layout import JOBS_FOLDER, PLAN_FILE, RUN_FILE
-from jobs.scheduler import read_duration, read_queue
-from jobs.site import SBATCH_FIELDS, Site
 from jobs.slots import make_slots
-from jobs.slurm import Array, Request, command, make_arrays, script
-from jobs.submission import Submission, check_private, read_submission, submissions
+from jobs.slurm import arrays as slurm
+from jobs.slurm import site as sites
+from jobs.slurm.arrays import Array, Request, command, make_arrays, script
+from jobs.slurm.scheduler import read_duration, read_queue
+from jobs.slurm.site import SBATCH_FIELDS, Site
+from jobs.slurm.submission import Submission, check_private, read_submission, submissions
 from jobs.worker import write_run
 from tests.command_line import ROOT
 from tests.gpus import put_gpus
@@ -144,7 +144,7 @@ def test_a_linked_or_a_foreign_submissions_folder_is_not_read(planned: Path, mon
     link.symlink_to(planned)
     with pytest.raises(StoreError, match="yours"):
         read_submission(link)
-    monkeypatch.setattr("jobs.submission.os.getuid", lambda: os.geteuid() + 1)
+    monkeypatch.setattr("jobs.slurm.submission.os.getuid", lambda: os.geteuid() + 1)
     with pytest.raises(StoreError, match="yours"):
         read_submission(planned)
 

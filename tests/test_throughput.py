@@ -22,10 +22,10 @@ from bench.budget import count_parameters
 from bench.config import Mode, Run, RunConfig
 from bench.corpus import Corpus, load_corpus
 from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
-from bench.laptop import laptop_arm
-from bench.recipes import K_OPERATORS_PAPER, NANOGPT
+from bench.experiments.laptop import laptop_arm
+from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
+from bench.report.tables import make_tables
 from bench.sources import ROOT
-from bench.tables import make_tables
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build
 from models.decay import BACKENDS, chunked, read_memory
@@ -417,7 +417,7 @@ import dataclasses, resource
 import torch
 from bench.config import Run
 from bench.corpus import load_corpus
-from bench.recipes import K_OPERATORS_PAPER
+from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.train import Trainer
 torch.set_num_threads(2)
 cpu = torch.device("cpu")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.aggregate import Aggregate, CellRuns, Experiment
 from bench.record import Record
+from bench.report.runs import Aggregate, CellRuns, Experiment
 from bench.store import Store
 from tests.records import SWEEP_TOKENS, make_manifest, make_record
 

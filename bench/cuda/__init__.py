@@ -1,0 +1,1 @@
+"""`bench cuda-check`: whether this project works on this GPU."""

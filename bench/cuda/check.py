@@ -1,0 +1,299 @@
+"""Does this project work on this GPU? The checks that matter, in three minutes, one line each, and a JSON of them all.
+
+Checks that share a lane share a process and follow each other; lanes run side by side, since compiling takes a minute
+and the GPU is idle meanwhile. Speeds are measured when everything else has ended.
+"""
+
+import importlib.util
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.cuda.child import Child, ChildEnded
+from bench.files import replace
+from bench.process import count_cores
+
+ALONE_SECONDS = 15.0  # of all, kept for the speeds
+BYTES_PER_LANE = 4 * 2**30  # of the GPU: nanoGPT's step in float32, eager, with what CUDA itself takes
+NO_CUDA = "torch sees no CUDA device here"
+NO_TIME = "no time left; --seconds gives more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing to find out, by a function of a `bench.cuda_...` module."""
+
+    name: str
+    lane: str
+    function: str  # module:function
+    seconds: float = math.inf  # after which an answer is no longer waited for
+    arguments: dict[str, Any] = field(default_factory=dict)
+    prepare: str | None = None  # a function called first, with the arguments; then `function` runs alone, without them
+    package: str | None = None  # which need not be installed
+    late: str = "failed"  # what a check without an answer is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of a check."""
+
+    name: str
+    status: str  # held, failed or not tried
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def line(self) -> str:
+        """For a reader."""
+        return f"{self.status:<9}  {self.name}: {self.text}"
+
+
+HEADLINE = {  # whose step is compared and timed: name, experiment, cell
+    "K-Operators": ("paper", "k_operators"),
+    "Transformer (matched)": ("matched", "transformer-params"),
+    "nanoGPT": ("paper", "nanogpt"),
+}
+FORMS = ("chunked", "bounded", "mask", "recurrent", "block")  # ours first; `bounded` is how the model calls it
+
+
+def _cell(experiment: str, cell: str) -> dict[str, str]:
+    return {"experiment": experiment, "cell": cell}
+
+
+def _numbers(name: str, function: str, seconds: float = 30.0, **arguments: str) -> Check:
+    return Check(
+        name=name, lane="numbers", function=f"bench.cuda.numbers:{function}", seconds=seconds, arguments=arguments
+    )
+
+
+def _compiled(name: str) -> Check:
+    return Check(
+        name=f"compiled step, {name}",
+        lane=f"compiled {name}",
+        function="bench.cuda.steps:compiled",
+        arguments=_cell(*HEADLINE[name]),
+    )
+
+
+def _speed(name: str) -> Check:
+    return Check(
+        name=f"speed, {name}",
+        lane=f"speed {name}",
+        prepare="bench.cuda.steps:prepare",
+        function="bench.cuda.steps:speed",
+        arguments=_cell(*HEADLINE[name]),
+    )
+
+
+# Where there are too few cores for all lanes, those that begin first stand first.
+CHECKS = (
+    Check(name="machine", lane="numbers", function="bench.cuda.machine:machine", seconds=30.0),
+    _numbers("batches", "batches"),
+    *(_numbers(f"recurrence, {form}", "recurrence", form=form) for form in FORMS),
+    *(_numbers(f"evaluation, {name}", "evaluation", 60.0, **_cell(*of)) for name, of in HEADLINE.items()),
+    *(_numbers(f"exact mode, {name}", "exact", 60.0, **_cell(*of)) for name, of in HEADLINE.items()),
+    _numbers("exact mode, LSTM", "exact", 60.0, **_cell("matched", "lstm-params")),
+    _compiled("K-Operators"),
+    Check(name="two workers side by side", lane="runs", function="bench.cuda.runs:side_by_side", seconds=120.0),
+    Check(name="out of memory", lane="memory", function="bench.cuda.runs:out_of_memory", seconds=120.0),
+    _speed("K-Operators"),
+    _speed("Transformer (matched)"),
+    _speed("nanoGPT"),
+    _compiled("Transformer (matched)"),
+    _compiled("nanoGPT"),
+    Check(
+        name="recurrence, fla",
+        lane="fla",
+        function="bench.cuda.numbers:recurrence",
+        arguments={"form": "fla"},
+        seconds=120.0,
+        package="fla",
+        late="not tried",  # Triton times each of its kernels in many ways before the first answer
+    ),
+)
+INSTALL = {"fla": "fla-core is not installed: pip install -e '.[kernels]'"}
+
+
+class Asked(Protocol):
+    """What a lane asks; a `Child`, but in tests."""
+
+    def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
+        """See `Child.ask`."""
+
+    def end(self) -> None:
+        """See `Child.end`."""
+
+
+class Lane:
+    """Checks that follow each other in one process, which is replaced where it ended, hung or an error left it odd."""
+
+    def __init__(self, checks: Sequence[Check], start: Callable[[], Asked], tell: Callable[[Result], None]) -> None:
+        self.checks, self.start, self.tell = checks, start, tell
+        self.child: Asked | None = None
+        self.prepared: list[tuple[Check, Result]] = []
+        self.stopped = threading.Event()  # by Ctrl-C
+
+    def run(self, until: float) -> None:
+        """Do the checks, and prepare those that are to run alone."""
+        for check in self.checks:
+            result = self.ask(check, check.prepare or check.function, check.arguments, until)
+            if check.prepare and result.status == "held":
+                self.prepared.append((check, result))
+            else:
+                self.tell(result)
+        if not self.prepared:
+            self.end()
+
+    def run_alone(self, until: float) -> None:
+        """Finish the checks that are prepared."""
+        for check, before in self.prepared:
+            after = self.ask(check, check.function, {}, until)
+            self.tell(
+                Result(
+                    name=check.name,
+                    status=after.status,
+                    text=f"{after.text}; {before.text}",
+                    values={**before.values, **after.values},
+                    seconds=before.seconds + after.seconds,
+                )
+            )
+        self.end()
+
+    def ask(self, check: Check, function: str, arguments: dict[str, Any], until: float) -> Result:
+        """The result of one request, whatever becomes of it."""
+        if check.package is not None and importlib.util.find_spec(check.package) is None:
+            return Result(name=check.name, status="not tried", text=INSTALL[check.package])
+        if self.stopped.is_set():
+            return Result(name=check.name, status="not tried", text="interrupted")
+        started = time.monotonic()
+        if started >= until:
+            return Result(name=check.name, status="not tried", text=NO_TIME)
+        try:
+            child = self.child = self.start() if self.child is None else self.child
+            answer = child.ask(function, arguments, check.seconds, until)
+        except (TimeoutError, ChildEnded) as error:
+            self.end()
+            ended, status, text = time.monotonic(), "failed", str(error)
+            if self.stopped.is_set():
+                status, text = "not tried", "interrupted"
+            elif isinstance(error, TimeoutError) and ended >= until:
+                status, text = "not tried", f"{text}; {NO_TIME}"
+            elif isinstance(error, TimeoutError):
+                status = check.late
+            return Result(name=check.name, status=status, text=text, seconds=ended - started)
+        if answer.pop("raised"):
+            self.end()  # an error may leave CUDA unusable
+        return Result(name=check.name, **answer)
+
+    def end(self) -> None:
+        """End the lane's process."""
+        child, self.child = self.child, None
+        if child is not None:
+            child.end()
+
+
+def run_checks(
+    checks: Sequence[Check],
+    *,
+    seconds: float,
+    start: Callable[[], Asked],
+    n_lanes: int,
+    tell: Callable[[Result], None],
+) -> None:
+    """Do the checks within `seconds`, `n_lanes` lanes at a time; `tell` each result as soon as it is known."""
+    until = time.monotonic() + seconds
+    kept = min(ALONE_SECONDS, seconds / 2) if any(one.prepare for one in checks) else 0.0
+    lock = threading.Lock()
+
+    def tell_one(result: Result) -> None:
+        with lock:
+            tell(result)
+
+    names = dict.fromkeys(one.lane for one in checks)
+    lanes = [Lane([one for one in checks if one.lane == name], start, tell_one) for name in names]
+    try:
+        with ThreadPoolExecutor(n_lanes) as pool:
+            futures = [pool.submit(lane.run, until - kept) for lane in lanes]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:  # Ctrl-C: let no lane begin anything more
+                for lane in lanes:
+                    lane.stopped.set()
+                    lane.end()
+                raise
+        for lane in lanes:
+            lane.run_alone(until)
+    finally:
+        for lane in lanes:
+            lane.end()
+
+
+def check_all(seconds: float, tell: Callable[[str], None]) -> list[Result]:
+    """Do every check on this machine's GPU, or say of each that there is none."""
+    import torch
+
+    names = [one.name for one in CHECKS]
+    results: list[Result] = []
+
+    def keep(result: Result) -> None:
+        results.append(result)
+        tell(result.line)
+
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
+        for check in CHECKS:
+            keep(Result(name=check.name, status="not tried", text=NO_CUDA + built))
+        return results
+    n_cores = count_cores()
+    memory = torch.cuda.get_device_properties(0).total_memory
+    n_lanes = max(1, min(n_cores // 2 + 1, memory // BYTES_PER_LANE))
+    n_threads = max(1, n_cores // 4)
+    run_checks(CHECKS, seconds=seconds, start=lambda: Child("cuda", n_threads), n_lanes=n_lanes, tell=keep)
+    return sorted(results, key=lambda one: names.index(one.name))
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 all held, 1 one failed, 3 some were not tried."""
+    statuses = {one.status for one in results}
+    return 1 if "failed" in statuses else 3 if "not tried" in statuses else 0
+
+
+def write_results(path: Path, results: Sequence[Result], seconds: float) -> None:
+    """Write what was found, with the machine, the sources and the versions, as JSON."""
+    import torch
+
+    from bench.environment import describe
+    from bench.sources import commit
+
+    revision, dirty = commit()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    content = {
+        "schema_version": 1,
+        "commit": revision,
+        "dirty": dirty,
+        "environment": describe(device).model_dump(mode="json"),
+        "seconds": seconds,
+        "exit_code": exit_code(results),
+        "checks": [
+            {"name": one.name, "status": one.status, "text": one.text, "seconds": one.seconds, "values": one.values}
+            for one in results
+        ],
+    }
+    replace(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """The same with words for numbers that are not finite, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,98 @@
+"""Whole runs on a GPU, in processes as `python -m jobs launch` starts them: side by side, and out of memory."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bench.config import Run, override
+from bench.cuda.numbers import SEED, Context, Finding
+from bench.experiments import find_experiment
+from bench.faults import VARIABLE
+from bench.record import Record
+from bench.repeat import differences, run_of
+from bench.run import Settings, execute
+from bench.sources import ROOT
+from bench.store import RUNS_DIR_VARIABLE, Store
+
+PAIR = ("k_operators-s42", "k_operators-s69")
+STRUCK, NEXT = "transformer-s42", "transformer-s69"
+MEMORY_LIMIT = 2**30  # bytes that this process may take from the GPU, so that running out of them disturbs nobody
+TOO_MANY_WINDOWS = 2**17  # of 32 tokens: each activation of a step takes 256 MiB or more
+SECONDS = 90.0  # for a launch of two runs that train for less than a second
+
+
+def side_by_side(context: Context) -> Finding:
+    """Two workers share the GPU, both end, and the first has the bits that it has alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(Path(scratch) / "together")
+        where = ["--runs-per-gpu", "2"] if context.device.type == "cuda" else ["--workers", "2"]
+        told = launch(store, context, "k_operators", where)
+        found = {f"{one.label}-s{one.seed}": one for one in store.records()[0]}
+        ended = {name: found[name].status if name in found else "no record" for name in PAIR}
+        if set(ended.values()) != {"done"}:
+            return Finding(status="failed", text=f"{_listed(ended)}, and done expected of both{told}")
+        return compare_with_lone(found[PAIR[0]], context, Store(Path(scratch) / "alone"))
+
+
+def compare_with_lone(packed: Record, context: Context, store: Store) -> Finding:
+    """A record of a run that shared the device against the same run alone, in this process."""
+    on_cuda = context.device.type == "cuda"
+    n_threads = packed.environment.n_threads
+    alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
+    if on_cuda and not packed.packed:
+        return Finding(status="failed", text=f"{PAIR[0]} says that it had the GPU to itself, and it shared it")
+    if found := differences(packed, alone):
+        return Finding(status="failed", text=f"{PAIR[0]} beside another, and now alone: {'; '.join(found)}")
+    return Finding(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits alone")
+
+
+def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Finding:
+    """A run that needs more memory than there is leaves a record that says so, and a pool does the run after it."""
+    if context.device.type == "cuda":
+        whole = torch.cuda.get_device_properties(context.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(MEMORY_LIMIT / whole)
+    config = next(cell.config for cell in find_experiment("smoke").cells if cell.label == "transformer")
+    config = override(replace(config, corpus="synthetic"), [f"training.batch_size={n_windows}"])
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Run(label="too-large", config=config, seed=SEED, mode="exact")
+        ended = execute(run, Store(Path(scratch) / "large"), Settings(device=context.device))
+        if ended.status != "oom":
+            text = f"a run too large for the memory ended as {ended.status}, and oom expected: {ended.error}"
+            return Finding(status="failed", text=text)
+        store = Store(Path(scratch) / "pool")
+        told = launch(store, context, "transformer", ["--workers", "1"], faults=f"{STRUCK}:5:oom")
+        found = {f"{one.label}-s{one.seed}": one.status for one in store.records()[0]}
+    right = {STRUCK: "oom", NEXT: "done"}
+    if found != right:
+        return Finding(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{told}")
+    text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after an injected one: {_listed(right)}"
+    return Finding(status="held", text=text, values={"error": ended.error})
+
+
+def launch(store: Store, context: Context, words: str, options: list[str], faults: str = "") -> str:
+    """Launch the runs of `smoke` whose name has `words`, seeds 42 and 69, in exact mode; how it failed, if it did."""
+    command = [sys.executable, "-m", "jobs", "launch", "--experiment", "smoke", "--mode", "exact", "-k", words]
+    command += ["--seeds", "42,69", "--device", context.device.type, "--store", str(store.root), *options]
+    environment = {name: value for name, value in os.environ.items() if name != RUNS_DIR_VARIABLE}
+    environment[VARIABLE] = faults
+    if context.device.type == "cuda" and torch.cuda.device_count() > 1:  # both on the GPU that is checked
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+        environment["CUDA_VISIBLE_DEVICES"] = named or "0"
+    try:
+        ended = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f" (the launch had not ended after {SECONDS:.0f} s)"
+    last = (ended.stderr or ended.stdout).strip().splitlines()[-1:]
+    return "" if ended.returncode == 0 else f" (exit code {ended.returncode}: {''.join(last)[:300]})"
+
+
+def _listed(statuses: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {status}" for name, status in statuses.items()) or "no record"

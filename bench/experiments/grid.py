@@ -1,0 +1,91 @@
+"""What an experiment is made of: cells of runs that differ only in seed, and the seeds, fixed before any run."""
+
+from dataclasses import dataclass, replace
+
+from bench.config import Mode, Run, RunConfig
+from bench.errors import ConfigError
+from bench.record import NO_SEED, SCHEMA_VERSION, Manifest
+from bench.record import Cell as ManifestCell
+from bench.report.claims.registered import JUDGED_ON, rules_sha256
+
+REPORTING_SEEDS = (42, 69, 420, 666, 2137, 1, 2, 3, 4, 5)
+TUNING_SEED = 1000  # and above, apart from those reported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Runs that differ only in seed. `seeds` is (None,) for a fitted model."""
+
+    label: str
+    config: RunConfig
+    seeds: tuple[int | None, ...]
+    group: str | None = None  # the arm that a tuning trial or a replicate belongs to
+    replicate: int = 0  # the same run again, where `fast` arithmetic may give other bits
+
+    def run(self, seed: int | None, mode: Mode) -> Run:
+        """The run at one of its seeds. A fitted model is counted in one way only, whatever the experiment's mode."""
+        mode = "exact" if seed is None else mode
+        return Run(label=self.label, config=self.config, seed=seed, mode=mode, replicate=self.replicate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The cells that answer one question."""
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    mode: Mode = "exact"
+    reference: str | None = None  # the label that differences are taken to
+    only_mode: Mode | None = None  # the one in which the question makes sense; None: either
+
+    def __post_init__(self) -> None:
+        labels = [cell.label for cell in self.cells]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"experiment {self.name!r} has two cells of one label: {labels}")
+        if self.reference not in (None, *labels):
+            raise ConfigError(f"experiment {self.name!r} has no cell {self.reference!r} to take differences to")
+        for cell in self.cells:
+            if len(set(cell.seeds)) < len(cell.seeds):
+                raise ConfigError(f"{self.name}/{cell.label} names a seed twice: {cell.seeds}; seeds must be distinct")
+
+    def runs(self) -> list[Run]:
+        """Every run, seed by seed, so that each arm has its first seeds early."""
+        longest = max(len(cell.seeds) for cell in self.cells)
+        return [
+            cell.run(cell.seeds[i], self.mode) for i in range(longest) for cell in self.cells if i < len(cell.seeds)
+        ]
+
+    def manifest(self) -> Manifest:
+        """What a store says belongs to this experiment."""
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=self.name,
+            question=self.question,
+            corpus=self.cells[0].config.corpus,
+            mode=self.mode,
+            cells=[
+                ManifestCell(
+                    label=cell.label,
+                    run_ids={
+                        NO_SEED if seed is None else str(seed): cell.run(seed, self.mode).run_id for seed in cell.seeds
+                    },
+                    group=cell.group,
+                )
+                for cell in self.cells
+            ],
+            claim_rules_sha256=rules_sha256() if self.name in JUDGED_ON else None,
+            reference=self.reference,
+        )
+
+    def on(self, *, corpus: str | None, mode: Mode, seeds: tuple[int, ...] | None) -> "Experiment":
+        """The same experiment in a mode and, where they are named, on another corpus and at other seeds."""
+        cells = tuple(
+            replace(
+                cell,
+                config=replace(cell.config, corpus=corpus or cell.config.corpus),
+                seeds=cell.seeds if seeds is None or cell.seeds == (None,) else seeds,
+            )
+            for cell in self.cells
+        )
+        return replace(self, cells=cells, mode=mode)

@@ -1,0 +1,127 @@
+"""The same questions at a size that two CPU cores train: `laptop` in ten minutes, `laptop-all` in three hours."""
+
+from dataclasses import replace
+from typing import Any
+
+from bench.config import RunConfig
+from bench.experiments.grid import REPORTING_SEEDS, TUNING_SEED, Cell, Experiment
+from bench.experiments.matched import baseline
+from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, VOCAB_SIZE, ablations, floors, stressed
+from models import KOperatorsConfig
+
+CONTEXT = 128
+N_SAMPLED_BATCHES = 50
+LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)  # five, then two more: an arm was best at the edge
+
+# Four mixing layers or the nearest that fits: within 2 % of the parameters of K-Operators (a test counts); -live and
+# -flops of its live parameters and of its training FLOPs.
+SIZES: dict[str, dict[str, int]] = {
+    "transformer": {"d_model": 64, "n_layers": 4, "n_heads": 4},
+    "transformer_rotary": {"d_model": 66, "n_layers": 4, "n_heads": 3},
+    "transformer_none": {"d_model": 66, "n_layers": 4, "n_heads": 3},
+    "modern": {"d_model": 66, "n_layers": 4, "n_heads": 3},
+    "lstm": {"d_model": 111, "n_layers": 2},
+    "transformer-live": {"d_model": 68, "n_layers": 3, "n_heads": 2},
+    "transformer-flops": {"d_model": 60, "n_layers": 3, "n_heads": 3},
+}
+FAMILIES = ("k_operators", "transformer", "transformer_rotary", "transformer_none", "modern", "lstm")
+BEST_LEARNING_RATE = {  # of `laptop-tuning`, whose records a test compares
+    "k_operators": 8e-3,
+    "transformer": 1.6e-2,
+    "transformer_rotary": 8e-3,
+    "transformer_none": 8e-3,
+    "modern": 1.6e-2,
+    "lstm": 3.2e-2,
+}
+
+
+def laptop_arm(label: str, learning_rate: float) -> RunConfig:
+    """An arm of the laptop comparison: 210 thousand parameters, 4.1 million tokens, context 128.
+
+    Arms share the schedule, and each keeps the betas and the weight decay of its published recipe, the LSTM those of
+    the Transformer. No dropout: four epochs overfit nothing.
+    """
+    architecture: str = "k_operators"
+    model: Any = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=64, rank=16, n_k2=4)
+    if label != "k_operators":
+        family = label.removesuffix("-live").removesuffix("-flops")
+        architecture, model = baseline(family, SIZES[label], context=CONTEXT, dropout=0.0)
+    published = (K_OPERATORS_PAPER if label == "k_operators" else NANOGPT).training
+    assert published is not None
+    return RunConfig(
+        architecture=architecture,
+        model=model,
+        context=CONTEXT,
+        n_sampled_batches=N_SAMPLED_BATCHES,
+        training=replace(
+            published,
+            n_steps=2000,
+            batch_size=16,
+            eval_every=250,
+            warmup_steps=200,
+            schedule="nanogpt",
+            learning_rate=learning_rate,
+            final_learning_rate=learning_rate / 10,
+        ),
+    )
+
+
+def best_arm(label: str) -> RunConfig:
+    """An arm at the best learning rate of its family."""
+    return laptop_arm(label, BEST_LEARNING_RATE[label.removesuffix("-live").removesuffix("-flops")])
+
+
+def laptop() -> Experiment:
+    """The comparison itself, at each arm's best learning rate."""
+    return Experiment(
+        name="laptop",
+        question="At equal parameters and equal tokens, at a size that a laptop trains, which model is better?",
+        cells=(
+            *(
+                Cell(label=label, config=best_arm(label), seeds=REPORTING_SEEDS[:3])
+                for label in ("k_operators", "transformer")
+            ),
+            *floors(CONTEXT, N_SAMPLED_BATCHES),
+        ),
+        reference="transformer",
+    )
+
+
+def laptop_tuning() -> Experiment:
+    """The trials that chose the learning rates at laptop size: the same for each arm, on a tuning seed."""
+    return Experiment(
+        name="laptop-tuning",
+        question="Which of seven learning rates is best for each arm at laptop size?",
+        cells=tuple(
+            Cell(label=f"{label}-lr{rate:g}", config=laptop_arm(label, rate), seeds=(TUNING_SEED,), group=label)
+            for label in FAMILIES
+            for rate in LEARNING_RATES
+        ),
+    )
+
+
+def laptop_all() -> Experiment:
+    """Every question of `matched`, `ablation` and `stress` at laptop size. The runs of `laptop` are among them."""
+    baselines = {label: best_arm(label) for label in SIZES}
+    k_operators = best_arm("k_operators")
+    changes = {**ablations(k_operators), **stressed(k_operators)}
+    distinct: dict[str, RunConfig] = {}
+    for label, config in {"k_operators": k_operators, **baselines, **changes}.items():
+        if config not in distinct.values():  # at the right rate the variants of `stressed` are ablations
+            distinct[label] = config
+    return Experiment(
+        name="laptop-all",
+        question="At laptop size, what do each baseline, each part of K-Operators and a wrong learning rate do?",
+        cells=(
+            *(
+                Cell(
+                    label=label,
+                    config=config,
+                    seeds=REPORTING_SEEDS[:5] if label in ("k_operators", "transformer") else REPORTING_SEEDS[:3],
+                )
+                for label, config in distinct.items()
+            ),
+            *floors(CONTEXT, N_SAMPLED_BATCHES),
+        ),
+        reference="transformer",
+    )

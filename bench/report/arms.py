@@ -1,0 +1,115 @@
+"""Which arms of an experiment are alike, told by the configs of their runs: a label is only a label."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.report.runs import CellRuns, Experiment
+
+K_OPERATORS = "k_operators"
+RATES = ("learning_rate", "final_learning_rate")  # the last follows the peak
+
+
+def trained(experiment: Experiment) -> list[CellRuns]:
+    """The cells with a run that is done, without fitted models."""
+    return [cell for cell in experiment.cells if cell.done and not cell.fitted]
+
+
+def config_of(cell: CellRuns) -> dict[str, Any]:
+    """What all runs of the cell share."""
+    return cell.records[0].config
+
+
+def model_of(cell: CellRuns) -> dict[str, Any]:
+    """Of its config, the model's part."""
+    model = config_of(cell).get("model")
+    return model if isinstance(model, dict) else {}
+
+
+def learning_rate(cell: CellRuns) -> float | None:
+    """The peak; None for a fitted model."""
+    rate = (config_of(cell).get("training") or {}).get("learning_rate")
+    return float(rate) if isinstance(rate, int | float) and rate > 0 else None
+
+
+def without(config: dict[str, Any], *, training: Iterable[str] = (), model: Iterable[str] = ()) -> str:
+    """A config as text, less some of its fields: equal for arms that differ in nothing else."""
+    cut = {"training": set(training), "model": set(model)}
+    kept = {
+        key: {name: item for name, item in value.items() if name not in cut.get(key, ())}
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def by_rate(cells: Sequence[CellRuns]) -> list[list[CellRuns]]:
+    """Cells that differ in nothing but their learning rate, from the lowest; one without such a sibling alone."""
+    groups: dict[str, list[CellRuns]] = defaultdict(list)
+    for cell in cells:
+        groups[without(config_of(cell), training=RATES)].append(cell)
+    return [sorted(group, key=lambda cell: learning_rate(cell) or 0.0) for group in groups.values()]
+
+
+def has_rates(group: Sequence[CellRuns]) -> bool:
+    """Whether there is more than one learning rate among them."""
+    return len({learning_rate(cell) for cell in group}) > 1
+
+
+def full_model(experiment: Experiment) -> CellRuns | None:
+    """The K-Operators arm that others are variants of: the reference where it is one, else the first."""
+    found = [cell for cell in _arms(experiment) if config_of(cell).get("architecture") == K_OPERATORS]
+    return next((cell for cell in found if cell is experiment.reference), found[0] if found else None)
+
+
+def variants(experiment: Experiment) -> list[CellRuns]:
+    """K-Operators arms other than the full model, trained at its learning rate."""
+    full = full_model(experiment)
+    if full is None:
+        return []
+    return [
+        cell
+        for cell in trained(experiment)
+        if cell is not full
+        and config_of(cell).get("architecture") == K_OPERATORS
+        and learning_rate(cell) == learning_rate(full)
+    ]
+
+
+def principal(experiment: Experiment) -> list[CellRuns]:
+    """One arm for each model that is compared: of K-Operators the full model alone."""
+    full = full_model(experiment)
+    return [cell for cell in _arms(experiment) if cell is full or config_of(cell).get("architecture") != K_OPERATORS]
+
+
+def _arms(experiment: Experiment) -> list[CellRuns]:
+    """Trained cells that are no trial or replicate of an arm, nor, without a reference, one of several rates."""
+    cells = [cell for cell in trained(experiment) if cell.group is None]
+    if experiment.reference is not None:
+        return cells
+    of_many_rates = [cell for group in by_rate(cells) if has_rates(group) for cell in group]
+    return [cell for cell in cells if cell not in of_many_rates]
+
+
+def best_nats(cell: CellRuns) -> dict[int, float]:
+    """The sweep's best loss of each done run, by seed."""
+    return {
+        record.seed: record.result.sweep.best.nats_per_token
+        for record in cell.done
+        if record.result is not None and record.seed is not None
+    }
+
+
+def unfinished(cells: Iterable[CellRuns]) -> str:
+    """A sentence on the runs that a figure cannot show; nothing where all are done."""
+    told = [f"{cell.label} {cell.n_text}" for cell in cells if len(cell.done) < len(cell.expected)]
+    return f" Not all runs are done: {'; '.join(told)}." if told else ""
+
+
+def seeds_text(counts: Iterable[int], spread: str) -> str:
+    """`mean of n = 3 to 5 seeds; ` and what shows their spread; of single runs `n = 1 seed`, which has none."""
+    numbers = sorted(set(counts))
+    few = " to ".join(f"{n:,}" for n in dict.fromkeys((numbers[0], numbers[-1])))
+    return "n = 1 seed" if numbers[-1] == 1 else f"mean of n = {few} seeds; {spread}"

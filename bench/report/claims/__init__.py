@@ -1,0 +1,1 @@
+"""The preprint's claims: the rules that judge them, and their verdicts."""

@@ -1,0 +1,180 @@
+"""The ledger of claims: what `python -m bench verify` prints, as text, as JSON and as a table."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+
+from bench.report.claims.evidence import Evidence
+from bench.report.claims.registered import RULES
+from bench.report.claims.rules import Outcome
+from bench.report.claims.verdicts import Verdict, judge
+from bench.report.published import Published
+from bench.report.runs import Aggregate
+from bench.report.table import NOTHING, Table
+
+EXIT_REPRODUCED, EXIT_NOT_REPRODUCED, EXIT_OPEN = 0, 3, 4
+WIDTH = len("not reproduced")
+LAUNCH = "python -m jobs launch --experiment NAME --store results"
+MODES_NOTE = (
+    "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
+    "mode: what the rule says of the runs of that one, which decides nothing."
+)
+FEWEST = 2.0  # seeds, for a reading that decides nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherMode:
+    """What a rule says of the runs of a mode that its claim is not judged on; it decides nothing."""
+
+    mode: str
+    outcome: Outcome
+    numbers: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """`in mode exact: inconclusive; k_operators: 3 seeds`."""
+        return f"in mode {self.mode}: {'; '.join((self.outcome, *self.numbers))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerVerdict(Verdict):
+    """A verdict, and beside it what the rule says of the other mode, where an experiment of the claim ran in both."""
+
+    in_other_mode: tuple[OtherMode, ...] = ()
+
+
+def verdicts_of(aggregate: Aggregate, published: Published) -> list[LedgerVerdict]:
+    """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
+    others = {mode: aggregate.in_mode(mode) for mode in sorted({one.mode for one in aggregate.in_other_mode})}
+    beside = {mode: _read(other, published) for mode, other in others.items()}
+    return [
+        LedgerVerdict(
+            **{field.name: getattr(verdict, field.name) for field in fields(verdict)},
+            in_other_mode=tuple(
+                _in_mode(others[mode], verdicts[index])
+                for mode, verdicts in beside.items()
+                if verdicts[index].outcome != "not run" and _has_done(aggregate, verdict.claim.experiments, mode)
+            ),
+        )
+        for index, verdict in enumerate(_read(aggregate, published))
+    ]
+
+
+def _has_done(aggregate: Aggregate, names: Sequence[str], mode: str) -> bool:
+    """Whether one of these experiments has a trained run that is done in a mode that was not chosen."""
+    others = [one for name in names if (one := aggregate.other(name)) is not None and one.mode == mode]
+    return any(record.seed is not None for one in others for record in one.done)
+
+
+def _in_mode(aggregate: Aggregate, verdict: Verdict) -> OtherMode:
+    modes = Evidence(aggregate).modes(verdict.claim.experiments)
+    return OtherMode(mode=modes or NOTHING, outcome=verdict.outcome, numbers=verdict.numbers)
+
+
+def _read(aggregate: Aggregate, published: Published) -> list[Verdict]:
+    return [_with_reading(verdict, Evidence(aggregate), published) for verdict in judge(aggregate, published)]
+
+
+def _with_reading(verdict: Verdict, evidence: Evidence, published: Published) -> Verdict:
+    claim = verdict.claim
+    if verdict.outcome != "inconclusive" or claim.thresholds.get("min_seeds", FEWEST) <= FEWEST:
+        return verdict
+    relaxed = claim.model_copy(update={"thresholds": {**claim.thresholds, "min_seeds": FEWEST}})
+    read = RULES[claim.id](relaxed, evidence, published).numbers
+    if read == verdict.numbers:  # it is not for want of seeds
+        return verdict
+    return replace(verdict, numbers=(*verdict.numbers, f"so far: {read[0]}", *read[1:]))
+
+
+def exit_code(verdicts: Sequence[Verdict]) -> int:
+    """3 where a claim is not reproduced, else 4 where one is open or not run, else 0."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if "not reproduced" in outcomes:
+        return EXIT_NOT_REPRODUCED
+    return EXIT_REPRODUCED if outcomes == {"reproduced"} else EXIT_OPEN
+
+
+def text(verdicts: Sequence[LedgerVerdict]) -> str:
+    """One line a claim, beginning with its id; then whether the rules are those of the launch, and what has not run."""
+    lines = [_line(verdict) for verdict in verdicts]
+    changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
+    if changed:
+        lines.append(f"The rules changed since {', '.join(changed)} was launched: judge it with care.")
+    not_run = dict.fromkeys(
+        name for verdict in verdicts if verdict.outcome == "not run" for name in verdict.claim.experiments
+    )
+    if not_run:
+        lines.append(f"Claims wait for runs of {', '.join(not_run)}. Start them with: {LAUNCH}")
+    return "\n".join(lines)
+
+
+def as_json(verdicts: Sequence[Verdict]) -> str:
+    """The same for programs: a list of objects."""
+    return json.dumps(
+        [{**asdict(verdict), "claim": verdict.claim.model_dump()} for verdict in verdicts],
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def ledger_table(verdicts: Sequence[LedgerVerdict]) -> Table:
+    """A row a claim; a column of what the other mode says, where a claim has one."""
+    modes = any(verdict.in_other_mode for verdict in verdicts)
+    return Table(
+        experiment="claims",
+        kind="ledger",
+        intro="The preprint's claims, each judged by a rule that was written before its runs.",
+        columns=(
+            "claim",
+            "statement",
+            "verdict",
+            "numbers",
+            "seeds needed",
+            "mode",
+            *(["in the other mode"] if modes else []),
+            "at laptop size",
+        ),
+        n_left=4,
+        rows=tuple(
+            (
+                verdict.claim.id,
+                verdict.claim.statement,
+                _of(verdict, verdict.outcome),
+                "; ".join(verdict.numbers) or NOTHING,
+                _of(verdict, f"{verdict.seeds_needed:,}") if verdict.seeds_needed else NOTHING,
+                verdict.mode or NOTHING,
+                *(["; ".join(one.text for one in verdict.in_other_mode) or NOTHING] if modes else []),
+                "; ".join(verdict.at_laptop_size) or NOTHING,
+            )
+            for verdict in verdicts
+        ),
+        notes=(
+            "inconclusive: the runs that are in decide neither way. seeds needed: an arm, for a power of 80 %, were "
+            "gap and spread as measured; where runs are missing, the fewest that may be judged.",
+            "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
+            "decide nothing.",
+            *([MODES_NOTE] if modes else []),
+            *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
+            *(
+                f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."
+                for verdict in verdicts
+                if verdict.changed_since
+            ),
+        ),
+    )
+
+
+def _of(verdict: Verdict, cell: str) -> str:
+    """A cell that would be another with every run says of how many it is."""
+    return f"{cell} ({verdict.partial})" if verdict.partial else cell
+
+
+def _line(verdict: LedgerVerdict) -> str:
+    parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
+    parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
+    parts += [f"{verdict.seeds_needed:,} seeds an arm needed"] if verdict.seeds_needed else []
+    parts += [f"mode {verdict.mode}"] if verdict.mode else []
+    parts += [one.text for one in verdict.in_other_mode]
+    parts += [f"rules changed since {', '.join(verdict.changed_since)}"] if verdict.changed_since else []
+    parts += [f"at laptop size: {'; '.join(verdict.at_laptop_size)}"] if verdict.at_laptop_size else []
+    return " | ".join(parts)

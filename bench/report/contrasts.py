@@ -1,0 +1,206 @@
+"""Each arm of an experiment against its reference arm: the difference, how sure it is, and what it may be called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from bench.record import Record
+from bench.report.runs import CellRuns, Experiment, protocol_of
+from bench.report.statistics import (
+    MARGIN_NATS,
+    Comparison,
+    Equivalence,
+    block_bootstrap,
+    holm,
+    mean,
+    paired_t,
+    sample_sd,
+    seeds_needed,
+    sign_flip_p,
+    tost,
+    welch,
+)
+
+FEWEST_FOR_SIGN_FLIP = 6  # with 5 pairs its least p is 0.0625, so it could never say anything at 5 %
+BLOCK, N_RESAMPLES = 8, 10_000  # windows in a block; resamples of the bootstrap over windows
+POWER, ALPHA = 0.8, 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """An arm minus the reference arm, in nats a token at the sweep's best evaluation.
+
+    `ours` and `theirs` hold the runs compared: of the common seeds in one order where they are paired. They are empty
+    where nothing can be compared, and `why_not` then says why.
+    """
+
+    arm: CellRuns
+    reference: CellRuns
+    paired: bool
+    ours: tuple[Record, ...] = ()
+    theirs: tuple[Record, ...] = ()
+    why_not: str | None = None
+    primary: bool = False  # the one comparison whose p-value is not adjusted
+    holm_p: float | None = None  # of all others
+
+    @cached_property
+    def _nats(self) -> tuple[list[float], list[float]]:
+        return [best_nats(record) for record in self.ours], [best_nats(record) for record in self.theirs]
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """Paired t or Welch; None where a side has no run."""
+        ours, theirs = self._nats
+        if not ours or not theirs:
+            return None
+        return paired_t(ours, theirs) if self.paired else welch(ours, theirs)
+
+    @cached_property
+    def equivalence(self) -> Equivalence | None:
+        """Two one-sided tests at the margin that was fixed beforehand."""
+        if self.comparison is None or self.comparison.interval is None:
+            return None
+        return tost(*self._nats, paired=self.paired, margin=MARGIN_NATS)
+
+    @cached_property
+    def sign_flip_p(self) -> float | None:
+        """Exact, two-sided; None without enough pairs."""
+        if not self.paired or len(self.ours) < FEWEST_FOR_SIGN_FLIP:
+            return None
+        return sign_flip_p([one - other for one, other in zip(*self._nats, strict=True)])
+
+    @cached_property
+    def text_interval(self) -> tuple[float, float] | None:
+        """95 % interval over the text: blocks of windows resampled, the runs as they are, averaged window by window."""
+        ours, theirs = window_means(self.ours), window_means(self.theirs)
+        if not ours or len(ours) != len(theirs):
+            return None
+        by_window = [one - other for one, other in zip(ours, theirs, strict=True)]
+        return block_bootstrap(by_window, block=BLOCK, n_resamples=N_RESAMPLES)
+
+    @property
+    def distinguishable(self) -> bool | None:
+        """Whether the 95 % interval over seeds leaves 0 out; None without an interval."""
+        if self.comparison is None or self.comparison.interval is None:
+            return None
+        low, high = self.comparison.interval
+        return not low <= 0 <= high
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the difference lies within the margin, at 5 %."""
+        return self.equivalence is not None and self.equivalence.verdict == "equivalent"
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the arm, in words."""
+        if self.comparison is None:
+            return self.why_not or ""
+        if self.distinguishable is None:
+            return "too few seeds to tell"
+        words = "not distinguishable"
+        if self.distinguishable:
+            words = "better" if self.comparison.difference < 0 else "worse"
+            if self.holm_p is not None and self.holm_p >= ALPHA:
+                words += ", but not after Holm"
+        return f"{words}; equivalent within {MARGIN_NATS}" if self.equivalent else words
+
+    @property
+    def n_text(self) -> str:
+        """Pairs, or runs on both sides, and of how many where some are lost."""
+        if self.paired:
+            expected = len(set(self.arm.expected) & set(self.reference.expected))
+            return f"{_of(len(self.ours), expected)} pairs"
+        sides = (_of(len(cell.done), len(cell.expected)) for cell in (self.arm, self.reference))
+        return " against ".join(sides)
+
+    @property
+    def partial(self) -> bool:
+        """Whether a run that should count on either side is not done."""
+        return any(len(cell.done) < len(cell.expected) for cell in (self.arm, self.reference))
+
+    @property
+    def seeds_line(self) -> str | None:
+        """`gap 0.08, sd 0.046 and 0.050: 8 seeds` an arm for a power of 80 %, from what was measured."""
+        ours, theirs = self._nats
+        sds = sample_sd(ours), sample_sd(theirs)
+        if self.comparison is None or sds[0] is None or sds[1] is None or not self.comparison.difference:
+            return None
+        needed = seeds_needed(abs(self.comparison.difference), sds[0], sds[1], power=POWER, alpha=ALPHA)
+        told = "more than 1,000 seeds" if needed is None else f"{needed:,} seed{'s' if needed != 1 else ''}"
+        gap, *spreads = (f"{value:.4f}" for value in (abs(self.comparison.difference), sds[0], sds[1]))
+        return f"gap {gap}, sd {' and '.join(spreads)}: {told} an arm (you have {min(len(ours), len(theirs))})"
+
+
+def contrasts(experiment: Experiment) -> tuple[Contrast, ...]:
+    """Every trained arm but the reference against it, in the order of the manifest; empty without a reference.
+
+    The first arm's comparison is the primary one, unless the reference stands first; the others' p-values are adjusted
+    together.
+    """
+    reference = experiment.reference
+    if reference is None:
+        return ()
+    trained = [cell for cell in experiment.cells if not cell.fitted]
+    found = [_contrast(cell, reference) for cell in trained if cell is not reference]
+    found = [replace(one, primary=one.arm is trained[0]) for one in found]
+    adjusted = [one for one in found if not one.primary and p_value(one) is not None]
+    p_values = holm([p for one in adjusted if (p := p_value(one)) is not None])
+    by_label = {one.arm.label: p for one, p in zip(adjusted, p_values, strict=True)}
+    return tuple(replace(one, holm_p=by_label.get(one.arm.label)) for one in found)
+
+
+def p_value(contrast: Contrast) -> float | None:
+    return None if contrast.comparison is None else contrast.comparison.p_value
+
+
+def best_nats(record: Record) -> float:
+    assert record.result is not None
+    return record.result.sweep.best.nats_per_token
+
+
+def window_means(records: Sequence[Record]) -> list[float]:
+    """The mean over runs of each window's loss at each run's best step; empty where a run lacks its windows."""
+    by_run = [windows for record in records if (windows := _best_windows(record))]
+    if not by_run or len(by_run) < len(records) or len({len(windows) for windows in by_run}) > 1:
+        return []
+    return [mean(values) for values in zip(*by_run, strict=True)]
+
+
+def _best_windows(record: Record) -> list[float]:
+    assert record.result is not None
+    return record.result.window_nats.get(record.result.sweep.best.step, [])
+
+
+def _contrast(arm: CellRuns, reference: CellRuns) -> Contrast:
+    why_not = _why_not(arm, reference)
+    if why_not is not None:
+        return Contrast(arm=arm, reference=reference, paired=False, why_not=why_not)
+    ours, theirs = ({record.seed: record for record in cell.done} for cell in (arm, reference))
+    common = [seed for seed in ours if seed in theirs]
+    if len(common) >= 2:  # the same seed draws the same batches, whatever the model
+        ours, theirs = ({seed: side[seed] for seed in common} for side in (ours, theirs))
+    return Contrast(
+        arm=arm,
+        reference=reference,
+        paired=len(common) >= 2,
+        ours=tuple(ours.values()),
+        theirs=tuple(theirs.values()),
+    )
+
+
+def _why_not(arm: CellRuns, reference: CellRuns) -> str | None:
+    if not arm.done:
+        return arm.fates
+    if not reference.done:
+        return f"reference: {reference.fates}"
+    one, other = arm.done[0], reference.done[0]
+    if one.mode != other.mode:
+        return f"not compared: modes {one.mode} and {other.mode}"
+    if one.corpus.sha256 != other.corpus.sha256 or protocol_of(one) != protocol_of(other):
+        return "not compared: measured otherwise"
+    return None
+
+
+def _of(n: int, expected: int) -> str:
+    return str(n) if n == expected else f"{n} of {expected}"

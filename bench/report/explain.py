@@ -1,0 +1,103 @@
+"""What stands behind one row of a table: its runs, how its config differs from its neighbour's, how to remake it."""
+
+import shlex
+
+from tabulate import tabulate
+
+from bench.dotted import differences
+from bench.errors import UserError
+from bench.record import Record
+from bench.report.notes import number
+from bench.report.runs import CellRuns, Experiment, aggregate
+from bench.report.statistics import perplexity
+from bench.report.table import clean
+from bench.store import Store
+
+
+def explain(store: Store, experiment_name: str, label: str) -> str:
+    """The runs behind one arm, in each mode that has it, as plain text. UserError lists what there is otherwise."""
+    found = aggregate(store)
+    experiment = found.experiment(experiment_name)
+    if experiment is None:
+        known = ", ".join(each.name for each in found.experiments) or "none"
+        raise UserError(f"no experiment {experiment_name!r} in {store.root}; there are: {known}")
+    modes = [one for one in (experiment, found.other(experiment_name)) if one is not None]
+    cells = [(one, cell) for one in modes if (cell := one.cell(label)) is not None]
+    if not cells:
+        known = ", ".join(dict.fromkeys(cell.label for one in modes for cell in one.cells)) or "none"
+        raise UserError(f"no arm {label!r} in experiment {experiment_name}; there are: {known}")
+    if cells[0][1].fitted:  # the same run in every mode
+        modes, cells = modes[:1], cells[:1]
+    parts = [f"{clean(experiment.name)}/{clean(label)}, perplexity by run"]
+    for one, cell in cells:
+        mode = f"mode {one.mode}:\n\n" if len(modes) > 1 else ""
+        parts.append(mode + _runs(one, cell) + ("" if cell.shortfall is None else f"\n\n{clean(cell.shortfall)}."))
+    configured = next(((one, cell) for one, cell in cells if cell.records), cells[0])
+    parts.append(_against_neighbour(*configured))
+    parts += [_remake(store, one, cell, name_mode=len(modes) > 1) for one, cell in cells]
+    return "\n\n".join(parts) + "\n"
+
+
+def neighbour(experiment: Experiment, cell: CellRuns) -> CellRuns | None:
+    """The arm to compare with: the reference arm, else the one before, else the one after."""
+    if experiment.reference is not None and experiment.reference is not cell:
+        return experiment.reference
+    place = experiment.cells.index(cell)
+    others = experiment.cells[max(place - 1, 0) : place + 2]
+    return next((other for other in others if other is not cell), None)
+
+
+def _runs(experiment: Experiment, cell: CellRuns) -> str:
+    columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
+    rows = [[clean(text) for text in _run(record, experiment)] for record in cell.records]
+    rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
+    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
+
+
+def _run(record: Record, experiment: Experiment) -> list[str]:
+    seed = "fitted" if record.seed is None else str(record.seed)
+    commit = (record.sources.commit or "unknown")[:12] + (" (dirty)" if record.sources.dirty else "")
+    compared = "compared" if record.run_id in experiment.compared else "current"
+    sources = "other" if record.run_id in experiment.stale else compared
+    if record.result is None:
+        at = "" if record.stopped_at_step is None else f" at {record.stopped_at_step}"
+        return [record.run_id, seed, record.status + at, "", "", "", commit, sources]
+    best, final = record.result.sweep.best, record.result.sweep.final
+    numbers = [number(perplexity(best.nats_per_token)), str(best.step), number(perplexity(final.nats_per_token))]
+    return [record.run_id, seed, record.status, *numbers, commit, sources]
+
+
+def _against_neighbour(experiment: Experiment, cell: CellRuns) -> str:
+    other = neighbour(experiment, cell)
+    if other is None:
+        return "The only arm of its experiment: no config to compare with."
+    name = clean(other.label)
+    if not cell.records or not other.records:
+        lacking = clean((cell if not cell.records else other).label)
+        return f"{lacking} has no record, so its config cannot be compared with {name}'s."
+    rows = differences(cell.records[0].config, other.records[0].config)
+    if not rows:
+        return f"Its config is that of {name}."
+    table = tabulate(
+        [[clean(text) for text in row] for row in rows],
+        ["field", clean(cell.label), name],
+        tablefmt="simple",
+        disable_numparse=True,
+    )
+    return f"Its config against that of {name}, where they differ:\n\n{table}"
+
+
+def _remake(store: Store, experiment: Experiment, cell: CellRuns, *, name_mode: bool) -> str:
+    words = ["python", "-m", "jobs", "launch", "--experiment", experiment.name, "-k", cell.label]
+    words += ["--mode", experiment.mode] if name_mode else []
+    of = f" in mode {experiment.mode}" if name_mode else ""
+    lines = [
+        f"Train what is missing of it{of} (-k takes every run whose name has these words):",
+        f"  {clean(shlex.join([*words, '--store', str(store.root)]))}",
+    ]
+    if cell.records:
+        lines.append("Repeat one run, and compare:")
+    for record in cell.records:
+        path = store.root / "runs" / record.file_name
+        lines.append(f"  {clean(shlex.join(['python', '-m', 'bench', 'rerun', str(path)]))}")
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Training curves: validation perplexity over the steps, the whole run and its second half from nearer by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.arms import (
+    by_rate,
+    config_of,
+    full_model,
+    has_rates,
+    learning_rate,
+    seeds_text,
+    trained,
+    unfinished,
+    variants,
+)
+from bench.report.figures.drawing import (
+    N_LOOKS,
+    REFERENCE,
+    WIDTH,
+    Drawn,
+    draw_series,
+    finished,
+    legend,
+    log_ticks,
+    look,
+    note,
+    small_style,
+    thousands,
+)
+from bench.report.runs import CellRuns, Experiment
+from bench.report.series import Series, over_seeds, validation_nats
+from bench.report.statistics import perplexity
+
+NEAR = 1.35  # how far above the least perplexity the near view reaches
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    cell: CellRuns
+    series: Series
+    look: dict[str, Any]
+
+
+def curves(experiment: Experiment) -> list[Drawn]:
+    """As many figures as it takes to have at most eight lines in each."""
+    known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
+    cells = [cell for cell in trained(experiment) if cell.label in known and not _is_trial(experiment, cell)]
+    figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
+    return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
+
+
+def _series(cell: CellRuns) -> Series | None:
+    """None where there is no curve: a single evaluation is a point."""
+    series = over_seeds(
+        {step: perplexity(nats) for step, nats in validation_nats(record).items()} for record in cell.done
+    )
+    return series if series is not None and len(series.steps) > 1 else None
+
+
+def _is_trial(experiment: Experiment, cell: CellRuns) -> bool:
+    """Whether it is one trial of a search, whose curve tells little beside the expected best of k."""
+    same = [other for other in experiment.cells if cell.group is not None and other.group == cell.group]
+    return any(other.records and config_of(other) != config_of(cell) for other in same)
+
+
+def _sets(experiment: Experiment, cells: Sequence[CellRuns]) -> list[tuple[list[CellRuns], CellRuns | None]]:
+    """What stands together, each with its reference: the models, the variants of K-Operators, the learning rates."""
+    full, reference = full_model(experiment), experiment.reference
+    families = [group for group in by_rate(cells) if has_rates(group)]
+    at_full_rate = full is not None and reference is not None and learning_rate(full)
+    with_siblings = [cell for group in families for cell in group if learning_rate(cell) != at_full_rate]
+    left = [cell for cell in cells if cell not in with_siblings]
+    changed = [cell for cell in variants(experiment) if cell in left]
+    models = [cell for cell in left if cell not in changed]
+    sets = [(models, reference)] if models and not (changed and models == [full]) else []
+    sets += [([cell for cell in left if cell is full or cell in changed], full)] if changed else []
+    for group in families:
+        usual = next((cell for cell in group if learning_rate(cell) == at_full_rate), None)
+        sets.append((group, usual))
+    return sets
+
+
+def _lines(cells: Sequence[CellRuns], reference: CellRuns | None, known: dict[str, Series]) -> list[list[_Line]]:
+    """The lines of one or more figures, the reference in each."""
+    first = [_Line(cell=cell, series=known[cell.label], look=REFERENCE) for cell in cells if cell is reference]
+    others = [cell for cell in cells if cell is not reference]
+    n_figures = max(1, -(-len(others) // N_LOOKS))
+    per_figure = max(1, -(-len(others) // n_figures))
+    return [
+        first
+        + [
+            _Line(cell=cell, series=known[cell.label], look=look(index))
+            for index, cell in enumerate(others[start : start + per_figure])
+        ]
+        for start in range(0, max(1, len(others)), per_figure)
+    ]
+
+
+def _drawn(experiment: Experiment, lines: Sequence[_Line], number: int) -> Drawn:
+    last = max(line.series.steps[-1] for line in lines)
+    few = seeds_text((line.series.n for line in lines), "band: least to most")
+    with small_style():
+        figure = Figure(figsize=(WIDTH, 3.0 + 0.17 * -(-len(lines) // 2)), layout="constrained")
+        whole, near = figure.subplots(1, 2)
+        for line in lines:
+            for axes in (whole, near):
+                draw_series(axes, line.series, line.look)
+        cut = _finish(whole, near, lines, last)
+        legend(figure, [line.look for line in lines], [line.cell.label for line in lines])
+        note(figure, few)
+        return finished(
+            figure,
+            name=f"{experiment.name}-curves" + (f"-{number}" if number > 1 else ""),
+            title=f"{experiment.name}: validation perplexity while training" + (f" ({number})" if number > 1 else ""),
+            caption=(
+                "Sweep perplexity of the validation text at each evaluation after step 0; left the whole run, right "
+                f"its second half from nearer by. Lines: {few}."
+                + (
+                    " Thick, without markers: the arm that the others are held against."
+                    if lines[0].look is REFERENCE
+                    else ""
+                )
+                + (f" What lies more than {NEAR - 1:.0%} above the least is left out on the right." if cut else "")
+                + unfinished(line.cell for line in lines)
+            ),
+            alt=(
+                "Curves of validation perplexity over training steps for "
+                f"{', '.join(line.cell.label for line in lines)}."
+            ),
+        )
+
+
+def _finish(whole: Axes, near: Axes, lines: Sequence[_Line], last: int) -> bool:
+    """Axes and units; whether the near view leaves something out."""
+    for axes, title in ((whole, "whole run"), (near, "second half")):
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("step")
+        thousands(axes.xaxis)
+    whole.set_ylabel("perplexity (log scale)")
+    whole.set_yscale("log")
+    log_ticks(whole.yaxis, (1, 1.5, 2, 3, 4, 5, 6, 8))
+    near.set_ylabel("perplexity")
+    late = [
+        (low, high)
+        for line in lines
+        for step, low, high in zip(line.series.steps, line.series.low, line.series.high, strict=True)
+        if step >= last / 2
+    ]
+    least, most = min(low for low, _ in late), max(high for _, high in late)
+    top = min(most, least * NEAR)
+    near.set_xlim(last / 2, last * 1.02)
+    near.set_ylim(least - 0.04 * (top - least + 0.01), top + 0.04 * (top - least + 0.01))
+    return top < most

@@ -1,0 +1,97 @@
+"""Forest plots: by how many nats each arm is worse or better than the one it is held against, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.arms import full_model, principal, unfinished, variants
+from bench.report.contrasts import Contrast, contrasts
+from bench.report.figures.drawing import WIDTH, Drawn, finished, look, note, short, small_style
+from bench.report.runs import CellRuns, Experiment
+from bench.report.statistics import MARGIN_NATS, Comparison
+
+LONGEST_LABEL = 24  # letters: it takes its room from the plot
+
+Row = tuple[Contrast, Comparison]
+
+
+def differences(experiment: Experiment) -> list[Drawn]:
+    """Models against the reference, and variants of K-Operators against the full model: at most two figures."""
+    reference, full = experiment.reference, full_model(experiment)
+    if reference is None:
+        return []
+    drawn = []
+    models = _rows(experiment, principal(experiment), reference)
+    if models:
+        drawn.append(_drawn(experiment, models, reference, "differences", "models"))
+    changed = [] if full is None else _rows(experiment, variants(experiment), full)
+    if changed and full is not None:
+        kind = "ablation" if models else "differences"
+        drawn.append(_drawn(experiment, changed, full, kind, "variants of K-Operators"))
+    return drawn
+
+
+def _rows(experiment: Experiment, cells: Sequence[CellRuns], reference: CellRuns) -> list[Row]:
+    """Those of the cells that can be compared with the reference, whether or not it is the experiment's own."""
+    manifest = experiment.manifest.model_copy(update={"reference": reference.label})
+    labels = {cell.label for cell in cells}
+    return [
+        (one, one.comparison)
+        for one in contrasts(replace(experiment, manifest=manifest))
+        if one.arm.label in labels and one.comparison is not None
+    ]
+
+
+def _drawn(experiment: Experiment, rows: Sequence[Row], reference: CellRuns, kind: str, what: str) -> Drawn:
+    arms = [contrast.arm for contrast, _ in rows]
+    hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
+    with small_style():
+        figure = Figure(figsize=(WIDTH, 1.45 + 0.23 * len(rows)), layout="constrained")
+        _draw(figure.subplots(), rows, reference.label)
+        note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
+        return finished(
+            figure,
+            name=f"{experiment.name}-{kind}",
+            title=f"{experiment.name}: {what} against {reference.label}",
+            caption=(
+                f"Best validation loss (sweep) less that of {reference.label}, in nats per token: right of the line is "
+                f"worse. Bars: 95 % t intervals, not corrected for their number, paired over common seeds{hollow}. "
+                f"n: seeds of a pair, or of each arm. Shaded: the margin of ±{MARGIN_NATS:g} nats within which arms "
+                f"count as equivalent.{unfinished([reference, *arms])}"
+            ),
+            alt=(
+                f"Differences in validation loss to {reference.label} with intervals for "
+                f"{', '.join(arm.label for arm in arms)}."
+            ),
+        )
+
+
+def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
+    heights = range(len(rows), 0, -1)  # the first on top
+    axes.axvspan(-MARGIN_NATS, MARGIN_NATS, color="0.88", linewidth=0, zorder=0)
+    axes.axvline(0, color="0.3", linewidth=1)
+    color = look(0)["color"]
+    for height, (contrast, comparison) in zip(heights, rows, strict=True):
+        if comparison.interval is not None:
+            axes.plot(comparison.interval, [height, height], color=color, marker="|", markersize=6)
+        point: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "none", "color": color}
+        axes.plot([comparison.difference], [height], markerfacecolor=color if contrast.paired else "white", **point)
+    axes.set_yticks(list(heights), [short(contrast.arm.label, LONGEST_LABEL) for contrast, _ in rows])
+    axes.set_ylim(0.4, len(rows) + 0.6)
+    axes.grid(visible=False, axis="y")
+    counts = axes.secondary_yaxis("right")
+    counts.set_yticks(list(heights), [_n(row) for row in rows], fontsize=8)
+    counts.tick_params(length=0)
+    counts.spines["right"].set_visible(False)
+    axes.set_xlabel(f"difference to {short(reference, LONGEST_LABEL)}\nin nats per token (right: worse)")
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -1.5 * MARGIN_NATS), max(high, 1.5 * MARGIN_NATS))
+
+
+def _n(row: Row) -> str:
+    contrast, comparison = row
+    one, other = comparison.n_a, comparison.n_b
+    return f"n = {one}" if contrast.paired or one == other else f"n = {one}, {other}"

@@ -1,0 +1,187 @@
+"""What all figures share: their style, the looks of their lines, and how they become files."""
+
+import io
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from bench.report.series import Series
+from bench.report.table import clean
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # the letters as drawn, also where the font is missing
+    "svg.hashsalt": "k-operators-bench",  # without it the ids of the elements are random
+    "text.parse_math": False,  # a $ in a name is a $
+}
+WIDTH = 5.4  # inches: at 400 pixels a letter of 9 points is still 9 pixels high
+PNG_DPI = 160
+LOOKS = (  # of colour, marker and dashes
+    ("#0072b2", "o", "-"),
+    ("#d55e00", "s", "--"),
+    ("#009e73", "^", "-."),
+    ("#8c5a99", "D", ":"),
+    ("#9a6b00", "v", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    ("#000000", "X", (0, (8, 2))),
+    ("#56727f", "P", (0, (3, 1))),
+)
+N_LOOKS = len(LOOKS)
+REFERENCE = {
+    "color": "black",
+    "marker": "",
+    "linestyle": "-",
+    "linewidth": 1.8,
+}  # what the other lines are held against
+LEGEND: dict[str, Any] = {"loc": "outside upper center", "handlelength": 4}
+N_TICKS, ROUND = 5, (1, 2, 2.5, 5, 10)
+LONGEST_LABEL = 34  # letters: two such side by side fill a legend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure with its words. `name` is the stem of its files; `alt` says in a sentence what is to be seen."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure = field(repr=False)
+
+    @cached_property
+    def svg(self) -> bytes:
+        """With its words inside, but neither a date nor the version of matplotlib."""
+        words = {"Title": self.title, "Description": self.caption, "Date": None, "Creator": None}
+        return _bytes(self.figure, "svg", metadata=words)
+
+    @cached_property
+    def png(self) -> bytes:
+        """At PNG_DPI."""
+        # run lengths alone: what a search for longer repeats finds may differ from one build of zlib to the next
+        run_lengths = {"compress_type": zlib.Z_RLE}
+        return _bytes(self.figure, "png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs=run_lengths)
+
+    @property
+    def images(self) -> dict[str, bytes]:
+        """By the ending of their file names."""
+        return {"svg": self.svg, "png": self.png}
+
+
+@contextmanager
+def our_style(changes: Any = None) -> Iterator[None]:
+    """Whatever the user's own settings."""
+    with matplotlib.style.context("default"), mpl.rc_context(STYLE | (changes or {})):
+        yield
+
+
+def small_style() -> Any:
+    """For figures that must still be read at 400 pixels."""
+    return our_style({"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4, "legend.fontsize": 8.5})
+
+
+def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Drawn:
+    """The figure, laid out once for both of its files."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_locator(), AutoLocator):  # its ticks follow the size, so that no layout would hold
+            axis.set_major_locator(MaxNLocator(N_TICKS, steps=ROUND))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return Drawn(name=name, title=plain(title), caption=clean(caption), alt=clean(alt), figure=figure)
+
+
+def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
+    """The same figure, which says the mode of its runs: for an experiment that ran in another one too."""
+    drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color="0.3", ha="right", va="bottom")
+    return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} alone.")
+
+
+def look(index: int) -> dict[str, Any]:
+    """Of the line of this index; after N_LOOKS they come again."""
+    color, marker, dashes = LOOKS[index % N_LOOKS]
+    return {"color": color, "marker": marker, "linestyle": dashes}
+
+
+def legend(figure: Figure, looks: Sequence[dict[str, Any]], labels: Sequence[str], ncols: int = 2) -> None:
+    """Above all panels, with lines long enough to tell dashes apart."""
+    samples = [Line2D([], [], **one) for one in looks]
+    names = [short(label) for label in labels]
+    made = figure.legend(samples, names, ncols=min(ncols, len(names)), **LEGEND)
+    if made.get_window_extent().width > figure.bbox.width:
+        made.remove()
+        figure.legend(samples, names, ncols=1, **LEGEND)
+
+
+def draw_series(axes: Axes, series: Series, looks: dict[str, Any]) -> None:
+    """The mean over seeds, and where there are several a band from the least to the most."""
+    axes.plot(series.steps, series.middle, **looks)
+    if series.n > 1:
+        axes.fill_between(series.steps, series.low, series.high, color=looks["color"], alpha=0.15, linewidth=0)
+
+
+def log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Plain numbers at these multiples of each decade."""
+    axis.set_major_locator(LogLocator(subs=subs, numticks=30))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def thousands(axis: Axis) -> None:
+    """Few ticks, written short: 2k for 2,000 steps."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"))
+
+
+def round_below(value: float) -> float:
+    """The largest 1, 2 or 5 of a decade that is not above `value`."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return max(step * decade for step in (1, 2, 5) if step == 1 or step * decade <= value)
+
+
+def round_above(value: float) -> float:
+    """The least 1, 2 or 5 of a decade that is not below `value`."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
+
+
+def plain(text: str) -> str:
+    """On one line, in letters that the font has."""
+    return clean(text).encode("latin-1", "replace").decode("latin-1")
+
+
+def short(text: str, longest: int = LONGEST_LABEL) -> str:
+    """`plain`, and cut where it would push the drawing aside."""
+    whole = plain(text)
+    return whole if len(whole) <= longest else f"{whole[: longest - 3]}..."
+
+
+def note(figure: Figure, text: str) -> None:
+    """What the lines and the bands are, below all panels: a file alone has no caption."""
+    figure.supxlabel(text, fontsize=8, color="0.3")
+
+
+def _bytes(figure: Figure, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with our_style():
+        figure.savefig(buffer, format=form, **options)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""The growth figure, from what `make bench` measured: what a longer context costs in time and memory."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from bench.report.figures.drawing import Drawn, finished, log_ticks, look, our_style, plain, round_above, round_below
+from bench.throughput import Measurements, NotRun, Point, Timed, machine_text
+
+ALONE = "recurrence alone"
+BACKENDS = ("chunked", "mask", "block", "recurrent", "fla")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One model with one backend, by context."""
+
+    label: str
+    look: dict[str, Any]
+    timed: tuple[Timed, ...]
+    not_run: tuple[NotRun, ...]
+
+    @property
+    def points(self) -> list[Point]:
+        """Run or not."""
+        return [*(one.facts for one in self.timed), *self.not_run]
+
+
+def growth_figure(measured: Measurements) -> Drawn:
+    """What a token costs in time and what a batch costs in memory against the context."""
+    with our_style():
+        figure = draw_growth(measured)
+        return finished(
+            figure,
+            name=f"growth-{measured.slug}",
+            title="What a token costs as the context grows",
+            caption=figure.get_supxlabel(),
+            alt="Time per token and peak memory against the context, a line for each form of the recurrence.",
+        )
+
+
+def draw_growth(measured: Measurements) -> Figure:
+    """Time on the left, memory on the right, a line for each model and backend of the growth phase."""
+    lines = _lines(measured)
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    time, memory = figure.subplots(1, 2)
+    for line in lines:
+        _draw_time(time, line)
+        _draw_memory(memory, line)
+    contexts = sorted({point.context for line in lines for point in line.points})
+    _finish(time, "time", "µs per token", contexts)
+    _finish(memory, "peak memory", "MiB", contexts)
+    samples = [Line2D([], [], **line.look) for line in lines]
+    labels = [line.label for line in lines]
+    if any(line.not_run for line in lines):
+        samples.append(Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="none"))
+        labels.append("does not fit: predicted")
+    figure.legend(samples, labels, loc="outside upper center", ncols=3, handlelength=4.5)
+    figure.supxlabel(_caption(measured, lines), fontsize=7, color="0.3")
+    return figure
+
+
+def _lines(measured: Measurements) -> list[_Line]:
+    """In the order of their looks."""
+    timed = [one for one in measured.timed if one.facts.phase == "growth"]
+    not_run = [point for point in measured.not_run if point.phase == "growth"]
+    found = {(point.model, point.backend) for point in (*not_run, *(one.facts for one in timed))}
+    fixed = [(ALONE, backend) for backend in BACKENDS]  # so that they look alike on every device
+    keys = fixed + sorted(found - set(fixed))
+    return [
+        _Line(
+            label=plain(", ".join(filter(None, key))),
+            look=look(index),
+            timed=tuple(one for one in timed if (one.facts.model, one.facts.backend) == key),
+            not_run=tuple(point for point in not_run if (point.model, point.backend) == key),
+        )
+        for index, key in enumerate(keys)
+        if key in found
+    ]
+
+
+def _draw_time(axes: Axes, line: _Line) -> None:
+    """Medians, with bars from the least round to the most."""
+    contexts = [one.facts.context for one in line.timed]
+    least, medians, most = (
+        [1e6 * getattr(one.stats, which) / one.facts.n_tokens for one in line.timed]
+        for which in ("min", "median", "max")
+    )
+    axes.plot(contexts, medians, **line.look)
+    axes.vlines(contexts, least, most, colors=line.look["color"], linewidth=0.9)
+    for ends in (least, most):
+        axes.plot(contexts, ends, color=line.look["color"], marker="_", linestyle="none", markeredgewidth=0.9)
+
+
+def _draw_memory(axes: Axes, line: _Line) -> None:
+    """What was taken; hollow, what was predicted for points that were not run."""
+    known = [(one.facts.context, one.facts.peak_bytes) for one in line.timed if one.facts.peak_bytes]  # log of 0: none
+    axes.plot([context for context, _ in known], [taken / 2**20 for _, taken in known], **line.look)
+    axes.plot(
+        [point.context for point in line.not_run],
+        [point.predicted_bytes / 2**20 for point in line.not_run],
+        **line.look | {"linestyle": "none", "markerfacecolor": "white"},
+    )
+
+
+def _finish(axes: Axes, title: str, unit: str, contexts: Sequence[int]) -> None:
+    """Titles and units; plain numbers at 1, 2 and 5 of each decade, and one of these at either end of the axis."""
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("context T (tokens)")
+    axes.set_ylabel(unit)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(contexts[0] / 2**0.3, contexts[-1] * 2**0.3)
+    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
+    axes.set_yscale("log")
+    low, high = (bound if math.isfinite(bound) else 1.0 for bound in axes.dataLim.intervaly)  # infinite: no data
+    axes.set_ylim(round_below(low / 1.1), round_above(high * 1.1))
+    log_ticks(axes.yaxis)
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _caption(measured: Measurements, lines: Sequence[_Line]) -> str:
+    timed = [one for line in lines for one in line.timed]
+    n_tokens = _range({one.facts.n_tokens for one in timed})
+    n_rounds = _range({one.stats.rounds for one in timed})
+    precisions = ", ".join(sorted({plain(one.facts.dtype) for one in timed}))
+    return (
+        f"Forward and backward pass of {n_tokens} tokens in {precisions}; median of n = {n_rounds} rounds, bars from "
+        f"the least to the most.\n{plain(machine_text(replace(measured, timed=tuple(timed))))}"
+    )
+
+
+def _range(numbers: set[int]) -> str:
+    """`3`, or `2 to 5`."""
+    return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)}))

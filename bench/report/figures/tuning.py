@@ -1,0 +1,74 @@
+"""What more tuning trials buy: the perplexity to be expected of the best of k."""
+
+from collections import defaultdict
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bench.report.arms import best_nats, config_of
+from bench.report.figures.drawing import WIDTH, Drawn, finished, legend, look, note, small_style
+from bench.report.runs import CellRuns, Experiment
+from bench.report.statistics import perplexity
+from bench.report.tables.tuning import expected_best
+
+FEWEST_TRIALS = 3  # below it there is no curve
+
+
+def best_of_k(experiment: Experiment) -> list[Drawn]:
+    """A line for each arm that was tuned; at most one figure."""
+    arms = _trials(experiment)
+    if not arms:
+        return []
+    counts = sorted({len(values) for values in arms.values()})
+    few = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+    told = ", ".join(f"{arm} {n}" for arm, values in arms.items() if (n := values.count(None)))
+    with small_style():
+        figure = _draw(arms)
+        note(figure, f"expected best of k, from n = {few} trials an arm")
+        return [
+            finished(
+                figure,
+                name=f"{experiment.name}-best-of-k",
+                title=f"{experiment.name}: what more trials buy",
+                caption=(
+                    "Validation perplexity (sweep, best) to be expected of the best of k trials, drawn without "
+                    f"replacement from all n = {few} trials of an arm, one seed each. The spread is that over trials, "
+                    "so there is no band. A line that still falls at its end would gain from more tuning."
+                    + (f" Trials without a number count as worse than any: {told}." if told else "")
+                ),
+                alt=f"Expected best validation perplexity against the number of tuning trials for {', '.join(arms)}.",
+            )
+        ]
+
+
+def _trials(experiment: Experiment) -> dict[str, list[float | None]]:
+    """The perplexity of every trial that ended, by the arm it belongs to; None where it gave none."""
+    groups: dict[str, list[CellRuns]] = defaultdict(list)
+    for cell in experiment.cells:
+        if cell.group is not None and cell.records:
+            groups[cell.group].append(cell)
+    return {
+        arm: [perplexity(min(best_nats(cell).values())) if cell.done else None for cell in cells]
+        for arm, cells in groups.items()
+        if len(cells) >= FEWEST_TRIALS and any(cell.done for cell in cells) and not _are_replicates(cells)
+    }
+
+
+def _are_replicates(cells: list[CellRuns]) -> bool:
+    return all(config_of(cell) == config_of(cells[0]) for cell in cells)
+
+
+def _draw(arms: dict[str, list[float | None]]) -> Figure:
+    figure = Figure(figsize=(WIDTH, 3.0 + 0.17 * -(-len(arms) // 2)), layout="constrained")
+    axes = figure.subplots()
+    looks = [look(index) for index in range(len(arms))]
+    for values, one in zip(arms.values(), looks, strict=True):
+        known = [value for value in values if value is not None]
+        best = {k: expected_best(known, len(values), k) for k in range(1, len(values) + 1)}
+        drawn = {k: value for k, value in best.items() if value is not None}
+        axes.plot(list(drawn), list(drawn.values()), **one)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("k, trials")
+    axes.set_ylabel("expected best perplexity")
+    legend(figure, looks, list(arms))
+    return figure

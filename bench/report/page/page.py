@@ -1,0 +1,131 @@
+"""What the report says, and the page that says it: HTML with everything in it, escaped, under a strict security policy.
+
+The policy is part of the page: nothing is fetched, and no script or style acts but the two whose hashes it names.
+"""
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.report.deviations import Deviation
+from bench.report.page.inline_svg import inline_svg
+from bench.report.table import Table, clean
+
+HERE = Path(__file__).resolve().parent
+SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not run": "○"}  # beside the word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim's verdict, in words."""
+
+    id: str
+    statement: str
+    outcome: str  # a key of SYMBOLS
+    numbers: tuple[str, ...]
+    at_laptop_size: tuple[str, ...] = ()
+    rule: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure, its SVG as drawn."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """An experiment: what it asks, how far it is, and its tables."""
+
+    name: str
+    text: str
+    state: str
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """All that the page says, as plain text but for the figures."""
+
+    claims: tuple[Claim, ...]
+    answers: tuple[str, ...]  # the headline pairs, a sentence each
+    headline: tuple[Table, ...]
+    headline_note: str | None  # where they decide no claim
+    pictures: tuple[Picture, ...]
+    questions: tuple[Question, ...]
+    throughput: tuple[Table, ...]
+    cost: Table
+    deviations: tuple[Deviation, ...]
+    environment: tuple[Table, ...]
+    notes: tuple[str, ...]  # on the store as a whole
+    unread: tuple[str, ...]  # files that could not be read, and why
+    published: tuple[Table, ...] = ()  # what others published, below the ledger
+
+
+def render(content: Content) -> bytes:
+    """The page, in UTF-8: the same bytes from the same content."""
+    style, script = _text("style.css"), _text("script.js")
+    page = _environment().get_template("template.html.j2")
+    html = page.render(
+        content=content,
+        pictures=[(picture, _drawn(picture, index)) for index, picture in enumerate(content.pictures)],
+        tally=[(outcome, sum(claim.outcome == outcome for claim in content.claims)) for outcome in SYMBOLS],
+        symbols=SYMBOLS,
+        # Markup, since they are ours and must stand in the page as they were hashed
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+    )
+    return (html.strip() + "\n").encode()
+
+
+def _environment() -> Environment:
+    """Every value is escaped, and made one line without control characters; an unknown name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else clean(str(value)),
+    )
+    environment.filters["anchor"] = anchor
+    return environment
+
+
+def anchor(text: str) -> str:
+    """Letters that an id or a link's end may hold."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _drawn(picture: Picture, index: int) -> Markup:
+    return Markup(
+        inline_svg(picture.svg, prefix=f"f{index}", title=clean(picture.title), description=clean(picture.alt))
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing from anywhere; `data:` for the drawings inside figures and the missing icon."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

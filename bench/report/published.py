@@ -1,0 +1,96 @@
+"""What others published, read from `results/published.toml`: never mixed into a mean of ours, only put beside it."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from bench.errors import UserError
+from bench.record import Strict
+from bench.sources import ROOT
+
+PUBLISHED = ROOT / "results" / "published.toml"
+
+
+class PublishedError(UserError):
+    """The file of published figures is missing or does not make sense."""
+
+
+class PublishedRun(Strict):
+    """One of the runs behind a published mean."""
+
+    seed: int
+    step: int
+    nats_per_token: float
+    perplexity: float
+
+
+class Figure(Strict):
+    """One published perplexity. What its source does not state is None."""
+
+    system: str
+    source: str  # DOI, or repository and commit
+    protocol: Literal["sweep", "sampled"]
+    selection: Literal["best", "final"]
+    perplexity: float
+    perplexity_sd: float | None = None
+    perplexity_up_to: float | None = None  # where a range is printed
+    nats_per_token: float | None = None
+    parameters_printed: str | None = None
+    n_params: int | None = None
+    counts_positions: bool | None = None  # whether n_params holds the position table
+    n_runs: int | None = None
+    n_distinct_seeds: int | None = None
+    arms: list[str]  # labels of ours that it stands beside
+    remark: str | None = None
+    runs: tuple[PublishedRun, ...] = ()
+
+    @property
+    def n_text(self) -> str:
+        """`n = 5`, or `7 runs of 5 seeds` where a seed was used twice."""
+        if self.n_runs is None:
+            return "n not stated"
+        if self.n_runs == self.n_distinct_seeds:
+            return f"n = {self.n_runs}"
+        return f"{self.n_runs} runs of {self.n_distinct_seeds} seeds"
+
+
+class Claim(Strict):
+    """A claim of the preprint, and the rule that judges it: its numbers here, its steps in `claims.rules`."""
+
+    id: str
+    statement: str
+    source: str
+    experiments: list[str]  # that it is judged on
+    rule: str
+    thresholds: dict[str, float]
+
+
+class Published(Strict):
+    """All figures and claims, and the one experiment and corpus of ours that figures may be compared with."""
+
+    experiment: str
+    corpus: str
+    figure: list[Figure]
+    claim: tuple[Claim, ...] = ()
+
+    def beside(self, experiment: str, corpus: str, label: str) -> list[Figure]:
+        """The figures to show beside an arm of ours: none but in the experiment that follows the published recipes."""
+        if (experiment, corpus) != (self.experiment, self.corpus):
+            return []
+        return [figure for figure in self.figure if label in figure.arms]
+
+
+def load_published(path: Path = PUBLISHED) -> Published:
+    """The published figures in the file at `path`. PublishedError names the file and the reason."""
+    try:
+        return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise PublishedError(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PublishedError(f"{path}: {where}: {first['msg']}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise PublishedError(f"{path}: {error}; restore it from the repository") from error

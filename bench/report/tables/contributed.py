@@ -1,0 +1,89 @@
+"""The table of contributed runs: what others made of an experiment, apart from ours, never averaged with it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from bench.record import NO_SEED, Record
+from bench.report.notes import count
+from bench.report.outside import Contribution
+from bench.report.runs import MixedRunsError, protocol_of
+from bench.report.statistics import Summary, perplexity, summarise
+from bench.report.table import NOTHING, Table
+from bench.report.tables.view import plain_mean_sd
+
+COLUMNS = ("arm", "mode", "device", "origin", "n", "sweep, best", "sweep, final")
+NOTES = (
+    "Contributed: others made these runs. Their seal, config and corpus were checked when they were taken in, but "
+    "nobody here saw them run. They are averaged with none of ours, and no claim rests on them.",
+    "Validation perplexity, mean ± sample standard deviation (n - 1) over n distinct seeds, as in the table of "
+    "perplexities, a row for each device.",
+)
+
+Key = tuple[str, str, str, str]  # arm, mode, device, corpus
+
+
+def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table | None:
+    """A row an arm, mode and device of what others made of an experiment; None where there is nothing."""
+    groups: dict[Key, list[Record]] = defaultdict(list)
+    for one in found:
+        if one.experiment == experiment:
+            groups[_key(one)].append(one.record)
+    if not groups:
+        return None
+    rows = [_row(key, groups[key]) for key in sorted(groups)]
+    return Table(
+        experiment=experiment,
+        kind="contributed",
+        intro="What did others measure who ran the same arms?",
+        columns=COLUMNS,
+        n_left=4,
+        rows=tuple(rows),
+        notes=NOTES,
+    )
+
+
+def _key(one: Contribution) -> Key:
+    """What the runs of one row share: none but these may stand in one mean."""
+    record = one.record
+    mode = NOTHING if record.seed is None else record.mode
+    return one.label, mode, record.environment.device_name, record.corpus.name
+
+
+def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
+    label, mode, device, corpus = key
+    _refuse_a_seed_twice(label, records)
+    done = [record for record in records if record.result is not None]
+    if len({protocol_of(record) for record in done}) > 1:
+        names = ", ".join(sorted(record.file_name for record in done))
+        raise MixedRunsError(f"contributed/, arm {label}: one mean cannot mix protocols ({names}); keep those of one")
+    ended = Counter(record.status for record in records if record.result is None)
+    n = [str(len(done)) if done else "", *(f"{number} {status}" for status, number in sorted(ended.items()))]
+    return (
+        f"{label} (synthetic)" if corpus == "synthetic" else label,
+        mode,
+        device,
+        "contributed",
+        ", ".join(filter(None, n)),
+        _told(_summary(done, "best")),
+        _told(_summary(done, "final")),
+    )
+
+
+def _refuse_a_seed_twice(label: str, records: Sequence[Record]) -> None:
+    for seed, n in Counter(record.seed for record in records).items():
+        if n > 1:
+            names = ", ".join(sorted(record.file_name for record in records if record.seed == seed))
+            told = NO_SEED if seed is None else seed
+            raise MixedRunsError(
+                f"contributed/ has {count(n, 'record')} of {label} at seed {told} ({names}); move one to replications/"
+            )
+
+
+def _summary(done: Sequence[Record], selection: str) -> Summary | None:
+    results = [record.result for record in done if record.result is not None]
+    values = [perplexity(getattr(result.sweep, selection).nats_per_token) for result in results]
+    return summarise(values) if values else None
+
+
+def _told(summary: Summary | None) -> str:
+    return NOTHING if summary is None else plain_mean_sd(summary)

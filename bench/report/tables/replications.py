@@ -1,0 +1,106 @@
+"""The table of replications: a second record of a run beside the first, made on another occasion or machine."""
+
+from collections.abc import Sequence
+
+from bench.record import NO_SEED, Record
+from bench.report.notes import number
+from bench.report.outside import Replication
+from bench.report.statistics import perplexity
+from bench.report.table import NOTHING, Table
+from bench.report.tables.view import signed
+
+COLUMNS = (
+    "arm",
+    "mode",
+    "seed",
+    "differs in",
+    "bits",
+    "sweep, best, first record",
+    "sweep, best, replication",
+    "difference, nats per token",
+)
+NOTES = (
+    "A replication is a second record of a run: the same config, mode and seed, trained again. It is averaged into no "
+    "other table. Perplexities as in the table of perplexities; the difference is the replication less the first.",
+    "differs in: device, vector instructions, threads, torch and sources of the replication, where they are not those "
+    "of the first record.",
+    "bits: equal, where every evaluation and the final parameters are; first steps, where only the losses of the first "
+    "20 steps are, which are taken in exact mode; differ, otherwise.",
+)
+
+
+def replications_table(experiment: str, found: Sequence[Replication]) -> Table | None:
+    """A row a replication of an experiment, in the order of arm, mode and seed; None where there is none."""
+    of_experiment = [one for one in found if one.experiment == experiment]
+    if not of_experiment:
+        return None
+    return Table(
+        experiment=experiment,
+        kind="replications",
+        intro="How far from its first record does a run end when it is trained again?",
+        columns=COLUMNS,
+        n_left=5,
+        rows=tuple(_row(one) for one in sorted(of_experiment, key=_order)),
+        notes=NOTES,
+    )
+
+
+def _order(one: Replication) -> tuple[str, str, int, str]:
+    return one.label, one.record.mode, one.record.seed or 0, one.record.environment.device_name
+
+
+def _row(one: Replication) -> tuple[str, ...]:
+    new, first = one.record, one.repeated
+    difference = NOTHING
+    if new.result is not None and first.result is not None:
+        difference = signed(new.result.sweep.best.nats_per_token - first.result.sweep.best.nats_per_token)
+    return (
+        one.label,
+        new.mode if new.seed is not None else NOTHING,
+        NO_SEED if new.seed is None else str(new.seed),
+        _differs(new, first),
+        _bits(new, first),
+        _perplexity(first),
+        _perplexity(new),
+        difference,
+    )
+
+
+def _perplexity(record: Record) -> str:
+    """The sweep's best, or what became of the run."""
+    if record.result is None:
+        return record.status
+    return number(perplexity(record.result.sweep.best.nats_per_token))
+
+
+def _bits(new: Record, first: Record) -> str:
+    """How much of two records is equal, bit for bit."""
+    measured = new.result is not None and first.result is not None
+    if measured and new.curve == first.curve and _parameters(new) == _parameters(first):
+        return "equal"
+    steps = new.diagnostics.first_train_nats
+    return "first steps" if steps and steps == first.diagnostics.first_train_nats else "differ"
+
+
+def _parameters(record: Record) -> str | None:
+    return None if record.result is None else record.result.parameters_sha256
+
+
+def _differs(new: Record, first: Record) -> str:
+    """What of machine and sources is not that of the first record; what one of them does not say is left out."""
+    ours, theirs = _circumstances(new), _circumstances(first)
+    both = ((name, ours[name], theirs[name]) for name in ours)
+    told = (name.format(here) for name, here, there in both if None not in (here, there) and here != there)
+    return "; ".join(told) or "nothing"
+
+
+def _circumstances(record: Record) -> dict[str, str | int | None]:
+    """What may move a run's bits, each under the words that say it."""
+    environment = record.environment
+    return {
+        "{}": environment.device_name,
+        "{} instructions": environment.instructions,
+        "{} threads": environment.n_threads,
+        "torch {}": environment.packages.get("torch"),
+        "sources {:.8}": record.sources.fingerprint,
+    }

@@ -1,0 +1,177 @@
+"""An experiment as its tables see it, and the words that their cells share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+from bench.record import Record
+from bench.report.contrasts import Contrast, contrasts
+from bench.report.notes import COMPARED, STALE, corpus_of, number
+from bench.report.published import Figure, Published
+from bench.report.runs import Aggregate, CellRuns, Experiment, measurements
+from bench.report.statistics import Summary, summarise
+from bench.report.table import MINUS, NOTHING, Table
+
+MODE, TRIAL = "mode", "trial"  # headings: of the mode of a row's runs, and of the cell where the first names its group
+Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the tables of one experiment are made from; what several of them need is worked out once."""
+
+    experiment: Experiment
+    store: Aggregate  # where the experiment is from
+    published: Published
+    committed: Aggregate | None = None  # another store, whose values stand beside
+    replications: tuple[Record, ...] = ()  # second records of its runs, which enter no mean
+
+    @cached_property
+    def summaries(self) -> Summaries:
+        """Mean and spread of the perplexities of each arm."""
+        return summaries_of(self.experiment)
+
+    @cached_property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Each arm against the reference arm."""
+        return contrasts(self.experiment)
+
+    @cached_property
+    def published_beside(self) -> dict[str, list[Figure]]:
+        """The published figures that stand beside each arm."""
+        return {
+            cell.label: self.published.beside(self.experiment.name, corpus_of(self.experiment, cell), cell.label)
+            for cell in self.experiment.cells
+        }
+
+    @cached_property
+    def trials(self) -> dict[str, list[CellRuns]]:
+        """The cells of each group whose configs differ: the trials of a search, by the arm that they belong to."""
+        groups: dict[str, list[CellRuns]] = {}
+        for cell in self.experiment.cells:
+            if cell.group is not None:
+                groups.setdefault(cell.group, []).append(cell)
+        return {group: cells for group, cells in groups.items() if not _alike(cells)}
+
+    def table(
+        self, kind: str, columns: Sequence[str], n_left: int, rows: Sequence[Sequence[str]], notes: Sequence[str]
+    ) -> Table:
+        """A table of this experiment."""
+        return Table(
+            experiment=self.experiment.name,
+            kind=kind,
+            intro=self.experiment.manifest.question,
+            columns=tuple(columns),
+            n_left=n_left,
+            rows=tuple(map(tuple, rows)),
+            notes=tuple(notes),
+        )
+
+
+def summaries_of(experiment: Experiment) -> Summaries:
+    """Mean and spread of the perplexities of each arm, by protocol and selection."""
+    groups = measurements(experiment).groupby(["label", "protocol", "selection"])["perplexity"]
+    return {cast(tuple[str, str, str], key): summarise(group.tolist()) for key, group in groups}
+
+
+def arm(experiment: Experiment, cell: CellRuns) -> str:
+    """The arm's label, and whether it read synthetic text."""
+    return f"{cell.label} (synthetic)" if corpus_of(experiment, cell) == "synthetic" else cell.label
+
+
+def mode_of(cell: CellRuns) -> str:
+    """The mode of a cell's runs; nothing for a counted model, which has none."""
+    return NOTHING if cell.fitted else common(record.mode for record in cell.records)
+
+
+def n_of(experiment: Experiment, cell: CellRuns) -> str:
+    """How many runs are done, of how many; with a dagger where other sources made one, double where it was compared."""
+    run_ids = {record.run_id for record in cell.records}
+    marks = (STALE if run_ids & experiment.stale else "") + (COMPARED if run_ids & experiment.compared else "")
+    return f"{cell.n_text} {marks}".rstrip()
+
+
+def marked(text: str, cell: CellRuns, n: int | None = None) -> str:
+    """`text`, a number over `n` runs of a cell, all that are done if not given; it says so where that is not all."""
+    n = len(cell.done) if n is None else n
+    return text if text == NOTHING or n == len(cell.expected) else f"{text} ({n} of {len(cell.expected)})"
+
+
+def mean_sd(cell: CellRuns, summary: Summary | None) -> str:
+    """`4.435 ± 0.054`, and of how many runs where some are lost."""
+    return NOTHING if summary is None else marked(plain_mean_sd(summary), cell)
+
+
+def plain_mean_sd(summary: Summary) -> str:
+    """`4.435 ± 0.054`, or the mean alone where there is no spread."""
+    sd = "" if summary.sd is None else f" ± {number(summary.sd, like=summary.mean)}"
+    return number(summary.mean) + sd
+
+
+def interval(cell: CellRuns, summary: Summary | None) -> str:
+    """`4.368 to 4.501`, and of how many runs where some are lost."""
+    if summary is None or summary.interval is None:
+        return NOTHING
+    low, high = summary.interval
+    return marked(f"{number(low, like=summary.mean)} to {number(high, like=summary.mean)}", cell)
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference, with the minus of numbers; what rounds to 0 has none."""
+    text = f"{value:.{digits}f}"
+    return f"{MINUS if float(text) < 0 else ''}{text.removeprefix('-')}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value; nobody needs more than three decimals of it."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count_of(cell: CellRuns, counted: Callable[[Record], int | None]) -> str:
+    """A count that all records of a cell share, whatever became of them."""
+    return common(f"{n:,}" for record in cell.records if (n := counted(record)) is not None)
+
+
+def common(texts: Iterable[str]) -> str:
+    """The text that all share; all of them where they differ."""
+    return " / ".join(sorted(set(texts))) or NOTHING
+
+
+def published_perplexity(figures: Sequence[Figure]) -> str:
+    """Published values with their spread, protocol and n."""
+    return (
+        "; ".join(f"{figure_text(each)} ({each.protocol}, {each.selection}; {each.n_text})" for each in figures)
+        or NOTHING
+    )
+
+
+def figure_text(figure: Figure) -> str:
+    """A published value as it was printed."""
+    spread = "" if figure.perplexity_sd is None else f" ± {figure.perplexity_sd}"
+    up_to = "" if figure.perplexity_up_to is None else f" to {figure.perplexity_up_to}"
+    return f"{figure.perplexity}{up_to}{spread}"
+
+
+def published_parameters(figures: Sequence[Figure]) -> str:
+    """Published parameter counts as they were printed."""
+
+    def told(figure: Figure) -> str:
+        return f"{figure.parameters_printed}{'' if figure.counts_positions else ' without positions'}"
+
+    return "; ".join(told(figure) for figure in figures if figure.parameters_printed is not None) or NOTHING
+
+
+def ratio(value: float, of: float) -> str:
+    """`value / of` with two decimals, or two digits where it is small."""
+    if not of:
+        return NOTHING
+    return f"{value / of:.2f}" if value >= 0.1 * of else f"{value / of:.2g}"
+
+
+def _alike(cells: Sequence[CellRuns]) -> bool:
+    """Whether all runs of some cells have the same config, as replicates do."""
+    configs = [record.config for cell in cells for record in cell.records[:1]]
+    return len(cells) < 2 or not configs or all(config == configs[0] for config in configs)

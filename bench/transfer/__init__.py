@@ -1,0 +1,1 @@
+"""Records on their way between machines: packed on one, merged on the other."""

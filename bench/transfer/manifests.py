@@ -1,0 +1,180 @@
+"""The manifest of an experiment whose records came from another machine, made from the code that asks its question."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from bench.config import Mode
+from bench.errors import ConfigError
+from bench.experiments.grid import Experiment
+from bench.record import Manifest
+from bench.report.claims.registered import JUDGED_ON
+from bench.report.notes import count
+from bench.report.table import clean
+from bench.sources import ROOT
+from bench.store import Store
+from bench.transfer.merge import Candidate, Merged
+from bench.worktree import full_commit, worktree
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+ASK = """
+try:
+    from bench.report.claims.registered import rules_sha256
+except ModuleNotFoundError:  # a commit before the rules lay there
+    from bench.claims import rules_sha256
+print(rules_sha256())
+"""
+ASK_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belonging:
+    """The records of an experiment that were made in one mode on one corpus, by the label of their cell."""
+
+    mode: Mode
+    corpus: str
+    cells: dict[str, list[Candidate]]
+
+    @property
+    def records(self) -> list[Candidate]:
+        """All of them."""
+        return [record for records in self.cells.values() for record in records]
+
+
+def write_missing(
+    experiment: Experiment, merged: Merged, store: Store, *, remark: str | None = None, shared_gpu: bool = False
+) -> list[str]:
+    """Write a manifest for each mode that merged records have of an experiment, where the store has none.
+
+    `remark` and `shared_gpu` go into it. What was done, in lines; ConfigError where no record is of the experiment.
+    """
+    found = _belonging(experiment, merged.records)
+    if not found:
+        raise ConfigError(
+            f"--experiment {experiment.name}: none of the merged records is of it, so nothing was written"
+        )
+    said, told = [], {"remark": remark, "shared_gpu": shared_gpu}
+    for mode in dict.fromkeys(one.mode for one in found):
+        of_mode = [one for one in found if one.mode == mode]
+        if len(of_mode) > 1:
+            corpora = " and ".join(one.corpus for one in of_mode)
+            raise ConfigError(f"--experiment {experiment.name}: its records are of {corpora}; merge one at a time")
+        said += _write(experiment, of_mode[0], store, merged.manifests, told)
+    return said
+
+
+def _write(
+    experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest], told: dict[str, Any]
+) -> list[str]:
+    """The manifest of one mode. One that is there stays as it is."""
+    name, mode, run_ids = experiment.name, belonging.mode, {one.run_id for one in belonging.records}
+    for manifest in store.manifests()[0]:
+        if (manifest.name, manifest.mode) == (name, mode):
+            listed = {run_id for cell in manifest.cells for run_id in cell.run_ids.values()}
+            lacking = len(run_ids - listed)
+            said = [f"experiment {name}, mode {mode}: its manifest is there already"]
+            if lacking:
+                said += [f"  it does not list {count(lacking, 'run')}: python -m jobs launch --seeds adds them"]
+            return said
+    at_launch = {one.claim_rules_sha256 for one in brought if (one.name, one.mode) == (name, mode)}
+    rules, why = _rules(name, belonging.records, at_launch)
+    asked = experiment.on(corpus=belonging.corpus, mode=mode, seeds=None)
+    cells = tuple(
+        cell if cell.seeds == (None,) else replace(cell, seeds=_union(cell.seeds, belonging.cells.get(cell.label, ())))
+        for cell in asked.cells
+    )
+    manifest = replace(asked, cells=cells).manifest().model_copy(update={"claim_rules_sha256": rules, **told})
+    path = store.write_manifest(manifest)
+    wrote = f"wrote {path.parent.name}/{path.name}, which lists {count(len(run_ids), 'run')} of these"
+    return [f"experiment {name}, mode {mode}: {wrote}", *([f"  {why}"] if why else [])]
+
+
+def _union(seeds: Iterable[int | None], records: Iterable[Candidate]) -> tuple[int | None, ...]:
+    """The seeds of the code, then those that records have beyond them."""
+    return tuple(dict.fromkeys([*seeds, *sorted(one.run.seed for one in records if one.run.seed is not None)]))
+
+
+def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Belonging]:
+    """The records whose config is that of a cell, at its seeds under any label, or at others under its own.
+
+    A counted model goes with any mode.
+    """
+    groups: dict[tuple[Mode, str], dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for cell in experiment.cells:
+            run, config = record.run, replace(cell.config, corpus=record.run.config.corpus)
+            asked = run.seed in cell.seeds or run.label == cell.label
+            if asked and (config, cell.replicate) == (run.config, run.replicate):
+                groups[run.mode, config.corpus][cell.label].append(record)
+    found = [Belonging(mode=mode, corpus=corpus, cells=dict(cells)) for (mode, corpus), cells in groups.items()]
+    allowed = [one for one in found if experiment.only_mode in (None, one.mode)]
+    trained = [one for one in allowed if any(record.run.seed is not None for record in one.records)]
+    return sorted(trained or allowed, key=lambda one: (one.mode, one.corpus))
+
+
+def hints(merged: Merged, store: Store) -> list[str]:
+    """What to add to the command where the sources had the manifest of an experiment and the store lacks it."""
+    there = {(one.name, one.mode) for one in store.manifests()[0]}
+    lacking = dict.fromkeys(one.name for one in merged.manifests if (one.name, one.mode) not in there)
+    return [f"no manifest here of experiment {clean(name)[:40]}: --experiment NAME writes it" for name in lacking]
+
+
+# --- the rules that were in force where the records were made ---
+
+
+def _rules(name: str, records: Sequence[Candidate], at_launch: set[str | None]) -> tuple[str | None, str]:
+    """The hash of the claims' rules at the records' commit, and words where that is not it.
+
+    Where the commit does not tell, the manifests that came with the records do, if they agree.
+    """
+    rules, why = _rules_of_commits(name, records)
+    told = next(iter(at_launch)) if len(at_launch) == 1 else None
+    if rules is None and told is not None and name in JUDGED_ON:
+        return told, "the rules in force when it was launched are taken from the manifest that came with the records"
+    return rules, why
+
+
+def _rules_of_commits(name: str, records: Sequence[Candidate]) -> tuple[str | None, str]:
+    if name not in JUDGED_ON:
+        return None, ""
+    unknown = "the rules in force when they were made are not known: "
+    if any(one.dirty for one in records):
+        return None, unknown + "some were made with edited sources"
+    try:
+        hashes = {_rules_at(one.commit) for one in records}
+    except ConfigError as error:
+        return None, f"{unknown}{error}"
+    if len(hashes) > 1:
+        return None, unknown + "the records are of several commits, whose rules differ"
+    return hashes.pop(), ""
+
+
+def _rules_at(commit: str | None) -> str:
+    """The hash of the rules at a commit that this checkout has built on. ConfigError says why it is not known."""
+    if commit is None:
+        raise ConfigError("a record names no commit")
+    return _ask(full_commit(commit, ROOT))
+
+
+@cache
+def _ask(commit: str) -> str:
+    """The hash that the code of a commit gives."""
+    with worktree(commit, ROOT) as tree:
+        environment = {**os.environ, "PYTHONPATH": str(tree)}
+        command = [sys.executable, "-c", ASK]
+        try:
+            answer = subprocess.run(
+                command, cwd=tree, env=environment, capture_output=True, text=True, check=True, timeout=ASK_SECONDS
+            )
+        except subprocess.SubprocessError as error:
+            raise ConfigError(f"the code of commit {commit[:12]} does not tell them") from error
+    found = answer.stdout.strip()
+    if not SHA256.fullmatch(found):
+        raise ConfigError(f"the code of commit {commit[:12]} does not tell them")
+    return found

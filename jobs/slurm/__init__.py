@@ -1,0 +1,1 @@
+"""Runs on a SLURM cluster, through submitit."""

@@ -1,0 +1,354 @@
+"""From the missing runs of a grid to SLURM arrays, one a kind of job, handed over by submitit."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+from submitit.slurm.slurm import _make_sbatch_string  # what the executor itself writes scripts with
+
+from bench.config import Run
+from bench.errors import ConfigError
+from bench.experiments.grid import Experiment
+from bench.fetch import DATA_DIR_VARIABLE
+from bench.sources import ROOT
+from bench.store import RUNS_DIR_VARIABLE, Store
+from jobs.cache import CACHE_DIR_VARIABLE
+from jobs.cost import Estimate, known_estimates, schedule_seconds, timeout_minutes
+from jobs.display import duration
+from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
+from jobs.layout import CANCEL_FILE
+from jobs.local import sigterm_as_interrupt
+from jobs.probe import estimate_seconds
+from jobs.slots import Slot
+from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
+from jobs.slurm.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
+from jobs.slurm.submission import Submission, make_name, note_job, submissions
+from jobs.slurm.task import MAX_TIMEOUTS, make_task
+from jobs.speeds import Place
+from jobs.worker import write_run
+
+SIGNAL = "USR2"  # that time is short; submitit's own choice, since NCCL takes USR1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a grid is to be spread over jobs."""
+
+    profile: str | None
+    assignments: list[str]  # --slurm key=value
+    device: str
+    runs_per_job: int
+    runs_at_once: int  # of those of a job, side by side
+    data_dir: Path | None
+    checkpoint_seconds: float
+    measure: bool = False  # time some steps of each config, and train nothing
+    probe: bool = False  # time on this machine what has no known time, also where nothing is submitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Array:
+    """A submission, and what its jobs ask for."""
+
+    submission: Submission
+    chosen: Chosen
+    known: bool  # whether its time limit comes from a measured time
+
+    @property
+    def site(self) -> Site:
+        """What the site wants of its jobs."""
+        return self.chosen.site
+
+
+class Executor(SlurmExecutor):
+    """submitit's, with a command that reads the plan from disk rather than a pickle."""
+
+    command: str = ""
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return self.command
+
+
+def choose_device(profile: str | None, assignments: list[str], device: str | None) -> str:
+    """What the nodes train on: as asked, as the profile says, else CUDA where jobs ask for a GPU."""
+    site = choose_site(profile, assignments, "gpu").site
+    return device or site.device or ("cuda" if site.asks_for_gpu else "cpu")
+
+
+def submit_missing(
+    experiment: Experiment,
+    store: Store,
+    request: Request,
+    *,
+    pattern: str | None = None,
+    retry: str | None = None,
+    any_sources: bool = False,
+    rehearse: bool = False,
+    test_only: bool = False,
+    scripts: Path | None = None,
+    why: str = "",
+) -> list[Array]:
+    """Submit what is missing of an experiment and is not in the queue, and return at once with what was submitted.
+
+    `rehearse` prints the scripts, `test_only` asks SLURM when they would start, `scripts` is a folder to write them
+    to for submitting by hand; with the first two nothing is written.
+    """
+    pretending = rehearse or test_only
+    todo = find_todo(experiment, store, pattern=pattern, retry=retry)
+    if not pretending:
+        store.check_writable()
+        todo, busy = without_busy(todo, store)
+        for one in busy:
+            print(f"{one.run.name}: {one.reason}; left to it")
+    todo, queued = without_queued(todo, store, must_know=not (rehearse or scripts))
+    estimates = find_estimates(todo.runs, store, replace(request, probe=request.probe or not pretending))
+    seconds = {run_id: one.seconds for run_id, one in estimates.items()}
+    arrays = make_arrays(experiment, todo.runs, store, request, seconds)
+    print(f"Experiment {experiment.name}{why}, on {request.device} nodes of SLURM, mode {experiment.mode}")
+    announce(experiment, store, todo)
+    if queued:
+        print(f"{len(queued)} of them are in the queue or at work already, and left there")
+    for array in arrays:
+        describe(array)
+    if rehearse:
+        list_grid(replace(todo, statuses={**todo.statuses, **dict.fromkeys(queued, "queued")}), estimates)
+    elif request.measure:
+        for run_id in {run_id for array in arrays for task in array.submission.tasks for run_id in task}:
+            write_run(next(run for run in todo.runs if run.run_id == run_id), store, any_sources=any_sources)
+    elif not test_only:
+        write_plan(experiment, store, todo, any_sources=any_sources)
+    for array in arrays:
+        text = script(array, store)
+        if rehearse:
+            print(f"\n--- {array.submission.name}.sh\n{text}", end="")
+        elif test_only:
+            print(f"{array.submission.name}: {ask_when(text)}")
+        elif scripts is not None:
+            array.submission.write(store)
+            path = write_script(scripts, array.submission.name, text)
+            print(f"sbatch {shlex.quote(str(path))}")
+        else:
+            job_id = submit(array, store)
+            print(f"submitted {array.submission.name} as job {job_id}")
+    return arrays
+
+
+def without_queued(todo: Todo, store: Store, *, must_know: bool) -> tuple[Todo, set[str]]:
+    """Less the runs of tasks that are queued or at work, and the ids of those.
+
+    SchedulerError where SLURM cannot be asked and something may be in its queue, unless this is only a rehearsal.
+    """
+    try:
+        tasks = tasks_by_run(store)
+    except SchedulerError as error:
+        if must_know:
+            raise
+        print(f"WARNING: {error}; what is in the queue is not known")
+        return todo, set()
+    active = {run_id for run_id, task in tasks.items() if task.active}
+    left_alone = {run_id for run_id in active if (store.run_folder(run_id) / CANCEL_FILE).exists()}  # by their tasks
+    queued = {run.run_id for run in todo.runs} & (active - left_alone)
+    return replace(todo, runs=[run for run in todo.runs if run.run_id not in queued]), queued
+
+
+def find_estimates(runs: list[Run], store: Store, request: Request) -> dict[str, Estimate]:
+    """What each run takes on the nodes, by run id: as measured for its shape, else, for CPUs and a `probe`, timed here.
+
+    FLOPs at another shape's speed make no time limit: a limit that is too short costs more than one that is too long.
+    """
+    threads = threads_of(choose_site(request.profile, request.assignments, "cpu").site, request)
+    place = Place(device=request.device, n_threads=threads)
+    estimates = known_estimates(runs, (store, Store(ROOT / "results")), place, longest=True, scaled=False)
+    unknown = [run for run in runs if run.run_id not in estimates]
+    if unknown and request.device == "cpu" and request.probe:
+        with sigterm_as_interrupt():  # so that the probe ends before its launcher
+            timed = estimate_seconds(unknown, [Slot(device="cpu", n_threads=threads)], request.data_dir)
+        estimates |= {run_id: Estimate(seconds=one, source="timed here just now") for run_id, one in timed.items()}
+    return estimates
+
+
+def threads_of(site: Site, request: Request) -> int:
+    """CPU threads of each run of a job."""
+    return max((site.cpus_per_task or 1) // request.runs_at_once, 1)
+
+
+def make_arrays(
+    experiment: Experiment, runs: list[Run], store: Store, request: Request, seconds: dict[str, float]
+) -> list[Array]:
+    """One array a kind of job (with a GPU, without), cut where SLURM takes no longer ones; each run in one task."""
+    folder = str(store.work_folder.resolve())
+    if "%" in folder or not folder.isprintable():
+        raise ConfigError(f"{folder!r}: SLURM needs a path without % and on one line; name another store")
+    if request.measure:
+        by_config = {run.config: run for run in runs if run.config.training is not None}
+        runs = list(by_config.values())
+    kinds: dict[str, list[Run]] = {"gpu": [], "cpu": []}
+    for run in runs:
+        on_gpu = request.device == "cuda" and run.config.training is not None
+        kinds["gpu" if on_gpu else "cpu"].append(run)
+    arrays: list[Array] = []
+    number = max((one.number for one in submissions(store)), default=-1) + 1
+    for kind, some in kinds.items():
+        if not some:
+            continue
+        chosen = choose_site(request.profile, request.assignments, kind)
+        at_once = min(request.runs_at_once, len(some))
+        per_job = max(request.runs_per_job, at_once) if not request.measure else len(some)
+        tasks = [some[i : i + per_job] for i in range(0, len(some), per_job)]
+        longest = chosen.site.max_array_size or max_array_size()
+        for part in (tasks[i : i + longest] for i in range(0, len(tasks), longest)):
+            ids = tuple(tuple(run.run_id for run in task) for task in part)
+            known = all(run_id in seconds for task in ids for run_id in task)
+            slowest = max(schedule_seconds([seconds.get(one, 0.0) for one in task], at_once) for task in ids)
+            if kind == "gpu":  # times are of runs that were alone on theirs
+                slowest *= at_once
+            if request.measure:
+                slowest, known = 0.0, True
+            minutes = chosen.site.timeout_min or timeout_minutes(slowest if known else None)
+            submission = Submission(
+                name=make_name(store, ids, number + len(arrays)),
+                experiment=experiment.name,
+                store=str(store.root.resolve()),
+                tasks=ids,
+                device="cuda" if kind == "gpu" else "cpu",
+                n_threads=threads_of(chosen.site, request),
+                runs_at_once=at_once,
+                timeout_min=minutes,
+                checkpoint_seconds=request.checkpoint_seconds,
+                data_dir=str(request.data_dir.resolve()) if request.data_dir else None,
+                number=number + len(arrays),
+                measures=request.measure,
+            )
+            arrays.append(Array(submission=submission, chosen=chosen, known=known))
+    return arrays
+
+
+def describe(array: Array) -> None:
+    """Say what will be asked for, where it comes from, and what in the environment would overrule it."""
+    submission = array.submission
+    n_runs = sum(map(len, submission.tasks))
+    source = "as known" if array.known else "no time is known"
+    if array.site.timeout_min is not None:
+        source = "as named"
+    limit = f"time limit {duration(60 * submission.timeout_min)} ({source}), then requeued"
+    print(f"{submission.name}: {len(submission.tasks)} jobs for {n_runs} runs, {submission.runs_at_once} side by side")
+    print(f"  {submission.device}, {submission.n_threads} threads a run; {limit}")
+    print(f"  asks for {array.chosen.describe()}")
+    for warning in overruled(array.site):
+        print(f"WARNING: {warning}")
+
+
+def parameters(array: Array) -> dict[str, Any]:
+    """What submitit's executor is told; what is not set leaves no line in the script."""
+    site, submission = array.site, array.submission
+    asked = {name: getattr(site, name) for name in SBATCH_FIELDS if getattr(site, name) is not None}
+    # without srun the only process to warn is the one that sbatch started, and it has to be asked for by B:
+    signal = f"{'' if site.use_srun else 'B:'}{SIGNAL}@{site.signal_delay_s}"
+    return {
+        "job_name": submission.name,
+        "time": submission.timeout_min,
+        "wckey": None,  # submitit's own is refused by some sites
+        "array_parallelism": site.array_parallelism,
+        "signal_delay_s": site.signal_delay_s,
+        "stderr_to_stdout": True,
+        "use_srun": site.use_srun,
+        "srun_args": list(site.srun_args) or None,
+        "setup": [*site.setup, *environment_lines()],
+        "additional_parameters": {**asked, "requeue": True, "signal": signal},
+    }
+
+
+def environment_lines() -> list[str]:
+    """Shell lines that give a node what the launcher has: the sources, the corpus, the folders of runs and caches."""
+    lines = [f"cd {shlex.quote(str(ROOT))}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
+    for name in (DATA_DIR_VARIABLE, RUNS_DIR_VARIABLE, CACHE_DIR_VARIABLE):
+        if value := os.environ.get(name):
+            path = str(Path(value).resolve())
+            if not path.isprintable():
+                raise ConfigError(f"{name}={value!r}: a path on one line, please")
+            lines.append(f"export {name}={shlex.quote(path)}")
+    return lines
+
+
+def command(array: Array, store: Store) -> str:
+    """The last line of the script. `exec`, so that SLURM's signals reach Python and not a shell around it."""
+    folder = array.submission.folder(store).resolve()
+    start = f"{job_python(array.site)} -u -m jobs task {shlex.quote(str(folder))}"
+    return start if array.site.use_srun else f"exec {start}"
+
+
+def script(array: Array, store: Store) -> str:
+    """The sbatch script of an array, to the letter as submitit writes it."""
+    n_tasks = len(array.submission.tasks)
+    return str(
+        _make_sbatch_string(
+            command=command(array, store),
+            folder=array.submission.folder(store).resolve(),
+            map_count=n_tasks if n_tasks > 1 else None,
+            **parameters(array),
+        )
+    )
+
+
+def submit(array: Array, store: Store) -> str:
+    """Hand an array to SLURM; its job's id. SchedulerError with sbatch's own words where it is refused."""
+    folder = array.submission.write(store).resolve()
+    try:
+        with login_environment():
+            executor = Executor(folder=folder, max_num_timeout=MAX_TIMEOUTS, python=job_python(array.site))
+            executor.command = command(array, store)
+            executor.update_parameters(**parameters(array))
+            with executor.batch():
+                jobs = [
+                    executor.submit(make_task(array.submission, index, folder))
+                    for index in range(len(array.submission.tasks))
+                ]
+    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
+        words = " ".join(str(error).split())
+        raise SchedulerError(f"sbatch refused {array.submission.name}: {words[-400:]}") from error
+    job_id = str(jobs[0].job_id).split("_")[0]
+    note_job(folder, job_id)
+    return job_id
+
+
+def ask_when(text: str) -> str:
+    """What `sbatch --test-only` says of a script."""
+    with login_environment():
+        try:
+            done = subprocess.run(
+                ["sbatch", "--test-only"], input=text, capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SchedulerError(f"sbatch --test-only: {error}") from error
+    words = " ".join((done.stderr + done.stdout).split())
+    if done.returncode:
+        raise SchedulerError(f"sbatch --test-only: {words[:400]}")
+    return words
+
+
+def write_script(folder: Path, name: str, text: str) -> Path:
+    """A script for `sbatch`, to be looked at or submitted by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.sh"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o700)
+    return path
+
+
+@contextmanager
+def login_environment() -> Iterator[None]:
+    """The environment without what a job that launches from within another would pass on, but with SLURM's own config
+    and the user's SBATCH_ variables, which count as on a login node.
+    """
+    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    with clean_env():
+        os.environ.update(kept)
+        yield

@@ -1,0 +1,186 @@
+"""What SLURM says of our arrays: second to what records and leases say, and no accounts are needed."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.files import replace
+from bench.store import Store
+from jobs.layout import ENDED_FILE
+from jobs.slurm.submission import NAME_PREFIX, Submission, read_job, submissions
+
+COMMAND_SECONDS = 60.0
+PENDING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+QUEUE_FIELDS = "%j|%F|%K|%T|%N|%L|%r"  # name, array's job, index, state, node, time left, reason
+NUMBER = r"[0-9]{1,18}"
+DEFAULT_MAX_ARRAY_SIZE = 1000  # where SLURM cannot be asked; its own default is 1001, counted from 0
+
+
+class SchedulerError(UserError):
+    """SLURM cannot be asked, or refuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskState:
+    """One task of an array, as SLURM sees it."""
+
+    job_id: str  # 123_4, or 123 where it was submitted alone
+    state: str
+    node: str
+    seconds_left: int | None
+    reason: str
+
+    @property
+    def active(self) -> bool:
+        """Whether it is queued or at work."""
+        return self.state in PENDING or self.state in RUNNING
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits."""
+        return self.state in PENDING
+
+
+def ask(*command: str) -> str:
+    """The answer of a SLURM command. SchedulerError with SLURM's own words where there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SchedulerError(f"{command[0]}: {error}; is this a login node of a SLURM cluster?") from error
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split()) or f"exit {done.returncode}"
+        raise SchedulerError(f"{' '.join(command[:2])}: {words[:300]}")
+    return done.stdout
+
+
+def queue() -> dict[tuple[str, int], TaskState]:
+    """Our tasks that SLURM's controller still knows, ended ones for some minutes, by submission's name and index."""
+    command = ("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--format={QUEUE_FIELDS}")
+    return read_queue(ask(*command))
+
+
+def read_queue(text: str) -> dict[tuple[str, int], TaskState]:
+    """The lines of `squeue`. Of several jobs of one name, an active one counts, else the latest."""
+    found: dict[tuple[str, int], tuple[bool, int, TaskState]] = {}
+    for line in text.splitlines():
+        words = line.strip().split("|")
+        if len(words) != len(QUEUE_FIELDS.split("|")) or not words[0].startswith(NAME_PREFIX):
+            continue
+        name, job, index, state, node, left, reason = words
+        in_array = re.fullmatch(NUMBER, index) is not None
+        key = name, int(index) if in_array else 0
+        seen = TaskState(
+            job_id=f"{job}_{index}" if in_array else job,
+            state=state,
+            node=node,
+            seconds_left=read_duration(left),
+            reason=reason,
+        )
+        rank = seen.active, int(job) if re.fullmatch(NUMBER, job) else 0
+        if key not in found or found[key][:2] <= rank:
+            found[key] = *rank, seen
+    return {key: seen for key, (_, _, seen) in found.items()}
+
+
+def accounts(job_ids: Iterable[str]) -> dict[str, str]:
+    """Job ids -> their last states from `sacct`, as submitit reads it; empty where the cluster keeps no accounts."""
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    wanted = sorted({one.split("_")[0] for one in job_ids})
+    if not wanted:
+        return {}
+    command = ["sacct", "-o", "JobID,State,NodeList", "--parsable2"]
+    try:
+        answer = ask(*command, *(word for one in wanted for word in ("-j", one)))
+    except SchedulerError:
+        return {}
+    told = SlurmInfoWatcher().read_info(answer)
+    return {job_id: facts["State"].split()[0] for job_id, facts in told.items() if facts.get("State")}
+
+
+def tasks_by_run(store: Store) -> dict[str, TaskState]:
+    """Run id -> the task it was last given to: an active one, else the last submitted of those that SLURM remembers.
+
+    What SLURM says of ended tasks is noted beside their plans, since a cluster without accounts forgets in minutes.
+    SchedulerError where there are submissions and SLURM cannot be asked.
+    """
+    earlier = [one for one in submissions(store) if not one.measures]
+    if not earlier:
+        return {}
+    known = queue()
+    found: dict[str, TaskState] = {}
+    for submission in earlier:
+        states = _states(submission, known, store)
+        for index, state in states.items():
+            for run_id in submission.tasks[index]:
+                if run_id not in found or not found[run_id].active:
+                    found[run_id] = state
+    return found
+
+
+def _states(submission: Submission, known: dict[tuple[str, int], TaskState], store: Store) -> dict[int, TaskState]:
+    """The states of a submission's tasks: from the queue, else as noted before, else from the accounts."""
+    folder = submission.folder(store)
+    noted = _read_noted(folder)
+    states, unknown = dict(noted), []
+    for index in range(len(submission.tasks)):
+        if (submission.name, index) in known:
+            states[index] = known[submission.name, index]
+        elif index not in noted and (job := read_job(folder)) is not None:
+            unknown.append((index, f"{job}_{index}" if len(submission.tasks) > 1 else job))
+    told = accounts(job_id for _, job_id in unknown)
+    for index, job_id in unknown:
+        if job_id in told:
+            word = TaskState(job_id=job_id, state=told[job_id], node="", seconds_left=None, reason="")
+            if not word.active:  # else the accounts are behind: the controller knows every job that is alive
+                states[index] = word
+    ended = {index: state for index, state in states.items() if not state.active}
+    if ended != noted:
+        with suppress(OSError):  # a courtesy to whoever asks later
+            content = {index: asdict(state) for index, state in sorted(ended.items())}
+            replace(folder / ENDED_FILE, json.dumps(content).encode())
+    return states
+
+
+def _read_noted(folder: Path) -> dict[int, TaskState]:
+    try:
+        content = json.loads((folder / ENDED_FILE).read_bytes())
+        return {int(index): TaskState(**state) for index, state in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def settings() -> dict[str, str]:
+    """`scontrol show config` as key and value."""
+    pairs = (line.split("=", 1) for line in ask("scontrol", "show", "config").splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def max_array_size() -> int:
+    """How many tasks an array may have; its largest index is one less than SLURM's MaxArraySize."""
+    try:
+        return max(int(settings()["MaxArraySize"]), 1)
+    except (SchedulerError, KeyError, ValueError):
+        return DEFAULT_MAX_ARRAY_SIZE
+
+
+def read_duration(text: str) -> int | None:
+    """SLURM's [days-][[hours:]minutes:]seconds in seconds; None for words such as UNLIMITED."""
+    match = re.fullmatch(r"(?:(\d{1,9})-)?(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9})", text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def cancel(job_ids: Iterable[str]) -> None:
+    """`scancel` them."""
+    for job_id in job_ids:
+        ask("scancel", job_id)

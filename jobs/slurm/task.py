@@ -1,0 +1,123 @@
+"""What one task of a SLURM array executes: runs by id, found in a store, by the same pool and worker as anywhere.
+
+Nothing else travels: what the runs are, how far they have come and who works on them stands on disk.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.submission import process_job
+from submitit.helpers import Checkpointable, DelayedSubmission
+
+from bench.cli import EXIT_FAILED, pick_device
+from bench.config import Run
+from bench.errors import UserError
+from bench.store import Store
+from jobs.cost import note_seconds
+from jobs.local import CANCELLED, Ended, LocalPool
+from jobs.slots import Slot, make_slots
+from jobs.slurm.submission import Submission, read_submission
+from jobs.worker import find_run
+
+MAX_TIMEOUTS = 100  # starts of a task, after which submitit takes the next time-out for its last
+SAVE_SECONDS = 60.0  # for workers to save when time is short; half of the warning that is usual
+
+
+class RunsTask(Checkpointable):
+    """Does some runs of a submission. Requeued as it stands when time is short: its runs save their own state."""
+
+    pool: LocalPool | None = None  # while it works
+
+    def __init__(self, folder: Path, run_ids: tuple[str, ...], store: Path) -> None:
+        self.folder, self.run_ids, self.store = str(folder), run_ids, str(store)
+
+    def __call__(self) -> dict[str, str]:
+        """Bring the runs to their records; run id -> status. Whatever has a record already is left alone."""
+        submission, store = read_submission(Path(self.folder)), Store(Path(self.store))
+        statuses = store.statuses()
+        runs, refused = [], []
+        for run_id in self.run_ids:
+            if run_id in statuses:
+                continue
+            try:
+                runs.append(find_run(run_id, store))
+            except UserError as error:
+                refused.append(f"{run_id}: {error}")
+        if submission.measures:
+            if refused:
+                raise RuntimeError("; ".join(refused))
+            return {run.run_id: note_seconds(run, submission, store) for run in runs}
+        self.pool = pool = LocalPool(
+            store,
+            task_slots(submission),
+            data_dir=Path(submission.data_dir) if submission.data_dir else None,
+            checkpoint_seconds=submission.checkpoint_seconds,
+        )
+        ended = pool.run(runs, say)
+        lost = [f"{one.run.name}: {one.reason}" for one in ended if one.status is None and one.reason != CANCELLED]
+        if refused or lost:
+            raise RuntimeError("; ".join([*refused, *lost]))  # SLURM then shows the task as failed
+        return {one.run.run_id: one.status or CANCELLED for one in ended}
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Have every worker save and stop, then be requeued: once it is, SLURM soon kills whatever is left."""
+        if self.pool is not None:
+            self.pool.stop(SAVE_SECONDS)
+        return DelayedSubmission(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "pool"}
+
+
+def task_slots(submission: Submission) -> list[Slot]:
+    """As many places as runs go side by side on each GPU that is visible, or on the CPUs. ConfigError without a GPU
+    where one was planned for.
+    """
+    if submission.device == "cuda":
+        pick_device("cuda")
+        slots = make_slots("cuda", None, submission.runs_at_once)
+        n_threads = max(submission.n_threads * submission.runs_at_once // len(slots), 1)
+        return [replace(slot, n_threads=n_threads) for slot in slots]
+    return [Slot(device="cpu", n_threads=submission.n_threads)] * submission.runs_at_once
+
+
+def say(active: list[Run], ended: Ended | None) -> None:
+    """A line for each end; the runs' own logs hold the rest."""
+    if ended is not None:
+        print(f"{ended.run.name}: {ended.status or ended.reason}; {len(active)} still at work", flush=True)
+
+
+def start(folder: Path) -> int:
+    """Be the task that SLURM's environment names, of the submission in `folder`, under submitit's signal handlers.
+
+    The plan on disk says what to do. submitit's own pickle is written anew from it, never trusted: so a launcher that
+    died before it wrote one costs nothing, and a script that was submitted by hand works alike.
+    """
+    submission = read_submission(folder)
+    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
+    os.environ["SUBMITIT_FOLDER"] = str(folder)
+    environment = JobEnvironment()
+    index = int(environment.array_task_id or 0)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    delayed = DelayedSubmission(make_task(submission, index, folder))
+    delayed.set_timeout(submission.timeout_min, max(MAX_TIMEOUTS - restarts, 0))
+    pickle = environment.paths.submitted_pickle
+    for stale in pickle.parent.glob(f"{environment.job_id}_*.save_tmp"):  # a kill's leavings, which submitit stops at
+        stale.unlink(missing_ok=True)
+    delayed.dump(pickle)
+    print(f"{submission.name}, task {index}, start {restarts + 1}: {json.dumps(submission.tasks[index])}", flush=True)
+    try:
+        process_job(folder)
+    except RuntimeError as error:
+        print(f"error: {error}", flush=True)
+        return EXIT_FAILED
+    return 0
+
+
+def make_task(submission: Submission, index: int, folder: Path) -> RunsTask:
+    """Task `index` of a submission, whose plan lies in `folder`."""
+    return RunsTask(folder, submission.tasks[index], Path(submission.store))

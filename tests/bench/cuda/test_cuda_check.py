@@ -1,0 +1,227 @@
+"""`bench cuda-check`: whatever becomes of a check, its line says so and the rest goes on."""
+
+import importlib
+import inspect
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.__main__ import app
+from bench.cuda import check as cuda_check
+from bench.cuda import numbers as cuda_numbers
+from bench.cuda.check import CHECKS, Check, Result, exit_code, run_checks, write_results
+from bench.cuda.child import Child, ChildEnded, perform
+from bench.cuda.numbers import Context, Finding
+from models.decay import BACKENDS
+from tests.command_line import PATIENCE_SECONDS, ROOT, call, wait_until
+
+CPU = torch.device("cpu")
+HERE = Context(device=CPU)
+
+
+# one check after the other --------------------------------------------------------------------------------------------
+
+
+class StandIn:
+    """Answers as it is told, in place of a process: a finding, an error to raise, or a call."""
+
+    def __init__(self, answers: dict[str, Any], asked: list[str]) -> None:
+        self.answers, self.asked, self.ended = answers, asked, False
+
+    def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
+        assert not self.ended
+        self.asked.append(function)
+        answer = self.answers[function]
+        if isinstance(answer, Exception):
+            raise answer
+        return {"status": "held", "text": function, "values": {}, "raised": False, "seconds": 1.0, **answer}
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class Session:
+    """Runs checks with stand-ins, and keeps what was asked, started and told."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers, self.asked, self.told = answers, [], []  # type: ignore[var-annotated]
+        self.children: list[StandIn] = []
+
+    def start(self) -> StandIn:
+        self.children.append(StandIn(self.answers, self.asked))
+        return self.children[-1]
+
+    def run(self, *checks: Check, seconds: float = 60.0) -> dict[str, Result]:
+        run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, tell=self.told.append)
+        assert all(child.ended for child in self.children)
+        return {one.name: one for one in self.told}
+
+
+def check(name: str, lane: str = "one", **fields: Any) -> Check:
+    return Check(name=name, lane=lane, function=name, **fields)
+
+
+def test_checks_of_a_lane_share_a_process_and_those_that_run_alone_come_last():
+    session = Session(a={}, b={}, warm={"text": "compiled in 5 s"}, timed={})
+    found = session.run(check("a"), check("timed", "two", prepare="warm"), check("b", "three"))
+    assert session.asked == ["a", "warm", "b", "timed"]
+    assert [one.name for one in session.told] == ["a", "b", "timed"]
+    assert found["timed"].text == "timed; compiled in 5 s"
+    assert len(session.children) == 3
+    session = Session(a={}, b={})
+    session.run(check("a"), check("b"))
+    assert len(session.children) == 1
+
+
+def test_a_check_that_cannot_be_prepared_is_not_timed():
+    session = Session(warm={"status": "failed", "text": "RuntimeError: no"}, timed={})
+    found = session.run(check("timed", prepare="warm"))
+    assert (found["timed"].line, session.asked) == ("failed     timed: RuntimeError: no", ["warm"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields", "line"),
+    [
+        (ChildEnded("the process was killed by SIGSEGV"), {}, "failed     a: the process was killed by SIGSEGV"),
+        (TimeoutError("no answer within 5 s"), {}, "failed     a: no answer within 5 s"),
+        (TimeoutError("no answer within 5 s"), {"late": "not tried"}, "not tried  a: no answer within 5 s"),
+        ({"raised": True, "status": "failed", "text": "RuntimeError: CUDA"}, {}, "failed     a: RuntimeError: CUDA"),
+    ],
+)
+def test_whatever_becomes_of_a_check_the_next_one_gets_a_new_process(answer, fields, line):
+    session = Session(a=answer, b={})
+    found = session.run(check("a", **fields), check("b"))
+    assert (found["a"].line, found["b"].line) == (line, "held       b: b")
+    assert len(session.children) == 2
+
+
+def test_what_no_longer_fits_is_not_tried_and_says_so():
+    session = Session(a={}, b={})
+    found = session.run(check("a"), check("b"), seconds=0)
+    assert found["b"].line == "not tried  b: no time left; --seconds gives more"
+    assert not session.children
+
+
+def test_an_interruption_ends_every_process_and_begins_nothing_more():
+    def interrupt(result: Result) -> None:
+        told.append(result.line)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    session, told = Session(a={}, b={}, warm={}, timed={}), []
+    checks = [check("timed", "one", prepare="warm"), check("a", "two"), check("b", "two")]
+    with pytest.raises(KeyboardInterrupt):
+        run_checks(checks, seconds=60, start=session.start, n_lanes=1, tell=interrupt)
+    assert (session.asked, told) == (["warm", "a"], ["held       a: a"])
+    assert all(child.ended for child in session.children)
+
+
+def test_a_package_that_need_not_be_there_is_no_failure(monkeypatch):
+    monkeypatch.setitem(cuda_check.INSTALL, "no_such_package", "install it")
+    found = Session().run(check("a", package="no_such_package"))
+    assert found["a"].line == "not tried  a: install it"
+
+
+def test_every_check_calls_a_function_that_takes_its_arguments():
+    assert len({one.name for one in CHECKS}) == len(CHECKS)
+    for one in CHECKS:
+        calls = [(one.prepare, one.arguments), (one.function, {})] if one.prepare else [(one.function, one.arguments)]
+        for function, arguments in calls:
+            module, _, name = function.partition(":")
+            inspect.signature(getattr(importlib.import_module(module), name)).bind(HERE, **arguments)
+    for one in CHECKS:
+        if "cell" in one.arguments:
+            assert cuda_numbers.published_run(**one.arguments, mode="exact").config.corpus == "synthetic"
+
+
+def test_every_form_of_the_recurrence_is_checked():
+    checked = {one.arguments["form"] for one in CHECKS if one.function.endswith(":recurrence")}
+    assert checked == {*BACKENDS, cuda_numbers.BOUNDED}
+
+
+def test_an_error_in_a_check_is_its_line(monkeypatch):
+    def broken(_: Context) -> Finding:
+        raise RuntimeError("CUDA error: an illegal memory access\nmore lines")
+
+    monkeypatch.setattr(cuda_numbers, "batches", broken)
+    answer = perform(HERE, "bench.cuda.numbers:batches", {})
+    assert (answer["status"], answer["raised"]) == ("failed", True)
+    assert answer["text"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert "Traceback" in answer["values"]["traceback"]
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    """A real process, which imports torch in a few seconds."""
+    started = Child("cpu", 1)
+    yield started
+    started.end()
+
+
+@pytest.mark.slow
+def test_a_process_answers_until_it_is_ended(child):
+    until = time.monotonic() + PATIENCE_SECONDS
+    assert child.ask("bench.cuda.numbers:batches", {}, PATIENCE_SECONDS, until)["status"] == "held"
+    with pytest.raises(TimeoutError, match="no answer within 0 s"):
+        child.ask("bench.cuda.numbers:recurrence", {"form": "mask"}, 0, until)
+    child.end()
+    with pytest.raises(ChildEnded, match="the process was ended"):
+        child.ask("bench.cuda.numbers:batches", {}, PATIENCE_SECONDS, until)
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_by_itself_leaves_its_reason(child):
+    with pytest.raises(ChildEnded, match=r"ended with exit code 1: ValueError: os:abort is not a check"):
+        child.ask("os:abort", {}, PATIENCE_SECONDS, time.monotonic() + PATIENCE_SECONDS)
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_the_one_that_asks(tmp_path: Path):
+    code = "import time; from bench.cuda.child import Child; print(Child('cpu', 1)._process.pid); time.sleep(600)"
+    asking = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert asking.stdout is not None
+    pid = int(asking.stdout.readline())
+    asking.kill()
+    asking.communicate()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end")
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_cuda_every_check_says_that_it_was_not_tried(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert call(app, "cuda-check", "--json", tmp_path / "found.json") == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CHECKS) + 1
+    assert all("not tried" in line and "torch sees no CUDA device here" in line for line in lines[:-1])
+    assert lines[-1] == f"0 held, 0 failed, {len(CHECKS)} not tried; written to {tmp_path / 'found.json'}"
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert [one["name"] for one in written["checks"]] == [one.name for one in CHECKS]
+    assert written["exit_code"] == 3
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"), [(["held"], 0), (["held", "failed", "not tried"], 1), (["held", "not tried"], 3)]
+)
+def test_the_exit_code_tells_a_failure_from_what_was_not_tried(statuses, code, tmp_path: Path, monkeypatch):
+    results = [Result(name=str(i), status=one, text="") for i, one in enumerate(statuses)]
+    monkeypatch.setattr(cuda_check, "check_all", lambda *_: results)
+    monkeypatch.chdir(tmp_path)
+    assert call(app, "cuda-check") == exit_code(results) == code
+    assert [path.name[:11] for path in tmp_path.iterdir()] == ["cuda-check-"]
+
+
+def test_the_json_has_words_for_numbers_that_json_lacks(tmp_path: Path):
+    results = [Result(name="a", status="failed", text="", values={"losses": [1.0, math.nan], "worst": math.inf})]
+    write_results(tmp_path / "found.json", results, 1.0)
+    values = json.loads((tmp_path / "found.json").read_text(), parse_constant=pytest.fail)["checks"][0]["values"]
+    assert values == {"losses": [1.0, "nan"], "worst": "inf"}

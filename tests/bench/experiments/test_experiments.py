@@ -1,0 +1,177 @@
+"""The questions are fixed before their runs: distinct seeds, the same for every arm, tuning apart from reporting."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ConfigError
+from bench.experiments import EXPERIMENTS, find_experiment
+from bench.experiments.grid import REPORTING_SEEDS, TUNING_SEED, Cell, Experiment
+from bench.experiments.laptop import (
+    BEST_LEARNING_RATE,
+    FAMILIES,
+    LEARNING_RATES,
+    laptop,
+    laptop_all,
+    laptop_arm,
+    laptop_tuning,
+)
+from bench.experiments.laptop import SIZES as LAPTOP_SIZES
+from bench.experiments.matched import AXES, N_TRIALS, SIZES, TUNED_TRIAL, arm, matched, trials, tuning
+from bench.experiments.recipes import K_OPERATORS_PAPER
+from bench.experiments.sizing import budget_of
+from bench.record import Record
+from bench.store import Store
+
+RESULTS = Store(Path(__file__).parents[3] / "results")
+
+
+def test_reporting_seeds_are_the_published_ones_then_more():
+    assert REPORTING_SEEDS == (42, 69, 420, 666, 2137, 1, 2, 3, 4, 5)
+    assert TUNING_SEED not in REPORTING_SEEDS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_two_runs_are_one_and_seeds_are_the_first_of_those_reported_or_the_tuning_seed(name):
+    experiment = find_experiment(name)
+    for cell in experiment.cells:
+        first = REPORTING_SEEDS[: len(cell.seeds)]
+        assert cell.seeds == (first if cell.config.training is not None else (None,)) or cell.seeds == (TUNING_SEED,)
+    ids = [run.run_id for run in experiment.runs()]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("paper", {}),
+        ("ablation", {}),
+        ("stress", {}),
+        ("laptop", {}),
+        ("matched", {"k_operators": 10, "transformer-params": 10}),
+        ("laptop-all", {"k_operators": 5, "transformer": 5}),
+    ],
+)
+def test_every_trained_arm_has_the_same_seeds_but_for_the_headline_pair(name, more):
+    trained = [cell for cell in find_experiment(name).cells if cell.config.training is not None]
+    others = {cell.seeds for cell in trained if cell.label not in more}
+    assert len(others) == 1
+    assert {cell.label: len(cell.seeds) for cell in trained if cell.seeds not in others} == more
+
+
+# equal budgets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("family", SIZES)
+def test_each_matched_baseline_has_the_budget_of_k_operators_on_its_axis_within_a_hundredth(family, axis):
+    field = {"params": "params", "live": "live", "flops": "forward_flops"}[axis]
+    target = getattr(budget_of(K_OPERATORS_PAPER.model, 256), field)
+    assert abs(getattr(budget_of(arm(family, axis).model, 256), field) / target - 1) <= 0.01
+
+
+def test_every_arm_of_matched_sees_the_same_tokens():
+    seen = {
+        cell.config.training.n_steps * cell.config.training.batch_size * cell.config.context for cell in matched().cells
+    }
+    assert seen == {3500 * 64 * 256}
+
+
+@pytest.mark.parametrize("label", LAPTOP_SIZES)
+def test_each_laptop_baseline_has_the_budget_of_k_operators_within_a_fiftieth(label):
+    field = {"transformer-live": "live", "transformer-flops": "forward_flops"}.get(label, "params")
+    target = getattr(budget_of(laptop_arm("k_operators", 1e-3).model, 128), field)
+    assert abs(getattr(budget_of(laptop_arm(label, 1e-3).model, 128), field) / target - 1) <= 0.02
+
+
+# tuning --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_arm_has_the_same_trials_all_inside_the_space():
+    cells = tuning().cells
+    searched = {}
+    for cell in cells:
+        training = cell.config.training
+        searched.setdefault(cell.group, []).append(
+            (training.learning_rate, training.weight_decay, training.warmup_steps, training.n_steps)
+        )
+    assert set(searched) == {"k_operators", *SIZES}
+    assert len({tuple(points) for points in searched.values()}) == 1
+    assert len(trials()) == N_TRIALS == len(set(searched["lstm"]))
+    for trial in trials():
+        assert 3e-4 <= trial["learning_rate"] <= 3e-2
+        assert 1e-3 <= trial["weight_decay"] <= 0.3
+        assert 0.02 <= trial["warmup"] <= 0.5
+        assert 0 <= trial["dropout"] <= 0.3
+
+
+def test_the_trials_spread_over_each_side_of_the_space():
+    rates = sorted(trial["learning_rate"] for trial in trials())
+    assert rates[4] < 3e-3 / 2 < 3e-3 * 2 < rates[-5]
+    assert len({trial["dropout"] for trial in trials()}) == N_TRIALS
+
+
+def test_a_tuned_arm_of_matched_is_its_best_recorded_trial():
+    recorded = {one.run_id: one for one in RESULTS.records()[0]}
+    for family, chosen in TUNED_TRIAL.items():
+        runs = {run.label: run for run in tuning().runs() if run.label.rpartition("-t")[0] == family}
+        losses = {
+            label: one.result.sweep.best.nats_per_token
+            for label, run in runs.items()
+            if (one := recorded[run.run_id]).result is not None
+        }
+        assert min(losses, key=losses.__getitem__) == f"{family}-t{chosen:02d}"
+
+
+# the rest ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_named_twice_is_refused():
+    cell = laptop().cells[0]
+    with pytest.raises(ConfigError, match="names a seed twice"):
+        Experiment(name="x", question="?", cells=(Cell(label="a", config=cell.config, seeds=(1, 2, 1)),))
+
+
+def test_other_seeds_replace_those_of_trained_cells_only():
+    changed = laptop().on(corpus=None, mode="exact", seeds=(7, 8))
+    assert [cell.seeds for cell in changed.cells] == [(7, 8), (7, 8), (None,), (None,), (None,)]
+
+
+def test_the_manifest_names_every_run():
+    experiment = laptop()
+    named = {run_id for cell in experiment.manifest().cells for run_id in cell.run_ids.values()}
+    assert named == {run.run_id for run in experiment.runs()}
+
+
+def test_each_laptop_family_is_tuned_over_the_same_rates():
+    labels = {cell.label for cell in laptop_tuning().cells}
+    assert labels == {f"{family}-lr{rate:g}" for family in FAMILIES for rate in LEARNING_RATES}
+    assert set(BEST_LEARNING_RATE) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_laptop_learning_rate_is_the_best_of_the_committed_trials(family):
+    recorded = committed()
+    losses = {}
+    for cell in laptop_tuning().cells:
+        if cell.group == family:
+            trial = recorded[cell.run(TUNING_SEED, "exact").run_id]
+            assert trial.status in ("done", "diverged")
+            if trial.result is not None:
+                losses[cell.config.training.learning_rate] = trial.result.sweep.best.nats_per_token
+    assert len(losses) >= 3
+    assert min(losses, key=losses.__getitem__) == BEST_LEARNING_RATE[family]
+
+
+def test_the_committed_laptop_records_are_of_the_present_experiment():
+    assert {run.run_id for run in laptop().runs()} <= set(committed())
+
+
+def test_the_runs_of_laptop_are_among_those_of_laptop_all():
+    assert {run.run_id for run in laptop().runs()} <= {run.run_id for run in laptop_all().runs()}
+
+
+def committed() -> dict[str, Record]:
+    records, errors = RESULTS.records()
+    assert not errors
+    return {one.run_id: one for one in records}

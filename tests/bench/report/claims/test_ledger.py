@@ -1,0 +1,91 @@
+"""`python -m bench verify`: one line a claim, and an exit code that a script can rely on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import app
+from bench.cli import EXIT_FAILED
+from bench.report.claims import ledger
+from bench.report.claims.ledger import LedgerVerdict
+from bench.report.claims.rules import Outcome
+from bench.report.published import PUBLISHED, load_published
+from bench.report.runs import aggregate
+from bench.report.tables import make_tables
+from bench.store import Store
+from tests.command_line import call
+from tests.records import manifest_of
+from tests.stores import five_seeds, make_store
+
+
+@pytest.fixture
+def verdicts(tmp_path: Path) -> list[LedgerVerdict]:
+    """Of an empty store: none has run."""
+    return ledger.verdicts_of(aggregate(Store(tmp_path)), load_published(PUBLISHED))
+
+
+def with_outcomes(verdicts: list[LedgerVerdict], *outcomes: Outcome) -> list[LedgerVerdict]:
+    """As many verdicts as outcomes."""
+    return [replace(one, outcome=outcome) for one, outcome in zip(verdicts, outcomes, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        (("reproduced", "reproduced"), 0),
+        (("reproduced", "not reproduced", "inconclusive"), 3),
+        (("not run", "not reproduced"), 3),
+        (("reproduced", "inconclusive"), 4),
+        (("reproduced", "not run"), 4),
+    ],
+)
+def test_the_exit_code_tells_failed_from_open(verdicts, outcomes, code):
+    assert ledger.exit_code(with_outcomes(verdicts, *outcomes)) == code
+
+
+def test_each_claim_is_one_line_that_begins_with_its_id(verdicts):
+    lines = ledger.text(with_outcomes(verdicts, *["inconclusive"] * 10)).splitlines()
+    assert [line.split()[0] for line in lines] == [f"C{i}" for i in range(1, 11)]
+
+
+def test_what_has_not_run_and_what_was_launched_under_other_rules_is_said(verdicts):
+    assert "python -m jobs launch" in ledger.text(verdicts)
+    changed = [replace(one, outcome="inconclusive", changed_since=("paper",)) for one in verdicts]
+    assert "changed since paper was launched" in ledger.text(changed)
+
+
+def test_too_few_seeds_are_read_but_decide_nothing(tmp_path):
+    three = five_seeds()[:3]
+    store = make_store(tmp_path, three, manifest_of(three, "paper"))
+    first, *_ = ledger.verdicts_of(aggregate(store), load_published(PUBLISHED))
+    assert (first.outcome, first.seeds_needed) == ("inconclusive", 5)
+    assert first.numbers[0] == "k_operators: 3 seeds"
+    assert first.numbers[1].startswith("so far: sweep, best: ours less theirs ")
+    assert "n = 3 and 5" in first.numbers[1]
+
+
+def test_the_command_prints_the_ledger_and_ends_with_its_code(tmp_path, capsys):
+    store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
+    assert call(app, "verify", "--store", str(store.root)) == 4
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].startswith("C1")
+    assert "reproduced" in printed.splitlines()[0]
+    assert "changed since paper" in printed  # its manifest carries no hash
+    assert call(app, "verify", "--store", str(store.root), "--json") == 4
+    assert [one["claim"]["id"] for one in json.loads(capsys.readouterr().out)] == [f"C{i}" for i in range(1, 11)]
+
+
+def test_a_record_that_cannot_be_read_ends_with_1(tmp_path):
+    store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
+    store.record_paths()[0].write_text("{", encoding="utf-8")
+    assert call(app, "verify", "--store", str(store.root)) == EXIT_FAILED
+
+
+def test_the_ledger_is_a_table_with_the_rules_below(tmp_path):
+    store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
+    (table,) = [one for one in make_tables(store).tables if one.kind == "ledger"]
+    assert (table.name, len(table.rows)) == ("claims-ledger", 10)
+    assert table.rows[0][:3] == ("C1", "1.14M K-Operators reach perplexity 4.43", "reproduced")
+    assert sum(note.startswith("C") and ": " in note for note in table.notes) >= 10

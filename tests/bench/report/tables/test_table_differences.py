@@ -1,0 +1,243 @@
+"""A difference to the reference arm comes with its interval, its tests and words no stronger than they allow."""
+
+import csv
+import io
+import math
+
+import pytest
+
+from bench import sources
+from bench.record import Manifest, Record, Status
+from bench.report.contrasts import contrasts
+from bench.report.table import NOTHING
+from bench.store import Store
+from tests.records import FINGERPRINT, make_manifest, make_record, manifest_of
+from tests.stores import cells, kinds_of, make_store, table_of
+
+SEEDS = (42, 69, 420, 666, 2137, 1)
+
+
+@pytest.fixture(autouse=True)
+def _current_sources(monkeypatch):
+    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
+
+
+def runs(label: str, *nats: float, seeds: tuple[int, ...] = SEEDS, **changes) -> list[Record]:
+    return [make_record(label, seed, math.exp(each), **changes) for seed, each in zip(seeds, nats, strict=False)]
+
+
+def against(records: list[Record], reference: str = "transformer", *, lost: tuple[Record, ...] = ()) -> Manifest:
+    """A manifest with a reference arm; it lists `lost` records, too, that the store lacks."""
+    return manifest_of([*records, *lost], reference=reference)
+
+
+def stored(tmp_path, records: list[Record], **options) -> Store:
+    return make_store(tmp_path, records, against(records, **options))
+
+
+THEIRS = runs("transformer", 1.48, 1.49, 1.53)
+
+
+def test_a_paired_difference_reads_as_worked_by_hand(tmp_path):
+    # differences 0.02, 0.03, 0.01: mean 0.02, sd 0.01, standard error 0.01 / sqrt(3) = 0.005774, t = 3.4641, 2 degrees
+    # of freedom: p = 1 - t / sqrt(t^2 + 2) = 0.0742; quantiles 4.3027 and 2.9200 give 0.02 ± 0.0248 and ± 0.0169
+    table = table_of(stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS]), "differences")
+    row = cells(table)
+    assert row == {
+        "arm": "k_operators",
+        "verdict": "not distinguishable",
+        "runs": "3 done",
+        "n": "3 pairs",
+        "test": "paired t",
+        "difference, nats a token": "0.0200",
+        "95 % interval": "−0.0048 to 0.0448",
+        "90 % interval": "0.0031 to 0.0369",
+        "p": "0.074",
+        "p, Holm": "primary",
+        "p, sign-flip": NOTHING,
+        "95 % interval over the text": NOTHING,
+    }
+    assert len(table.rows) == 1  # the reference is no row of its own
+
+
+def test_seeds_are_paired_by_their_number_and_not_by_their_order(tmp_path):
+    ours = runs("k_operators", 1.54, 1.50, 1.52, seeds=(420, 42, 69))
+    extra = runs("transformer", 9.0, seeds=(5,))  # no partner, so it counts in no pair
+    row = cells(table_of(stored(tmp_path, [*ours, *THEIRS, *extra]), "differences"))
+    assert (row["n"], row["difference, nats a token"], row["p"]) == ("3 pairs", "0.0200", "0.074")
+
+
+def test_without_common_seeds_it_is_welch(tmp_path):
+    ours = runs("k_operators", 1.50, 1.52, 1.54, seeds=(1, 2, 3))
+    row = cells(table_of(stored(tmp_path, [*ours, *THEIRS]), "differences"))
+    # means 1.52 and 1.50, sds 0.02 and 0.026458: error sqrt((0.0004 + 0.0007) / 3) = 0.019149, t = 1.0445
+    assert (row["n"], row["test"], row["difference, nats a token"]) == ("3 against 3", "Welch", "0.0200")
+    assert row["verdict"] == "not distinguishable"
+
+
+def test_one_run_against_another_is_never_told_apart(tmp_path):
+    row = cells(table_of(stored(tmp_path, [*runs("k_operators", 1.0), *runs("transformer", 2.0)]), "differences"))
+    assert (row["verdict"], row["95 % interval"], row["p"]) == ("too few seeds to tell", NOTHING, NOTHING)
+    assert row["difference, nats a token"] == "−1.0000"
+
+
+def test_a_negative_difference_is_a_number_in_every_form(tmp_path):
+    store = stored(tmp_path, [*runs("k_operators", 1.30, 1.32), *runs("transformer", 1.50, 1.51)])
+    table = table_of(store, "differences")
+    assert cells(table)["difference, nats a token"] == "−0.1950"
+    (row,) = csv.DictReader(io.StringIO(table.csv()))
+    assert float(row["difference, nats a token"]) == -0.195
+    assert not row["95 % interval"].startswith(("-", "'"))
+    assert "$-$0.1950" in table.latex()
+
+
+def test_equivalence_needs_the_90_percent_interval_within_the_margin(tmp_path):
+    base = (1.50, 1.51, 1.52, 1.53, 1.54)
+
+    def verdict(folder: str, shift: float, noise: float) -> str:
+        ours = [nats + shift + noise * sign for nats, sign in zip(base, (1, -1, 0, 1, -1), strict=True)]
+        store = stored(tmp_path / folder, [*runs("k_operators", *ours), *runs("transformer", *base)])
+        return cells(table_of(store, "differences"))["verdict"]
+
+    assert verdict("same", 0.0, 0.001) == "not distinguishable; equivalent within 0.02"
+    assert verdict("small", 0.01, 0.001) == "worse; equivalent within 0.02"
+    assert verdict("unsure", 0.0, 0.1) == "not distinguishable"
+    assert verdict("better", -0.1, 0.001) == "better"
+
+
+def test_the_sign_flip_test_speaks_from_six_pairs_on(tmp_path):
+    theirs = (1.50, 1.51, 1.52, 1.53, 1.54, 1.55)
+    ours = [nats + shift for nats, shift in zip(theirs, (0.01, 0.02, 0.03, 0.01, 0.02, 0.03), strict=True)]
+    for n, expected in ((6, "0.031"), (5, NOTHING)):  # all of 6 on one side: 2 of 64 sign patterns are as extreme
+        records = [*runs("k_operators", *ours[:n]), *runs("transformer", *theirs[:n])]
+        row = cells(table_of(stored(tmp_path / str(n), records), "differences"))
+        assert row["p, sign-flip"] == expected
+
+
+def several(tmp_path) -> Store:
+    ours = [runs(label, 1.50 + at, 1.52 + at, 1.54 + at) for label, at in (("a", 0.0), ("b", 0.03), ("c", 0.1))]
+    return stored(tmp_path, [*ours[0], *THEIRS, *ours[1], *ours[2]])
+
+
+def test_the_first_arm_is_primary_and_the_others_are_adjusted_together(tmp_path):
+    table = table_of(several(tmp_path), "differences")
+    rows = {label: cells(table, label) for label in "abc"}
+    # p = 1 - t / sqrt(t^2 + 2) with t = difference / 0.005774: 0.05 -> 0.0131, 0.12 -> 0.0023; Holm over two: the
+    # smaller twice, then the larger once
+    assert [rows[label]["p"] for label in "abc"] == ["0.074", "0.013", "0.002"]
+    assert [rows[label]["p, Holm"] for label in "abc"] == ["primary", "0.013", "0.005"]
+    assert "p, Holm: a is the primary comparison, named beforehand, and is not adjusted; the other 2 comparisons" in (
+        " ".join(table.notes)
+    )
+
+
+def test_where_the_reference_stands_first_no_comparison_is_primary(tmp_path):
+    records = [*THEIRS, *runs("a", 1.50, 1.52, 1.54), *runs("b", 1.53, 1.55, 1.57)]
+    table = table_of(stored(tmp_path, records), "differences")
+    assert [cells(table, label)["p, Holm"] for label in "ab"] == ["0.074", "0.026"]
+
+
+def test_an_arm_that_only_holm_keeps_from_being_worse_says_so(tmp_path):
+    # t = 0.03 / 0.005774 = 5.196 with p = 0.0351 alone; beside three others like it, 4 times that
+    records = [*THEIRS, *(run for label in "abcd" for run in runs(label, 1.51, 1.53, 1.55))]
+    table = table_of(stored(tmp_path, records), "differences")
+    row = cells(table, "a")
+    assert (row["p"], row["p, Holm"]) == ("0.035", "0.140")
+    assert row["verdict"] == "worse, but not after Holm"
+
+
+def ends(label: str, seed: int, status: Status) -> Record:
+    return make_record(label, seed, status=status)
+
+
+def test_seeds_that_diverged_are_counted_in_words_and_marked_in_every_cell(tmp_path):
+    ours = [*runs("hot", 1.50, 1.52, 1.54), ends("hot", 666, "diverged"), ends("hot", 2137, "diverged")]
+    lost = [ends("lost", seed, "diverged") for seed in SEEDS[:5]]
+    records = [*ours, *runs("transformer", 1.48, 1.49, 1.53, 1.50, 1.51), *lost]
+    table = table_of(stored(tmp_path, records), "differences")
+    hot, gone = cells(table, "hot"), cells(table, "lost")
+    assert (hot["runs"], hot["n"]) == ("3 done, 2 diverged", "3 of 5 pairs")
+    for column in ("verdict", "difference, nats a token", "95 % interval", "90 % interval", "p"):
+        assert hot[column].endswith("(3 of 5 pairs)"), column
+    assert (gone["verdict"], gone["difference, nats a token"]) == ("5 diverged", NOTHING)
+
+
+def test_an_arm_or_a_reference_that_did_not_run_stays_visible(tmp_path):
+    ran = runs("k_operators", 1.5, 1.6)
+    cell = {record.label: {str(one.seed): one.run_id for one in ran} for record in ran}
+    missing = {"42": "0" * 12, "69": "1" * 12}
+    manifest = make_manifest({**cell, "absent": missing}, reference="k_operators")
+    table = table_of(make_store(tmp_path / "arm", ran, manifest), "differences")
+    assert (cells(table, "absent")["verdict"], cells(table, "absent")["runs"]) == ("not run", "not run")
+    manifest = make_manifest({**cell, "absent": missing}, reference="absent")
+    table = table_of(make_store(tmp_path / "reference", ran, manifest), "differences")
+    assert cells(table, "k_operators")["verdict"] == "reference: not run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mode": "fast"}, "not compared: modes fast and exact"),
+        ({"context": 128}, "not compared: measured otherwise"),
+        ({"corpus": "synthetic", "entropy_rate_nats": 1.0}, "not compared: measured otherwise"),
+    ],
+)
+def test_what_was_measured_otherwise_is_not_compared(tmp_path, changes, why):
+    row = cells(table_of(stored(tmp_path, [*runs("k_operators", 1.5, 1.6, **changes), *THEIRS]), "differences"))
+    assert (row["verdict"], row["difference, nats a token"]) == (why, NOTHING)
+
+
+def with_windows(records: list[Record], windows: list[float]) -> list[Record]:
+    """The same with these losses by window at the best step."""
+    return [
+        record.model_copy(update={"result": record.result.model_copy(update={"window_nats": {250: windows}})})
+        for record in records
+        if record.result is not None
+    ]
+
+
+def test_the_interval_over_the_text_is_of_the_difference_window_by_window(tmp_path):
+    windows = [1.5 + 0.3 * math.sin(i) for i in range(435)]
+    shifted = with_windows(runs("k_operators", 1.55, 1.55), [nats + 0.05 for nats in windows])
+    wavering = with_windows(
+        runs("wavering", 1.55, 1.55), [nats + 0.05 + 0.1 * (i % 2) for i, nats in enumerate(windows)]
+    )
+    theirs = with_windows(runs("transformer", 1.5, 1.5), windows)
+    table = table_of(stored(tmp_path, [*shifted, *theirs, *wavering]), "differences")
+    assert cells(table)["95 % interval over the text"] == "0.0500 to 0.0500"  # wherever the blocks fall
+    low, high = map(float, cells(table, "wavering")["95 % interval over the text"].split(" to "))
+    assert 0.09 < low <= high < 0.11
+
+
+def test_a_table_says_how_many_seeds_would_tell_apart(tmp_path):
+    store = stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS])
+    (needed,) = (note for note in table_of(store, "differences").notes if note.startswith("Seeds that would"))
+    assert "k_operators, gap 0.0200, sd 0.0200 and 0.0265: " in needed
+    assert needed.endswith("seeds an arm (you have 3).")
+    assert any("(you have 3)." in note for note in table_of(store).notes)
+
+
+def test_the_headline_table_says_the_difference_in_words(tmp_path):
+    table = table_of(stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS]))
+    assert [row[table.columns.index("difference to transformer")] for row in table.rows] == [
+        "0.0200, p = 0.074; not distinguishable",
+        "reference",
+    ]
+
+
+def test_without_a_reference_there_is_no_table_of_differences(tmp_path):
+    records = [*runs("k_operators", 1.50, 1.52), *THEIRS]
+    assert "differences" not in kinds_of(make_store(tmp_path, records))
+
+
+def test_fitted_models_are_in_no_family_of_tests(tmp_path):
+    floor = make_record("unigram", None, 28.4, architecture="ngram")
+    table = table_of(stored(tmp_path, [*runs("a", 1.50, 1.52, 1.54), *THEIRS, floor]), "differences")
+    assert [row[0] for row in table.rows] == ["a"]
+
+
+def test_an_experiment_without_a_reference_has_no_contrasts(tmp_path):
+    from bench.report.runs import aggregate
+
+    (experiment,) = aggregate(make_store(tmp_path, THEIRS)).experiments
+    assert contrasts(experiment) == ()

@@ -1,0 +1,214 @@
+"""A mean is over what belongs together, and everything that does not count is named."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from bench import sources
+from bench.record import SCHEMA_VERSION, Manifest, Recheck, Record, to_bytes
+from bench.report.runs import MixedRunsError, aggregate, measurements
+from bench.store import Store
+from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
+
+
+@pytest.fixture(autouse=True)
+def _current_sources(monkeypatch):
+    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
+
+
+def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store:
+    """A store with these records; its manifest lists them all unless others are given."""
+    store = Store(root)
+    for record in records:
+        store.write_record(record)
+    for manifest in manifests or (manifest_of(records),):
+        store.write_manifest(manifest)
+    return store
+
+
+def only_cell(store: Store):
+    (experiment,) = aggregate(store).experiments
+    (cell,) = experiment.cells
+    return cell
+
+
+def test_a_cell_holds_its_records_by_seed(tmp_path):
+    cell = only_cell(make_store(tmp_path, [make_record(seed=seed) for seed in (420, 42, 69)]))
+    assert [record.seed for record in cell.done] == [42, 69, 420]
+    assert (cell.n_text, cell.shortfall) == ("3", None)
+
+
+@pytest.mark.fault("F9")
+def test_what_diverged_failed_or_is_missing_is_counted_and_named_with_its_seed(tmp_path):
+    records = [make_record(seed=42), make_record(seed=69, status="diverged"), make_record(seed=420, status="oom")]
+    run_ids = {str(record.seed): record.run_id for record in records} | {"666": "0" * 12, "2137": "1" * 12}
+    cell = only_cell(make_store(tmp_path, records, make_manifest({"k_operators": run_ids})))
+    assert cell.n_text == "1 of 5"
+    assert cell.shortfall == (
+        "1 of 5 runs done (diverged: seed 69 at step 120; missing: seeds 666, 2137; oom: seed 420 at step 120)"
+    )
+
+
+def test_a_done_record_without_a_result_is_not_averaged(tmp_path):
+    cell = only_cell(make_store(tmp_path, [make_record(seed=42), make_record(seed=69, result=None)]))
+    assert cell.n_text == "1 of 2"
+    assert "without a result: seed 69" in str(cell.shortfall)
+
+
+def test_a_fitted_model_is_exact(tmp_path):
+    cell = only_cell(make_store(tmp_path, [make_record("unigram", None, 28.4, architecture="ngram")]))
+    assert (cell.fitted, cell.n_text) == (True, "exact")
+
+
+def test_a_seed_counts_once_in_a_mean(tmp_path):
+    records = [make_record(seed=42, run_id="a" * 12), make_record(seed=42, run_id="b" * 12)]
+    manifest = make_manifest({"k_operators": {"42": "a" * 12, "69": "b" * 12}})
+    with pytest.raises(MixedRunsError, match="seed 42") as caught:
+        aggregate(make_store(tmp_path, records, manifest))
+    assert all(record.file_name in str(caught.value) for record in records)
+    assert caught.value.exit_code == 2
+
+
+def test_a_manifest_that_names_another_seed_than_the_record_is_refused(tmp_path):
+    record = make_record(seed=42)
+    with pytest.raises(MixedRunsError, match="as seed 7"):
+        aggregate(make_store(tmp_path, [record], make_manifest({"k_operators": {"7": record.run_id}})))
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [
+        (make_record(seed=69, mode="fast"), "modes"),
+        (make_record(seed=69, corpus="synthetic", entropy_rate_nats=1.0), "corpora"),
+        (make_record(seed=69, context=128), "protocols"),
+        (make_record(seed=69, config={**make_record().config, "training": {"n_steps": 501}}), "training.n_steps"),
+    ],
+)
+def test_a_mean_never_mixes(tmp_path, other, word):
+    records = [make_record(seed=42), other]
+    with pytest.raises(MixedRunsError, match=word) as caught:
+        aggregate(make_store(tmp_path, records))
+    assert all(record.file_name in str(caught.value) for record in records)
+    assert "launch" in str(caught.value)
+
+
+def test_a_field_that_an_older_record_lacks_is_no_difference(tmp_path):
+    newer = make_record(seed=69)
+    newer.config["model"]["added_later"] = 3
+    assert only_cell(make_store(tmp_path, [make_record(seed=42), newer])).n_text == "2"
+
+
+def test_two_records_of_one_run_are_refused_where_a_mean_would_take_one_by_chance(tmp_path):
+    records = [make_record("one", 42, run_id="c" * 12), make_record("two", 42, run_id="c" * 12)]
+    manifest = make_manifest({"one": {"42": "c" * 12}})
+    with pytest.raises(MixedRunsError, match="more than one record"):
+        aggregate(make_store(tmp_path, records, manifest))
+
+
+def test_one_run_may_belong_to_two_experiments(tmp_path):
+    records = [make_record()]
+    found = aggregate(make_store(tmp_path, records, manifest_of(records, "paper"), manifest_of(records, "ablation")))
+    assert [experiment.cells[0].n_text for experiment in found.experiments] == ["1", "1"]
+
+
+def test_experiments_come_as_paper_matched_and_then_by_name(tmp_path):
+    records = [make_record()]
+    names = ["smoke", "laptop-tuning", "matched", "laptop", "paper", "ablation"]
+    found = aggregate(make_store(tmp_path, records, *(manifest_of(records, name) for name in names)))
+    assert [each.name for each in found.experiments] == [
+        "paper",
+        "matched",
+        "ablation",
+        "laptop",
+        "laptop-tuning",
+        "smoke",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", ""])
+def test_an_experiment_name_that_is_no_plain_file_name_is_refused(tmp_path, name):
+    store = make_store(tmp_path, [make_record()])
+    path = store.write_manifest(make_manifest({}, "plain"))
+    path.write_bytes(to_bytes(make_manifest({}, name)))
+    with pytest.raises(MixedRunsError, match="letters, digits"):
+        aggregate(store)
+
+
+def test_a_cut_record_is_named_and_the_rest_aggregates(tmp_path):
+    records = [make_record(seed=seed) for seed in (42, 69, 420)]
+    store = make_store(tmp_path, records)
+    cut = store.root / "runs" / records[1].file_name
+    cut.write_bytes(cut.read_bytes()[:-200])
+    found = aggregate(store)
+    assert [str(cut) in str(error) for error in found.errors] == [True]
+    assert found.experiments[0].cells[0].n_text == "2 of 3"
+    assert found.experiments[0].cells[0].missing == ("69",)
+
+
+def test_records_of_no_experiment_are_counted(tmp_path):
+    records = [make_record(seed=seed) for seed in (42, 69, 420)]
+    assert aggregate(make_store(tmp_path, records, manifest_of(records[:1]))).n_unlisted == 2
+
+
+def recheck(record: Record, **changes) -> Recheck:
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": record.run_id,
+        "fingerprint": FINGERPRINT,
+        "first_train_nats": [4.2],
+        "equal": True,
+        "environment": make_environment(),
+    }
+    return Recheck.model_validate(fields | changes)
+
+
+@pytest.mark.fault("F14")
+def test_a_record_by_other_sources_is_stale(tmp_path):
+    old, fresh = make_record(seed=42, fingerprint="e" * 64), make_record(seed=69)
+    (experiment,) = aggregate(make_store(tmp_path, [old, fresh])).experiments
+    assert experiment.stale == {old.run_id}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stands"), [({}, True), ({"equal": False}, False), ({"fingerprint": "d" * 64}, False)]
+)
+def test_only_equal_losses_under_the_current_sources_prove_an_old_record(tmp_path, changes, stands):
+    old = make_record(fingerprint="e" * 64)
+    store = make_store(tmp_path, [old])
+    store.write_recheck(recheck(old, **changes))
+    (experiment,) = aggregate(store).experiments
+    assert (old.run_id not in experiment.stale) == stands
+
+
+@pytest.mark.parametrize("architecture", ["gone", "../../etc/passwd", 7])
+def test_an_architecture_without_sources_here_is_stale_and_no_crash(tmp_path, monkeypatch, architecture):
+    monkeypatch.undo()
+    record = make_record()
+    record.config["architecture"] = architecture
+    (experiment,) = aggregate(make_store(tmp_path, [record])).experiments
+    assert experiment.stale == {record.run_id}
+
+
+def test_measurements_hold_every_number_once(tmp_path):
+    records = [make_record(seed=42, perplexity=4.0, final=4.2, sampled=4.1), make_record(seed=69, status="failed")]
+    (experiment,) = aggregate(make_store(tmp_path, records)).experiments
+    frame = measurements(experiment)
+    values = {(row.protocol, row.selection): row.perplexity for row in frame.itertuples()}
+    assert len(frame) == len(values) == 7  # sweep has three selections, the others two
+    assert set(frame.seed) == {"42"}
+    assert values["sweep", "best"] == pytest.approx(4.0)
+    assert values["sweep", "final"] == pytest.approx(4.2)
+    assert values["sampled", "best"] == pytest.approx(4.1)
+
+
+@pytest.mark.fault("F12")
+def test_any_part_of_a_grid_aggregates_to_its_own_count(tmp_path):
+    rng = random.Random(0)
+    records = [make_record(label, seed) for label in ("a", "b") for seed in range(5)]
+    for trial in range(10):
+        there = [record for record in records if rng.random() < 0.5]
+        found = aggregate(make_store(tmp_path / str(trial), there, manifest_of(records)))
+        for cell in found.experiments[0].cells:
+            assert len(cell.done) == sum(record.label == cell.label for record in there)
+            assert len(cell.done) + len(cell.missing) == 5

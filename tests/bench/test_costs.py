@@ -1,0 +1,280 @@
+"""Closed forms of what a model costs against what torch counts, and bytes against the tensors that are there."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.budget import activation_bytes, state_bytes, train_flops
+from bench.experiments.matched import arm
+from bench.experiments.recipes import K_OPERATORS_PAPER
+from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, Transformer, build
+from models.k_operators_decoder import KOperatorsDecoder
+from models.transformer_decoder import TransformerDecoder
+from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE, without_onednn
+
+ROWS = 2
+# `recurrent` is the form that the closed form counts. With dropout on the Transformer's attention is explicit, and its
+# products are seen: the counter does not know torch's own attention on a CPU.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "k_operators": [
+        {"backend": "recurrent", **changes}
+        for changes in (
+            {},
+            {"paths": "base"},
+            {"paths": "recurrent"},
+            {"shared_base": True},
+            {"refine_steps": 0},
+            {"refine_steps": 3},
+            {"eta": "frozen"},
+            {"position": "learned"},
+            {"rank": 5},
+            {"head_mult": 2},
+            {"head": "tied", "paths": "base"},
+        )
+    ],
+    "transformer": [
+        {},
+        {"position": "rotary", "norm": "rms", "mlp": "swiglu"},
+        {"mlp": "swiglu", "mlp_mult": 3, "bias": True},
+        {"mlp": "gelu_tanh"},
+        {"bias": True, "position": "none"},
+        {"n_heads": 4, "d_model": 12},
+    ],
+    "lstm": [{}, {"n_layers": 3}, {"d_model": 5}],
+}
+CASES = [
+    pytest.param(kind, changes, id=f"{kind} " + " ".join(f"{name}={value}" for name, value in changes.items()))
+    for kind in ARCHITECTURES
+    for changes in VARIANTS[kind]
+]
+
+
+def make(kind: str, **changes: Any) -> SequenceModel:
+    torch.manual_seed(0)
+    config: Any = TINY_MODELS[kind]
+    return build(dataclasses.replace(config, **changes))
+
+
+def some_tokens() -> Tensor:
+    return torch.randint(VOCAB_SIZE, (ROWS, CONTEXT), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def unfused():
+    """Neither the counter nor a hook sees into the fused LSTM."""
+    with without_onednn():
+        yield
+
+
+# FLOPs ----------------------------------------------------------------------------------------------------------------
+
+
+def unseen_macs(model: SequenceModel) -> int:
+    """Of a forward pass: the outer products k_t n_t, which torch runs as multiplications."""
+    if not isinstance(model, KOperators) or model.config.paths == "base":
+        return 0
+    c = model.config
+    return max(c.refine_steps, 1) * c.n_k2 * c.rank * c.d_model * ROWS * CONTEXT
+
+
+def needless_macs(model: SequenceModel) -> int:
+    """Of a backward pass: the gradient of an LSTM's first state, which nothing asks for."""
+    return model.config.n_layers * 4 * model.config.d_model**2 * ROWS if isinstance(model, LSTM) else 0
+
+
+@pytest.mark.parametrize(("kind", "changes"), CASES)
+def test_the_forward_closed_form_counts_what_torch_counts(kind, changes, unfused):
+    model = make(kind, **changes)
+    with FlopCounterMode(display=False) as counter:
+        model(some_tokens())
+    closed = model.forward_macs_per_token(CONTEXT) * ROWS * CONTEXT
+    assert counter.get_total_flops() == 2 * (closed - unseen_macs(model))
+
+
+@pytest.mark.parametrize(("kind", "changes"), CASES)
+def test_the_training_closed_form_counts_what_torch_counts(kind, changes, unfused):
+    model = make(kind, **changes)
+    with FlopCounterMode(display=False) as counter:
+        model(some_tokens()).sum().backward()
+    closed = train_flops(model.forward_macs_per_token(CONTEXT), ROWS * CONTEXT)
+    assert counter.get_total_flops() == closed - 3 * 2 * unseen_macs(model) - 2 * needless_macs(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "macs"),
+    [
+        # 2 K1 of 5 x 128^2; 6 K2 of 5 x 128^2 + 256 x 128 (kernel) + 4 x 128 x 32 (memory); 128^2 + 128 x 65
+        ("k_operators", 163_840 + 6 * (81_920 + 32_768 + 16_384) + 24_704),
+        # 6 blocks of 12 x 124^2 and 2 x 256 x 124 of attention; 124 x 65
+        ("transformer", 6 * (184_512 + 63_488) + 8_060),
+        # 7 blocks of 4 x 116^2, 3 x 116 x 309 of SwiGLU (309 = 2/3 of 464, rounded) and 2 x 256 x 116; 116 x 65
+        ("modern", 7 * (53_824 + 107_532 + 59_392) + 7_540),
+        # 2 layers of 8 x 262^2; 262 x 65
+        ("lstm", 2 * 549_152 + 17_030),
+    ],
+)
+def test_macs_of_the_matched_arms_by_hand(family, macs):
+    config = arm(family)
+    assert build(config.model).forward_macs_per_token(config.context) == macs
+
+
+def test_macs_of_k_operators_variants_by_hand():
+    def macs(**changes: Any) -> int:
+        return build(dataclasses.replace(K_OPERATORS_PAPER.model, **changes)).forward_macs_per_token(256)
+
+    full, head = macs(), 24_704
+    assert full - macs(paths="recurrent") == 6 * 256 * 128
+    assert full - macs(paths="base") == 6 * 4 * 128 * 32
+    assert macs(refine_steps=0) == full
+    assert macs(refine_steps=4) == 4 * (full - head) + head
+    for changes in ({"shared_base": True}, {"eta": "frozen"}, {"position": "learned"}, {"gamma_min": 0.15}):
+        assert macs(**changes) == full
+
+
+# what decoding keeps --------------------------------------------------------------------------------------------------
+
+
+def kept_by_decoding(model: SequenceModel, context: int) -> int:
+    """Bytes of state, a text, after a window's last token; what can be computed from the weights is none."""
+    decoder = model.decoder(ROWS, context)
+    for token in some_tokens()[:, :context].split(1, dim=1):
+        decoder.feed(token)
+    assert decoder.n_seen == context
+    if isinstance(decoder, KOperatorsDecoder):
+        states = [pair for states in decoder.states for pair in zip(decoder.k2, states, strict=True)]
+        kept = [state.memory for _, state in states]
+        kept += [state.projected for k2, state in states if k2.kernel.any()]  # else no later position reads them
+    elif isinstance(decoder, TransformerDecoder):
+        kept = [part for cache in decoder.caches for part in (cache.keys, cache.values)]
+    else:  # torch's LSTM hands its state out
+        assert isinstance(model, LSTM)
+        kept, h = [], model.embedding(some_tokens()[:, :context])
+        for layer in model.layers:
+            h, state = layer(h)
+            kept.extend(state)
+    assert all(part.any() for part in kept if part.numel())
+    return sum(part.numel() * part.element_size() for part in kept) // ROWS
+
+
+@pytest.mark.parametrize("context", [5, CONTEXT])
+@pytest.mark.parametrize(("kind", "changes"), CASES)
+def test_state_bytes_are_those_of_the_decoders_state_at_the_windows_end(kind, changes, context):
+    model = make(kind, **changes)
+    assert state_bytes(model, context) == kept_by_decoding(model, context)
+
+
+def test_state_bytes_by_hand():
+    # 6 layers of a (32, 128) memory and 256 rows of 128, in float32
+    assert state_bytes(build(K_OPERATORS_PAPER.model), 256) == 4 * 6 * (32 + 256) * 128
+    assert state_bytes(make("transformer"), 16) == 4 * 2 * 2 * 16 * 8  # 2 layers, keys and values
+    assert state_bytes(make("lstm"), 16) == 4 * 2 * 2 * 8  # 2 layers, output and cell
+
+
+def test_only_a_state_without_a_base_kernel_and_without_keys_stops_growing():
+    growing = {"k_operators": [{}, {"paths": "base"}], "transformer": [{}]}
+    constant: dict[str, list[dict[str, Any]]] = {"k_operators": [{"paths": "recurrent"}], "lstm": [{}]}
+    for expected, kinds in ((True, growing), (False, constant)):
+        for kind, variants in kinds.items():
+            for changes in variants:
+                model = make(kind, **changes)
+                assert (state_bytes(model, 16) > state_bytes(model, 8)) == expected, (kind, changes)
+
+
+# what autograd keeps --------------------------------------------------------------------------------------------------
+
+
+class TwoLayers(SequenceModel):
+    """Small enough to say by hand what each operation saves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = TINY_MODELS["lstm"]
+        self.embedding = nn.Embedding(VOCAB_SIZE, 4)
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, VOCAB_SIZE)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down(gelu(self.up(self.embedding(tokens))))
+
+    def forward_macs_per_token(self, context: int) -> int:
+        return 4 * 6 + 6 * VOCAB_SIZE
+
+
+@pytest.mark.parametrize("context", [1, 7, 16])
+def test_activation_bytes_by_hand(context):
+    tokens, embedded, before_gelu, after_gelu = 8, 4 * 4, 4 * 6, 4 * 6  # a token; weights are no activations
+    assert activation_bytes(TwoLayers(), context) == context * (tokens + embedded + before_gelu + after_gelu)
+
+
+def kept(kind: str, contexts: tuple[int, ...], **changes: Any) -> list[int]:
+    model = make(kind, context=max(contexts), **changes)
+    found = [activation_bytes(model, context) for context in contexts]
+    assert all(found)
+    return [n for n in found if n is not None]
+
+
+def curvature(kind: str, **changes: Any) -> float:
+    """b of a + b T + c T^2 is the rest; this is c, in bytes, from three lengths that are whole chunks."""
+    short, middle, long = kept(kind, (128, 256, 384), **changes)
+    return (long - 2 * middle + short) / (2 * 128**2)
+
+
+def test_attention_keeps_three_tables_a_head_that_grow_with_the_square_of_the_context():
+    # the weights, their dropout mask and their product, in 2 layers of 2 heads
+    assert curvature("transformer") == 4 * 3 * 2 * 2
+
+
+def test_torchs_own_attention_keeps_no_table():
+    assert curvature("transformer", dropout=0.0) == 0
+
+
+@pytest.mark.parametrize("paths", ["base", "both"])
+def test_a_base_kernel_keeps_two_tables_a_layer(paths):
+    # the kernel cut causal, and it times its gate, in 2 layers
+    assert curvature("k_operators", backend="recurrent", paths=paths) == 4 * 2 * 2
+
+
+def test_the_recurrence_alone_keeps_as_much_for_each_token():
+    assert curvature("k_operators", backend="recurrent", paths="recurrent") == 0
+    short, middle, long = kept("k_operators", (128, 256, 512), backend="chunked", paths="recurrent")
+    assert long - middle <= 2 * (middle - short)
+
+
+def test_the_published_form_keeps_a_table_for_each_rank_channel():
+    assert curvature("k_operators", backend="mask", paths="recurrent") >= 4 * 3 * 2  # rank 3, 2 layers
+
+
+def test_an_lstm_keeps_as_much_for_each_token(unfused):
+    assert curvature("lstm") == 0
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_weights_are_not_counted_and_refinement_keeps_each_of_its_passes(kind):
+    assert kept(kind, (16,), vocab_size=10 * VOCAB_SIZE) == kept(kind, (16,))
+    if kind == "k_operators":
+        none, once, twice, thrice = (kept(kind, (16,), refine_steps=n)[0] for n in (0, 1, 2, 3))
+        assert thrice - twice > 0.8 * none
+        assert twice > once > none
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_counting_activations_leaves_the_model_alone(kind):
+    model = make(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    activation_bytes(model, CONTEXT)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_activations_of_a_form_that_runs_on_cuda_alone_are_unknown():
+    assert activation_bytes(make("k_operators", backend="fla"), CONTEXT) is None
+
+
+def test_every_architecture_has_a_variant_here():
+    assert set(VARIANTS) == set(ARCHITECTURES)
+    assert isinstance(make("transformer"), Transformer)

@@ -1,0 +1,519 @@
+"""Whatever strikes a grid while it runs, each run says what became of it, and a rerun ends in the same tables."""
+
+import dataclasses
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench import checkpoint, files
+from bench.config import Run, RunConfig, TrainingConfig
+from bench.corpus import Corpus
+from bench.errors import ConfigError
+from bench.experiments.grid import Cell, Experiment
+from bench.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, Planned, planned, read_plan
+from bench.process import Interrupted
+from bench.record import Record
+from bench.report.tables import make_tables
+from bench.run import Settings, execute
+from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.train import Trainer
+from jobs import launch as launching
+from jobs.launch import launch_missing
+from jobs.layout import LOG_FILE
+from jobs.local import Ended, LocalPool
+from jobs.slots import Slot
+from jobs.status import at_work, states
+from tests.command_line import ROOT, finish, wait_until
+from tests.conftest import TINY_MODELS
+
+CPU = torch.device("cpu")
+EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
+SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
+SLOTS = [Slot(device="cpu", n_threads=1)] * 2
+N_STEPS, EVAL_EVERY = 16, 8  # so that checkpoints are of steps 0, 8 and 16
+PLAN = {  # every fault, each on a run of its own
+    "k_operators-s42": ["10:kill"],
+    "k_operators-s69": ["9:nan"],
+    "k_operators-s420": ["2:slow"],
+    "transformer-s42": ["10:disk_full"],
+    "transformer-s69": ["9:oom"],
+    "transformer-s420": ["2:slow", "10:cancel"],  # so slow that the signal to end comes before all is saved
+}
+FATES = {
+    "k_operators-s42": "interrupted",
+    "k_operators-s69": "diverged",
+    "k_operators-s420": "done",
+    "transformer-s42": "io_error",
+    "transformer-s69": "oom",
+    "transformer-s420": "interrupted",
+}
+WITHOUT_TIMES = ("perplexity", "parameters")  # the kinds of table that hold nothing measured by a clock
+
+
+@pytest.fixture(autouse=True)
+def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run folders lie in the stores, and only a test itself asks for faults."""
+    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.fixture
+def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `execute` find the small corpus."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+
+
+def grid() -> Experiment:
+    """Two architectures at three seeds, small enough for seconds."""
+    training = TrainingConfig(
+        n_steps=N_STEPS,
+        batch_size=4,
+        eval_every=EVAL_EVERY,
+        learning_rate=1e-2,
+        final_learning_rate=1e-3,
+        warmup_steps=2,
+        schedule="nanogpt",
+        betas=(0.9, 0.99),
+        weight_decay=0.1,
+    )
+    context = 64  # fewer windows to evaluate than at the context of other tests
+
+    def cell(label: str) -> Cell:
+        model = dataclasses.replace(TINY_MODELS[label], context=context)  # type: ignore[type-var]
+        config = RunConfig(
+            architecture=label,
+            model=model,
+            context=context,
+            corpus="synthetic",
+            n_sampled_batches=1,
+            training=training,
+        )
+        return Cell(label=label, config=config, seeds=(42, 69, 420))
+
+    return Experiment(name="grid", question="What becomes of each?", cells=(cell("k_operators"), cell("transformer")))
+
+
+def tables(store: Store) -> list[bytes]:
+    """The tables of a store that hold no times, in every format."""
+    made = make_tables(store)
+    assert not made.errors
+    chosen = [table for table in made.tables if table.kind in WITHOUT_TIMES]
+    assert len(chosen) == len(WITHOUT_TIMES)
+    return [text.encode() for table in chosen for text in (table.markdown(), table.csv(), table.latex())]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The grid where nothing has ever struck it."""
+    store = Store(tmp_path_factory.mktemp("clean") / "store")
+    store.write_manifest(grid().manifest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
+        patch.delenv(VARIABLE, raising=False)
+        for run in grid().runs():
+            execute(run, store, SELDOM)
+    return store
+
+
+def records(store: Store) -> dict[str, Record]:
+    """The records of a store, by the name of their run."""
+    found, errors = store.records()
+    assert not errors
+    return {f"{one.label}-s{one.seed}": one for one in found}
+
+
+def run_named(name: str) -> Run:
+    """A run of the grid."""
+    return next(run for run in grid().runs() if run.name == name)
+
+
+# the plan -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_names_runs_steps_and_faults() -> None:
+    assert read_plan("k_operators-s42:17:kill, transformer-lr:0.1-s69:0:nan") == [
+        Planned(run_name="k_operators-s42", step=17, fault="kill"),
+        Planned(run_name="transformer-lr:0.1-s69", step=0, fault="nan"),
+    ]
+    assert read_plan("") == read_plan("  ") == []
+    assert {part.split(":")[1] for parts in PLAN.values() for part in parts} == set(FAULTS)
+
+
+@pytest.mark.parametrize(
+    "part", ["a-s1:5", "a-s1", ":5:kill", "a-s1::kill", "a-s1:-1:kill", "a-s1:1.5:kill", "a-s1:5:flood", "a-s1:5:", ""]
+)
+def test_a_malformed_plan_is_an_error_that_names_the_part_and_the_faults(part: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{VARIABLE}: {re.escape(repr(part))} is not .*kill, nan, disk_full"):
+        read_plan(f"b-s1:5:kill,{part}")
+
+
+def test_a_run_meets_only_what_was_planned_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned("a-s1") == []
+    monkeypatch.setenv(VARIABLE, "a-s1:5:kill,a-s10:6:nan,a-s1:7:oom")
+    assert [(one.step, one.fault) for one in planned("a-s1")] == [(5, "kill"), (7, "oom")]
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_nothing_is_trained_under_a_malformed_plan(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "another-s1:5:flood")
+    store, run = Store(tmp_path), tiny_run()
+    with pytest.raises(ConfigError, match="another-s1:5:flood"):
+        execute(run, store, SELDOM)
+    assert not store.record_paths()
+    assert not checkpoint.paths(store.run_folder(run.run_id))
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_without_the_variable_nothing_is_struck(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.run.strike", lambda *_: pytest.fail("something was about to be struck"))
+    assert execute(tiny_run(n_steps=4), Store(tmp_path), SELDOM).status == "done"
+
+
+@contextmanager
+def stopping_at(step: int) -> Iterator[None]:
+    """A run is asked to stop during update `step`."""
+    advance = Trainer.advance
+
+    def stop(trainer: Trainer) -> Any:
+        if trainer.step == step:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "advance", stop)
+        yield
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(n_steps=6), Store(tmp_path)
+    struck: list[int] = []
+    monkeypatch.setitem(FAULTS, "oom", lambda trainer, _: struck.append(trainer.step))
+    monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
+    with stopping_at(3), pytest.raises(Interrupted):
+        execute(run, store, SELDOM)
+    assert struck == [2]
+    assert execute(run, store, SELDOM).attempts[-1].first_step == 4
+    assert struck == [2]
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(n_steps=6), Store(tmp_path)
+    monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
+    for _ in range(2):
+        struck = execute(run, store, EVERY_STEP)
+        assert (struck.status, struck.stopped_at_step) == ("oom", 2)
+        store.take_record(run.run_id, store.run_folder(run.run_id))
+    monkeypatch.delenv(VARIABLE)
+    finished = execute(run, store, EVERY_STEP)
+    assert (finished.status, finished.attempts[-1].first_step) == ("done", 2)
+
+
+@pytest.mark.usefixtures("on_little_text")
+def test_slow_holds_up_every_file_of_the_run_from_its_step_on(
+    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = tiny_run(n_steps=8), Store(tmp_path)
+    naps: list[float] = []
+    held_up: dict[str, list[float]] = {}  # by file: the naps before it was last written
+    write = files._write_temporary
+
+    def note(path: Path, content: bytes, *, durable: bool) -> Path:
+        held_up[path.name] = naps.copy()
+        naps.clear()
+        return write(path, content, durable=durable)
+
+    monkeypatch.setattr(files, "_write_temporary", note)  # and what the fault puts over it goes when this does
+    monkeypatch.setattr("bench.faults.time", SimpleNamespace(sleep=naps.append))
+    monkeypatch.setenv(VARIABLE, f"{run.name}:5:slow")
+    finished = execute(run, store, SELDOM)
+    assert finished.status == "done"
+    for name in ("checkpoint-00000008.pt", "checkpoint-00000008.pt.sha256", "progress.json"):
+        assert held_up[name] == [SLOW_WRITE_SECONDS], name
+    for name in ("checkpoint-00000000.pt", "checkpoint-00000004.pt", finished.file_name):  # before, or elsewhere
+        assert held_up[name] == [], name
+
+
+# a grid that meets every fault ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Struck:
+    """What a launch of the grid under the plan left, and how its runs ended, by name."""
+
+    root: Path
+    ended: dict[str, Ended]
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the processes that estimate the cost."""
+    monkeypatch.setattr(launching, "estimate_seconds", lambda *_: {})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
+    """The grid, launched once with real workers under the plan."""
+    root = tmp_path_factory.mktemp("faults") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv(VARIABLE, ",".join(f"{name}:{part}" for name, parts in PLAN.items() for part in parts))
+        patch.setattr(launching, "estimate_seconds", lambda *_: {})
+        ended = launch_missing(grid(), Store(root), SLOTS)
+    return Struck(root, {one.run.name: one for one in ended})
+
+
+@pytest.fixture
+def store(struck: Struck, tmp_path: Path) -> Store:
+    """A copy of what the launch left."""
+    return Store(shutil.copytree(struck.root, tmp_path / "store"))
+
+
+def test_every_run_says_what_became_of_it(store: Store) -> None:
+    [manifest], _ = store.manifests()
+    found = {one.name: one for one in states(store, manifest, store.records()[0])}
+    assert {name: one.state for name, one in found.items()} == FATES
+    assert {name for name, one in found.items() if one.recorded} == set(records(store))
+    for name, parts in PLAN.items():
+        log = (store.run_folder(run_named(name).run_id) / LOG_FILE).read_text()
+        assert re.findall(rf"^{VARIABLE}: (\S+) before step (\d+)$", log, re.MULTILINE) == [
+            (fault, step) for step, fault in (part.split(":") for part in parts)
+        ]
+
+
+def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck: Struck) -> None:
+    assert {name: one.status for name, one in struck.ended.items()} == {
+        name: None if fate == "interrupted" else fate for name, fate in FATES.items()
+    }
+    reasons = {name: one.reason for name, one in struck.ended.items() if one.status is None}
+    assert set(reasons.values()) == {"killed by SIGKILL"}, reasons
+
+
+def test_a_weight_that_becomes_nan_is_a_divergence_at_that_step(store: Store) -> None:
+    diverged = records(store)["k_operators-s69"]
+    assert (diverged.status, diverged.stopped_at_step, diverged.result) == ("diverged", 9, None)
+    assert "nan" in (diverged.error or "")
+
+
+def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(store: Store) -> None:
+    failed = records(store)["transformer-s42"]
+    assert (failed.status, failed.stopped_at_step) == ("io_error", 16)
+    assert "File too large" in (failed.error or "")
+    folder = store.run_folder(failed.run_id)
+    assert [checkpoint.load(path)["trainer"]["step"] for path in checkpoint.paths(folder)] == [0, 8]
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_memory_that_runs_out_is_recorded_as_such_at_that_step(store: Store) -> None:
+    failed = records(store)["transformer-s69"]
+    assert (failed.status, failed.stopped_at_step) == ("oom", 9)
+    assert (failed.error or "").startswith("OutOfMemoryError")
+
+
+def counted(store: Store) -> tuple[list[str], str]:
+    """The n of each arm of the grid, K-Operators first, and the notes below the table."""
+    table = next(table for table in make_tables(store).tables if table.kind == "perplexity")
+    return [row[table.columns.index("n")] for row in table.rows], "\n".join(table.notes)
+
+
+def test_tables_count_what_did_not_end_well(store: Store) -> None:
+    counts, notes = counted(store)
+    assert counts == ["1 of 3", "0 of 3"]
+    assert "k_operators: 1 of 3 runs done (diverged: seed 69 at step 9; missing: seed 42)." in notes
+    assert "io_error: seed 42 at step 16; missing: seed 420; oom: seed 69 at step 9)." in notes
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(
+    store: Store, clean: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(pool: LocalPool, runs: list[Run], _: object) -> list[Ended]:
+        """Do runs in this process, which is sooner ready than workers; those are for the launches that are struck."""
+        ended = [execute(run, pool.store, SELDOM) for run in runs]
+        return [Ended(run=run, status=one.status, reason="") for run, one in zip(runs, ended, strict=True)]
+
+    monkeypatch.setattr(LocalPool, "run", run_here)
+    launch_missing(grid(), store, SLOTS, retry="failed")  # which takes up those without a record, too
+    found = records(store)
+    assert {name: one.status for name, one in found.items()} == {
+        **dict.fromkeys(FATES, "done"),
+        "k_operators-s69": "diverged",
+    }
+    assert found["k_operators-s42"].attempts[-1].first_step == 8
+    assert found["transformer-s42"].attempts[-1].first_step == 8
+    assert counted(store)[0] == ["2 of 3", "3"]
+
+    launch_missing(grid(), store, SLOTS, retry="diverged")
+    assert {one.status for one in records(store).values()} == {"done"}
+    assert tables(store) == tables(clean)
+
+
+# a launch that is interrupted again and again -------------------------------------------------------------------------
+
+LAUNCH = """
+from bench.cli import run_guarded
+from bench.experiments import EXPERIMENTS
+from jobs import launch
+from jobs.__main__ import app
+from tests.bench.test_faults import grid
+
+EXPERIMENTS["grid"] = grid
+launch.estimate_seconds = lambda *_: {}
+run_guarded(app)
+"""  # `python -m jobs`, where the grid is an experiment, and less the many seconds that estimating takes at each start
+
+
+def start_launch(store: Store, output: Path, plan: str = "") -> subprocess.Popen[str]:
+    """Launch the grid from a process of its own, in a group of its own, with a checkpoint at each step."""
+    arguments = ["launch", "--experiment", "grid", "--store", store.root, "--device", "cpu", "--checkpoint-seconds", 0]
+    arguments += ["--workers", os.cpu_count()]  # one thread each
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # as tests.command_line.start, and why
+    try:
+        with output.open("w") as file:
+            return subprocess.Popen(
+                [sys.executable, "-c", LAUNCH, *map(str, arguments)],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", VARIABLE: plan},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def written(store: Store) -> dict[str, tuple[bytes, int]]:
+    """Every record: its bytes, and when they were written."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.record_paths()}
+
+
+def checkpoints(store: Store) -> set[Path]:
+    """The checkpoints that are complete, of all runs."""
+    return set(store.work_folder.glob("*/checkpoint-*.pt.sha256"))
+
+
+INTERRUPTIONS = (  # and at what its workers are
+    (signal.SIGINT, "starting"),
+    (signal.SIGKILL, "training"),
+    (signal.SIGINT, "training"),
+    (signal.SIGKILL, "starting"),
+    (signal.SIGINT, "starting"),
+)
+
+
+@pytest.mark.fault("F19")
+def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tables_of_a_clean_one(
+    tmp_path: Path, clean: Store
+) -> None:
+    store, rng, codes = Store(tmp_path / "store"), random.Random(19), []
+    run_ids = [run.run_id for run in grid().runs()]
+    # training takes a while, wherever a run is taken up
+    slow = ",".join(f"{run.name}:{step}:slow" for run in grid().runs() for step in range(0, N_STEPS, 4))
+    for one in clean.records()[0]:
+        if one.run_id in run_ids[:4]:
+            store.write_record(one)  # an earlier launch did two of the three seeds
+    before = written(store)
+    for number, (stop, when) in enumerate(INTERRUPTIONS):
+        output, saved = tmp_path / f"output-{number}", checkpoints(store)
+        process = start_launch(store, output, slow)
+        begun = {
+            "starting": lambda: "started" in output.read_text(),  # noqa: B023
+            "training": lambda: checkpoints(store) - saved,  # noqa: B023
+        }[when]
+        wait_until(lambda: begun() or process.poll() is not None, f"{when}, to interrupt it")  # noqa: B023
+        time.sleep(rng.uniform(0, 0.8))
+        if stop == signal.SIGKILL:
+            process.kill()
+        elif process.poll() is None:
+            os.killpg(process.pid, stop)  # as a terminal does: the whole group of processes
+        codes.append(finish(process)[0])
+        assert codes[-1] in (130, -signal.SIGKILL, 0), output.read_text()
+        wait_until(lambda: not at_work(store, run_ids), "the workers of a launcher that is gone to stop")
+        after = written(store)
+        assert before.items() <= after.items(), "a record was touched"
+        before = after
+    assert any(codes), "every launch was over before it was interrupted"
+    again = (finish(start_launch(store, tmp_path / f"last-{number}"))[0] for number in range(3))
+    assert 0 in again  # which stops at the first
+    assert before.items() <= written(store).items(), "a record was touched"
+    assert len(store.record_paths()) == len(run_ids)
+    assert tables(store) == tables(clean)
+
+
+# clocks ---------------------------------------------------------------------------------------------------------------
+
+
+def told_by_no_clock(finished: Record) -> dict[str, Any]:
+    """A record without its time stamps and what was measured of this very process: seconds and memory."""
+    content = finished.model_dump(mode="json")
+    for one in content["attempts"]:
+        for name in ("started_at", "train_seconds", "peak_bytes"):
+            del one[name]
+    for name in ("train_seconds", "tokens_per_second", "peak_bytes"):
+        del content["cost"][name]
+    return content
+
+
+@pytest.mark.fault("F15")
+@pytest.mark.parametrize("days", [1, -1])
+@pytest.mark.usefixtures("on_little_text")
+def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(
+    days: int, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, looks, right = tiny_run(), itertools.count(1), time.time
+
+    def wrong() -> float:
+        return right() + days * 86_400 * next(looks)  # one day further off at every look
+
+    class WrongDatetime(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "WrongDatetime":
+            return cls.fromtimestamp(wrong(), tz)
+
+    def stopped_and_resumed(store: Store, *, clock_is_wrong: bool) -> Record:
+        with stopping_at(5), pytest.raises(Interrupted):
+            execute(run, store, SELDOM)
+        older, newer = checkpoint.paths(store.run_folder(run.run_id))
+        with monkeypatch.context() as patch:
+            if clock_is_wrong:
+                os.utime(older, (right(), right() + 86_400))  # as if it had been written after the newer one
+                os.utime(newer, (right(), right() - 86_400))
+                patch.setattr("time.time", wrong)
+                patch.setattr("bench.run.datetime", WrongDatetime)
+            return execute(run, store, SELDOM)
+
+    usual = stopped_and_resumed(Store(tmp_path / "usual"), clock_is_wrong=False)
+    off = stopped_and_resumed(Store(tmp_path / "off"), clock_is_wrong=True)
+    assert [one.first_step for one in off.attempts] == [0, 6]
+    assert told_by_no_clock(off) == told_by_no_clock(usual)
+    assert 0 < off.cost.train_seconds < 3600  # no part of the day by which the clock was wrong
+    times = [datetime.fromisoformat(one.attempts[-1].started_at) for one in (usual, off)]
+    assert abs((times[1] - times[0]).total_seconds()) > 80_000  # so the clock was wrong indeed

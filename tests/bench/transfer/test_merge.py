@@ -1,0 +1,484 @@
+"""Records that another machine made come home whole, once, under the right origin, or not at all, with the reason."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.__main__ import app
+from bench.experiments import noise, paper, smoke
+from bench.record import SCHEMA_VERSION, Recheck, Record, read, to_bytes
+from bench.report.claims.registered import rules_sha256
+from bench.report.table import NOTHING
+from bench.report.tables import make_tables
+from bench.store import Store
+from bench.transfer import manifests
+from bench.transfer.merge import Merged, merge
+from jobs.launch import Todo, write_plan
+from jobs.speeds import recorded_speeds
+from tests.command_line import ROOT, call
+from tests.merging import content_of, member, put, record_of, run_of, run_of_paper, tar_of
+from tests.records import make_environment, make_manifest
+
+EARLY, LATE = "2026-11-26T11:23:42+00:00", "2026-11-26T13:24:25+00:00"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store that has nothing yet."""
+    return Store(tmp_path / "store")
+
+
+def taken(merged: Merged) -> list[str]:
+    """The new files of a merge."""
+    return sorted(f"{one.folder}/{one.name}" for one in merged.new)
+
+
+# what is taken --------------------------------------------------------------------------------------------------------
+
+
+def as_folder(root: Path, records: list[Record]) -> Path:
+    return put(root / "some records", *records)
+
+
+def as_store(root: Path, records: list[Record]) -> Path:
+    put(root / "elsewhere" / "runs", *records)
+    return root / "elsewhere"
+
+
+def as_tar(root: Path, records: list[Record]) -> Path:
+    return tar_of(root / "a.tar", *[member(f"./x/runs/{one.file_name}", to_bytes(one)) for one in records], mode="w")
+
+
+def as_tgz(root: Path, records: list[Record]) -> Path:
+    return tar_of(root / "a.tgz", *[member(one.file_name, to_bytes(one)) for one in records])
+
+
+@pytest.mark.parametrize("source", [as_folder, as_store, as_tar, as_tgz])
+def test_records_are_copied_byte_for_byte_and_a_second_merge_changes_nothing(source, tmp_path, store, capsys):
+    records = [record_of(run_of("k_operators", 42)), record_of(run_of("unigram", None))]
+    given = source(tmp_path, records)
+    assert call(app, "merge", given, "--into", store.root) == 0
+    assert content_of(store.root) == {f"runs/{one.file_name}": to_bytes(one) for one in records}
+    before = {path: path.stat().st_mtime_ns for path in store.record_paths()}
+    assert "2 records taken" in capsys.readouterr().out
+    assert call(app, "merge", given, "--into", store.root) == 0
+    assert "nothing new" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in store.record_paths()} == before
+
+
+def test_a_single_record_file_is_a_source(tmp_path, store):
+    record = record_of(run_of())
+    folder = put(tmp_path / "some", record, record_of(run_of(seed=69)))
+    assert taken(merge([folder / record.file_name], store)) == [f"runs/{record.file_name}"]
+
+
+def test_the_label_of_a_record_may_be_any_since_it_moves_no_number(tmp_path, store):
+    given = put(tmp_path / "some", record_of(run_of(), label="another-name"))
+    assert taken(merge([given], store)) == [f"runs/another-name-s42-{run_of().run_id}.json"]
+
+
+def test_every_committed_record_passes_the_checks(store):
+    merged = merge([ROOT / "results"], store)
+    assert not merged.refused
+    assert merged.count_in("runs") == len(Store(ROOT / "results").record_paths()) > 100
+    assert merged.count_in("rechecks") == len(list((ROOT / "results" / "rechecks").glob("*.json")))
+    assert merged.count_in("throughput") == len(list((ROOT / "results" / "throughput").glob("*.json")))
+
+
+# what is refused ------------------------------------------------------------------------------------------------------
+
+
+def with_config(record: Record, **changes: Any) -> dict[str, Any]:
+    return {"config": {**record.config, **changes}}
+
+
+def with_corpus(record: Record, **changes: Any) -> dict[str, Any]:
+    return {"corpus": record.corpus.model_copy(update=changes)}
+
+
+WRONG: dict[str, tuple[Callable[[Record], dict[str, Any]], str]] = {
+    "another id": (lambda _: {"run_id": "0123456789ab"}, "config and seed give"),
+    "another seed": (lambda _: {"seed": 43}, "config and seed give"),
+    "another mode": (lambda _: {"mode": "fast"}, "config and seed give"),
+    "another config": (lambda one: with_config(one, n_sampled_batches=3), "config and seed give"),
+    "an unknown key": (lambda one: with_config(one, secret=1), "unknown key secret"),
+    "a text for a number": (lambda one: with_config(one, n_sampled_batches="2"), "values of other types"),
+    "no such model": (lambda one: with_config(one, architecture="os"), "none of this suite's"),
+    "another text": (lambda one: with_corpus(one, sha256="0" * 64), "sha256 is not the pinned one"),
+    "another corpus": (lambda one: with_corpus(one, name="synthetic"), "config names another"),
+    "other characters": (lambda one: with_corpus(one, vocab_size=66), "66 characters"),
+    "another protocol": (lambda _: {"protocol_version": 99}, "protocol 99"),
+    "another schema": (lambda _: {"schema_version": 99}, "schema version 99"),
+    "no result": (lambda _: {"result": None}, "against its result"),
+    "a path for a label": (lambda _: {"label": "../../x"}, "label="),
+    "a seed of no run": (lambda _: {"seed": -1}, "seed=-1"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_record_that_this_suite_would_not_have_written_is_refused_and_its_siblings_are_taken(what, tmp_path, store):
+    edit, reason = WRONG[what]
+    good, bad = record_of(run_of(seed=69)), record_of(run_of())
+    given = put(tmp_path / "some", good)
+    (given / "bad.json").write_bytes(to_bytes(bad.model_copy(update=edit(bad))))
+    merged = merge([given], store)
+    [refusal] = merged.refused
+    assert reason in refusal
+    assert "bad.json" in refusal
+    assert list(content_of(store.root)) == [f"runs/{good.file_name}"]
+
+
+BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "edited": (lambda content: content.replace(b'"seed": 42', b'"seed": 43'), "sha256 differs"),
+    "cut in its seal": (lambda content: content[:-20], "sha256 differs"),
+    "cut before it": (lambda content: content[:500], "cut"),
+    "empty": (lambda _: b"", "not a record"),
+    "a pickle": (lambda _: b"\x80\x04cos\nsystem\n(S'touch pickled'\ntR.", "not a record"),
+    "a manifest": (lambda _: to_bytes(make_manifest({})), "protocol_version"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_file_whose_seal_or_form_is_wrong_is_refused_with_exit_code_1(what, tmp_path, store, capsys):
+    edit, reason = BROKEN[what]
+    given = put(tmp_path / "some", record_of(run_of(seed=69)))
+    (given / "bad.json").write_bytes(edit(to_bytes(record_of(run_of()))))
+    assert call(app, "merge", given, "--into", store.root) == 1
+    printed = capsys.readouterr()
+    assert "1 record taken" in printed.out
+    assert reason in printed.err
+    assert printed.err.startswith("refused: ")
+
+
+def test_a_source_that_is_not_there_or_of_no_kind_is_a_usage_error_before_anything_is_written(tmp_path, store, capsys):
+    given = put(tmp_path / "some", record_of(run_of()))
+    (tmp_path / "notes.txt").write_text("x")
+    for wrong in (tmp_path / "nowhere", tmp_path / "notes.txt"):
+        assert call(app, "merge", given, wrong, "--into", store.root) == 2
+        assert str(wrong) in capsys.readouterr().err
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "papre") == 2
+    assert not store.root.exists()
+
+
+def test_a_source_without_a_record_is_refused(tmp_path, store, capsys):
+    (tmp_path / "empty").mkdir()
+    assert call(app, "merge", tmp_path / "empty", "--into", store.root) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"nothing new for {store.root}\n"
+    assert "holds no record" in printed.err
+    assert not store.root.exists()
+
+
+def test_a_place_that_is_taken_by_a_file_that_cannot_be_read_stays_as_it_is(tmp_path, store):
+    record = record_of(run_of())
+    put(store.root / "runs", record)
+    broken = store.root / "runs" / record.file_name
+    broken.write_text("{")
+    merged = merge([put(tmp_path / "some", record)], store)
+    assert not merged.new
+    assert len(merged.refused) == 2  # the store's file, and the record that finds it in its place
+    assert broken.read_text() == "{"
+
+
+# where it goes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_records_of_one_run_the_one_started_first_is_the_runs_whatever_the_order(turned, tmp_path, store):
+    run = run_of_paper()
+    first = put(tmp_path / "paper", record_of(run, 4.44, started_at=EARLY))
+    label = "k_operators-replicate-0"
+    again = put(tmp_path / "noise", record_of(run, 4.41, started_at=LATE, label=label))
+    sources = [again, first] if turned else [first, again]
+    merged = merge(sources, store)
+    seal = to_bytes(record_of(run, 4.41, started_at=LATE, label=label))[-67:-59].decode()
+    assert taken(merged) == [
+        f"replications/{label}-s42-{run.run_id}-{seal}.json",
+        f"runs/k_operators-s42-{run.run_id}.json",
+    ]
+    assert not merge(sources[::-1], store).new
+
+
+def test_a_record_of_a_run_that_is_there_is_a_replication_and_the_first_stays(tmp_path, store):
+    first, second, third = (record_of(run_of(), value) for value in (4.4, 4.5, 4.6))
+    put(store.root / "runs", first)
+    merge([put(tmp_path / "b", second), put(tmp_path / "c", third)], store)
+    assert [one.result for one in store.records()[0]] == [first.result]
+    found, errors = store.records_in("replications")
+    assert not errors
+    assert sorted(one.result.sweep.best.nats_per_token for one in found if one.result) == sorted(
+        one.result.sweep.best.nats_per_token for one in (second, third) if one.result
+    )
+
+
+def test_a_run_that_failed_takes_no_place_of_one_that_came_to_a_result(tmp_path, store):
+    run = run_of()
+    failed = record_of(run, status="failed", result=None, error="x", started_at=EARLY)
+    done = record_of(run, started_at=LATE)
+    merged = merge([put(tmp_path / "a", failed), put(tmp_path / "b", done)], store)
+    assert [one.status for one in store.records()[0]] == ["done"]
+    assert "ended as failed" in merged.refused[0]
+    assert not store.records_in("replications")[0]
+
+
+def test_a_result_does_not_replace_a_failed_run_and_the_refusal_says_what_to_do(tmp_path, store):
+    run = run_of()
+    put(store.root / "runs", record_of(run, status="failed", result=None, error="x"))
+    [refusal] = merge([put(tmp_path / "b", record_of(run))], store).refused
+    assert "ended as failed; move that file out of the store, and merge again" in refusal
+    assert [one.status for one in store.records()[0]] == ["failed"]
+
+
+def test_what_others_made_lies_apart_and_never_takes_the_place_of_ours(tmp_path, store):
+    ours, theirs, new = record_of(run_of(), 4.4), record_of(run_of(), 4.5), record_of(run_of(seed=69))
+    put(store.root / "runs", ours)
+    merged = merge([put(tmp_path / "theirs", theirs, new)], store, contributed=True)
+    assert sorted(one.folder for one in merged.new) == ["contributed", "replications"]
+    assert len(store.record_paths()) == 1
+    merged = merge([put(tmp_path / "ours", record_of(run_of(seed=69), 4.6))], store)
+    assert [one.folder for one in merged.new] == ["runs"]  # theirs is no first record of ours
+
+
+def test_a_record_that_lies_in_any_folder_is_there_already(tmp_path, store):
+    given = put(tmp_path / "theirs", record_of(run_of()))
+    merge([given], store, contributed=True)
+    assert not merge([given], store).new
+    assert not merge([given], store, contributed=True).new
+
+
+def test_a_whole_store_keeps_its_origins(tmp_path, store):
+    put(tmp_path / "from" / "runs", record_of(run_of(), 4.4))
+    put(tmp_path / "from" / "contributed", record_of(run_of(seed=69), 4.5))
+    put(tmp_path / "from" / "replications", record_of(run_of(), 4.6, started_at=EARLY))
+    assert [one.folder for one in merge([tmp_path / "from"], store).new] == ["runs", "contributed", "replications"]
+
+
+# beside the records ---------------------------------------------------------------------------------------------------
+
+
+def proof_of(record: Record) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": record.run_id,
+        "fingerprint": "a" * 64,
+        "first_train_nats": record.diagnostics.first_train_nats,
+        "equal": True,
+        "environment": make_environment(),
+    }
+
+
+def with_proof(root: Path, record: Record, **changes: Any) -> Path:
+    """A store of one record and a recheck of it."""
+    put(root / "runs", record)
+    Store(root).write_recheck(Recheck.model_validate(proof_of(record) | changes))
+    return root
+
+
+def test_a_proof_comes_with_the_record_that_it_proves(tmp_path, store):
+    record = record_of(run_of())
+    given = with_proof(tmp_path / "from", record)
+    merged = merge([given, given], store)
+    assert (merged.count_in("rechecks"), merged.refused) == (1, [])
+    assert store.rechecks()[0] == Store(given).rechecks()[0]
+
+
+def test_a_proof_of_another_record_of_the_run_proves_nothing_here(tmp_path, store):
+    put(store.root / "runs", record_of(run_of(), 4.4))
+    merged = merge([with_proof(tmp_path / "from", record_of(run_of(), 4.5))], store)
+    assert [one.folder for one in merged.new] == ["replications"]
+    assert any("the record that it proves is not the one in runs/" in line for line in merged.skipped)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"first_train_nats": [9.9] * 20},
+        {"equal": False},
+        {"kind": "sources compared", "commit": "b" * 40},
+        {"kind": "sources compared", "commit": None},
+    ],
+)
+def test_a_recheck_that_is_no_proof_of_its_record_is_refused(changes, tmp_path, store):
+    merged = merge([with_proof(tmp_path / "from", record_of(run_of()), **changes)], store)
+    assert (merged.count_in("runs"), merged.count_in("rechecks")) == (1, 0)
+    assert "does not prove the record" in merged.refused[0]
+
+
+def test_a_proof_cannot_name_a_file_outside_its_folder(tmp_path, store):
+    given = with_proof(tmp_path / "from", record_of(run_of()))
+    [path] = (given / "rechecks").glob("*.json")
+    path.write_bytes(to_bytes(read(path, Recheck).model_copy(update={"fingerprint": "../../x/y/z"})))
+    merged = merge([given], store)
+    assert "is not called after its run" in merged.refused[0]
+    assert not merged.count_in("rechecks")
+
+
+def test_measurements_of_throughput_are_copied_and_others_of_their_name_stay(tmp_path, store):
+    name = "amd-epyc-2-cores.json"
+    measured = (ROOT / "results" / "throughput" / name).read_bytes()
+    given = as_store(tmp_path, [record_of(run_of())])
+    (given / "throughput").mkdir()
+    (given / "throughput" / name).write_bytes(measured)
+    assert merge([given, given], store).count_in("throughput") == 1
+    assert not merge([given], store).refused
+    (given / "throughput" / name).write_bytes(measured + b"\n")
+    assert "other measurements" in merge([given], store).refused[0]
+    assert (store.root / "throughput" / name).read_bytes() == measured
+
+
+# a missing manifest ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A repository whose commits have rules of their own, in place of this one: commit by name."""
+    root = tmp_path / "history"
+    (root / "bench").mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x@example.org", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(rules: str) -> str:
+        (root / "bench" / "__init__.py").touch()
+        (root / "bench" / "claims.py").write_text(f"def rules_sha256():\n    return {rules}\n")
+        git("add", "-A")
+        git("commit", "-q", "--allow-empty", "-m", "x")
+        return git("rev-parse", "HEAD")
+
+    git("init", "-q")
+    commits = {"first": commit("'a' * 64"), "same": commit("'aa' * 32"), "other": commit("'b' * 64")}
+    commits["silent"] = commit("'none'")
+    git("checkout", "-q", "-b", "aside", commits["first"])
+    commits["aside"] = commit("open('ran', 'w')")
+    git("checkout", "-q", "-")
+    monkeypatch.setattr(manifests, "ROOT", root)
+    manifests._ask.cache_clear()
+    return commits
+
+
+def merged_with_commits(tmp_path: Path, store: Store, *sources: tuple[str | None, bool | None]) -> list[str]:
+    """Merge one record of `paper` for each commit and state of the tree; what is said of the manifest."""
+    records = [
+        record_of(run_of_paper(seed), sources={"commit": commit, "dirty": dirty, "fingerprint": "f" * 64})
+        for seed, (commit, dirty) in zip((42, 69, 420), sources, strict=False)
+    ]
+    merged = merge([put(tmp_path / "some", *records)], store)
+    return manifests.write_missing(paper(), merged, store)
+
+
+def test_a_missing_manifest_is_that_of_the_code_with_the_rules_of_the_records_commit(tmp_path, store, history):
+    merged_with_commits(tmp_path, store, (history["first"], False), (history["first"][:7], None))
+    [manifest] = store.manifests()[0]
+    asked = paper().on(corpus=None, mode="fast", seeds=None).manifest()
+    assert manifest == asked.model_copy(update={"claim_rules_sha256": "a" * 64})
+    assert manifest.claim_rules_sha256 != rules_sha256()
+
+
+def test_commits_with_equal_rules_are_one_case(tmp_path, store, history):
+    merged_with_commits(tmp_path, store, (history["first"], False), (history["same"], False))
+    assert store.manifests()[0][0].claim_rules_sha256 == "a" * 64
+
+
+UNKNOWN: dict[str, tuple[tuple[str | None, bool | None], str]] = {
+    "edited": (("first", True), "edited sources"),
+    "two rules": (("other", False), "whose rules differ"),
+    "no commit": ((None, None), "names no commit"),
+    "not a commit": (("--upload-pack=x", False), "'--upload-pack=x' is no commit"),
+    "no such commit": (("0123456", False), "not in the history"),
+    "a commit that we have not built on": (("aside", False), "not in the history"),
+    "a commit that has no rules": (("silent", False), "does not tell"),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_rules_that_are_not_known_are_none_with_the_reason(what, tmp_path, store, history):
+    (commit, dirty), reason = UNKNOWN[what]
+    told = merged_with_commits(tmp_path, store, (history["first"], False), (history.get(commit or "", commit), dirty))
+    assert reason in "\n".join(told)
+    assert store.manifests()[0][0].claim_rules_sha256 is None
+
+
+def test_a_manifest_that_came_along_tells_the_rules_where_no_commit_does(tmp_path, store, history):
+    given = tmp_path / "from"
+    put(given / "runs", record_of(run_of_paper(), sources={"commit": None, "dirty": None, "fingerprint": "f" * 64}))
+    Store(given).write_manifest(make_manifest({}, "paper", mode="fast", claim_rules_sha256="c" * 64))
+    told = manifests.write_missing(paper(), merge([given], store), store)
+    assert "taken from the manifest" in told[-1]
+    assert store.manifests()[0][0].claim_rules_sha256 == "c" * 64
+
+
+def test_a_seed_beyond_those_of_the_code_is_listed_and_others_runs_are_not(tmp_path, store):
+    records = [record_of(run_of_paper(seed)) for seed in (42, 7)]
+    merged = merge([put(tmp_path / "some", *records)], store)
+    manifests.write_missing(noise(), merged, store)
+    [manifest] = store.manifests()[0]
+    assert list(manifest.cells[0].run_ids) == ["42"]  # seed 7 is of no cell of `noise`, whose config it shares
+    (store.root / "experiments").rename(tmp_path / "aside")
+    manifests.write_missing(paper(), merged, store)
+    [manifest] = store.manifests()[0]
+    assert list(manifest.cells[0].run_ids) == [*map(str, paper().cells[0].seeds), "7"]
+
+
+def test_a_manifest_that_is_there_stays_as_it_is(tmp_path, store, capsys):
+    store.write_manifest(make_manifest({"k_operators": {"42": run_of().run_id}}, "smoke"))
+    before = content_of(store.root)
+    given = put(tmp_path / "some", record_of(run_of()), record_of(run_of(seed=69)))
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
+    assert "does not list 1 run" in capsys.readouterr().out
+    assert {path: content_of(store.root)[path] for path in before} == before
+
+
+def test_an_experiment_that_no_record_is_of_gets_no_manifest(tmp_path, store, capsys):
+    given = put(tmp_path / "some", record_of(run_of()))
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "laptop") == 1
+    assert "none of the merged records is of it" in capsys.readouterr().err
+    assert not store.manifests()[0]
+
+
+def test_a_store_without_the_manifest_of_a_source_is_told_how_to_get_it(tmp_path, store, capsys):
+    given = as_store(tmp_path, [record_of(run_of())])
+    Store(given).write_manifest(make_manifest({}, "smoke"))
+    assert call(app, "merge", given, "--into", store.root) == 0
+    assert "no manifest here of experiment smoke" in capsys.readouterr().out
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
+    assert "no manifest here" not in capsys.readouterr().out
+
+
+def test_what_others_made_gets_no_manifest_of_ours(tmp_path, store, capsys):
+    given = put(tmp_path / "some", record_of(run_of()))
+    assert call(app, "merge", given, "--into", store.root, "--contributed", "--experiment", "smoke") == 2
+    assert "belongs to no launch of ours" in capsys.readouterr().err
+    assert not store.record_paths()
+
+
+def test_runs_that_are_known_to_have_shared_a_gpu_tell_no_time_though_their_records_say_that_they_were_alone(
+    tmp_path, store
+):
+    given = put(tmp_path / "some", *(record_of(run_of(seed=seed), started_at=EARLY) for seed in (42, 69)))
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke") == 0
+    alone = cells_of(store, "cost", "k_operators")
+    (store.root / "experiments" / "smoke.json").unlink()
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke", "--shared-gpu") == 0
+    shared = cells_of(store, "cost", "k_operators")
+    assert (alone["train seconds"] != NOTHING, shared["train seconds"], shared["tokens/s"]) == (True, NOTHING, NOTHING)
+    assert [speed.runs_per_gpu for speed in recorded_speeds([store], "cpu", ["exact"])] == [2, 2]
+
+
+def cells_of(store: Store, kind: str, arm: str) -> dict[str, str]:
+    table = next(one for one in make_tables(store).tables if one.kind == kind)
+    return next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0] == arm)
+
+
+def test_a_remark_on_how_runs_were_made_stands_below_their_tables_and_outlives_a_relaunch(tmp_path, store):
+    given = put(tmp_path / "some", record_of(run_of()))
+    remark = "several launches shared the machine"
+    assert call(app, "merge", given, "--into", store.root, "--remark", remark) == 2  # there is no manifest to hold it
+    assert call(app, "merge", given, "--into", store.root, "--experiment", "smoke", "--remark", remark) == 0
+    write_plan(smoke(), store, Todo(selected=[], runs=[], statuses={}), any_sources=False)
+    assert store.manifests()[0][0].remark == remark
+    cost = next(one for one in make_tables(store).tables if one.kind == "cost")
+    assert f"Remark: {remark}" in cost.notes

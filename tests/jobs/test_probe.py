@@ -1,0 +1,249 @@
+"""A probe times a few steps of one run of a shape, says so first, ends in time, and never outlives its launcher."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.config import Mode, Run
+from bench.experiments import smoke
+from bench.store import Store
+from bench.train import Trainer
+from jobs import probe as probing
+from jobs.cache import CACHE_DIR_VARIABLE, cache_environment
+from jobs.cost import START_SECONDS
+from jobs.deadline import Deadline
+from jobs.launch import launch_missing
+from jobs.probe import N_STEPS, estimate_seconds, pace
+from jobs.slots import Slot
+from tests.command_line import ROOT, wait_until
+from tests.jobs.slurm.test_task import alive
+from tests.jobs.test_jobs import kill_if_alive, tiny_cell
+
+SLOTS = [Slot(device="cpu", n_threads=1)] * 2
+
+
+def runs_of_two_shapes() -> list[Run]:
+    """Two seeds, another length, and another context, which is another shape."""
+    first = [Run(label="first", config=tiny_cell("x").config, seed=seed, mode="exact") for seed in (1, 2)]
+    longer = Run(label="longer", config=tiny_cell("x", n_steps=4000).config, seed=1, mode="exact")
+    other = Run(label="other", config=tiny_cell("x", context=8).config, seed=1, mode="exact")
+    return [*first, longer, other]
+
+
+def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def answer(run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
+        line = capsys.readouterr().out
+        asked.append((run.label, line))
+        assert f"Timing a few steps of {run.label} on cpu, for {limit:.0f} s at most" in line
+        return 0.5, 0.0
+
+    monkeypatch.setattr(probing, "_ask", answer)
+    runs = runs_of_two_shapes()
+    seconds = estimate_seconds(runs, SLOTS, None)
+    assert [label for label, _ in asked] == ["first", "other"]
+    start = START_SECONDS["cpu"]
+    assert [seconds[run.run_id] for run in runs] == [start + 2, start + 2, start + 2000, start + 2]
+
+
+def test_a_probe_answers_from_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "STEPS_SECONDS", 0.01)
+    monkeypatch.setattr(probing, "LIMIT_SECONDS", 120.0)  # this machine may be busy with other work
+    [run] = runs_of_two_shapes()[:1]
+    assert estimate_seconds([run], SLOTS, None)[run.run_id] > START_SECONDS["cpu"]
+
+
+def test_a_probe_that_takes_too_long_is_ended_and_leaves_its_runs_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probing, "LIMIT_SECONDS", 0.05)  # no Python starts that fast
+    assert estimate_seconds(runs_of_two_shapes(), SLOTS, None) == {}
+    assert "first could not be timed within 0 s" in capsys.readouterr().out
+
+
+def test_a_probe_that_fails_leaves_its_runs_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
+    assert "what it takes stays unknown" in capsys.readouterr().out
+
+
+def test_no_step_is_timed_after_a_tenth_of_a_deadline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deadline, now, limits = Deadline(90.0, 1000.0), 1000.5, []
+
+    def answer(_run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
+        nonlocal now
+        limits.append(limit)
+        now += 6.0
+        return 0.5, 0.0
+
+    monkeypatch.setattr(probing, "_ask", answer)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    seconds = estimate_seconds(runs_of_two_shapes(), SLOTS, None, deadline.probe_until)
+    assert limits == [8.5]
+    assert len(seconds) == 3
+    assert "No time to time other before the deadline; what it takes stays unknown" in capsys.readouterr().out
+
+
+def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[float | None] = []
+
+    def note(runs: list[Run], _slots: object, _data_dir: object, until: float | None) -> dict[str, float]:
+        asked.append(until)
+        return {run.run_id: 5.0 for run in runs}
+
+    monkeypatch.setattr("jobs.launch.known_estimates", lambda *_: {})
+    monkeypatch.setattr("jobs.launch.estimate_seconds", note)
+    started = time.monotonic()
+    for deadline in (Deadline(3600.0, started), None):
+        launch_missing(smoke(), Store(tmp_path), SLOTS, dry_run=True, probe=True, deadline=deadline)
+    assert asked == [started + 360.0, None]
+
+
+@pytest.mark.parametrize("answer", ["", "no numbers", "[1.0", "3.0"])
+def test_a_probe_whose_answer_cannot_be_read_estimates_nothing(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], 0, stdout=answer)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
+
+
+@pytest.mark.parametrize(("mode", "n_variables"), [("exact", 0), ("fast", 4)])
+def test_a_probe_compiles_into_the_cache_that_the_runs_use(
+    mode: Mode, n_variables: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    for name in cache_environment("nvidia-h200"):
+        monkeypatch.delenv(name, raising=False)
+    found: list[dict[str, str]] = []
+
+    def run(*_: object, env: dict[str, str], **__: object) -> "subprocess.CompletedProcess[str]":
+        found.append(env)
+        return subprocess.CompletedProcess([], 0, stdout="[0.5, 0.0]")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    slot = Slot(device="cuda", n_threads=1, kind="nvidia-h200")
+    assert estimate_seconds([dataclasses.replace(runs_of_two_shapes()[0], mode=mode)], [slot], None)
+    caches = cache_environment("nvidia-h200")
+    assert sum(found[0].get(name) == value for name, value in caches.items()) == n_variables
+
+
+@pytest.mark.parametrize(("most", "n_steps"), [(0.0, 1), (1e9, N_STEPS + 1)])
+def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(
+    most: float, n_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    advance = Trainer.advance
+
+    def counted(trainer: Trainer) -> tuple[torch.Tensor, torch.Tensor]:
+        done.append(trainer.step)
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", counted)
+    step, token = pace(runs_of_two_shapes()[0], "cpu", None, most=most, least=0.0)
+    assert len(done) == n_steps
+    assert step > 0
+    assert token > 0
+
+
+# the end of a launcher ------------------------------------------------------------------------------------------------
+
+TIED = """
+import os, subprocess, sys, time
+if len(sys.argv) == 2:
+    child = subprocess.Popen([sys.executable, *sys.orig_argv[1:], str(os.getpid())])
+    child.wait()
+else:
+    sys.platform = sys.argv[1]
+    from jobs.probe import end_with
+    end_with(int(sys.argv[2]))
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(
+    platform: str, request: pytest.FixtureRequest
+) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", TIED, platform], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent:
+        pid = int(parent.stdout.readline())
+        request.addfinalizer(lambda: kill_if_alive(pid))
+        assert alive(pid)
+        parent.kill()
+    wait_until(lambda: not alive(pid), "the process whose parent was killed")
+
+
+LAUNCHER = """
+import subprocess, sys
+from bench.cli import run_guarded
+from jobs import launch, probe
+from jobs.__main__ import app
+
+class Noted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print("process", self.pid, flush=True)
+
+subprocess.Popen = Noted
+launch.known_estimates = lambda *_, **__: {}
+probe.STEPS_SECONDS = probe.LIMIT_SECONDS = 600.0
+run_guarded(app)
+"""  # `python -m jobs`, where nothing is known and a probe takes ten minutes; it names each process that it starts
+
+
+@contextlib.contextmanager
+def launching(store: Path, data_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A launch that is timing steps, and the process that does it."""
+    arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]
+    arguments += ["--store", str(store), "--data-dir", str(data_dir)]
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert launcher.stdout is not None
+    try:
+        assert launcher.stdout.readline().startswith("Timing a few steps of k_operators")
+        pid = int(launcher.stdout.readline().removeprefix("process "))
+        try:
+            yield launcher, pid
+        finally:
+            kill_if_alive(pid)
+    finally:
+        launcher.kill()
+        launcher.wait()
+        launcher.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_probe_ends_with_its_launcher_whatever_ends_that(
+    number: signal.Signals, tmp_path: Path, data_dir: Path
+) -> None:
+    with launching(tmp_path / "store", data_dir) as (launcher, pid):
+        assert alive(pid)
+        launcher.send_signal(number)
+        wait_until(lambda: not alive(pid), "the probe")
+        assert launcher.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 130)

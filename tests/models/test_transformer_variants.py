@@ -1,0 +1,313 @@
+"""The Transformer's options against a model written out plainly, and the 2023 recipe's own grouping and schedule."""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.budget import count_parameters
+from bench.config import override
+from bench.errors import ConfigError
+from bench.experiments.recipes import NANOGPT, NANOGPT_2023
+from bench.schedule import learning_rate
+from bench.train import Trainer, make_optimizer
+from models import SequenceModel, Transformer, TransformerConfig, build
+from models.transformer import rotate
+from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
+
+PLAIN = TransformerConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=12, n_layers=2, n_heads=3)  # no dropout
+MODERN = {"position": "rotary", "norm": "rms", "mlp": "swiglu"}
+OPTIONS = {
+    "norm": ("layer", "rms"),
+    "mlp": ("gelu", "gelu_tanh", "swiglu"),
+    "bias": (False, True),
+    "position": ("learned", "none", "rotary"),
+}
+COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*OPTIONS.values())]
+IDS = [" ".join(str(value) for value in changes.values()) for changes in COMBINATIONS]
+
+
+def make(**changes: Any) -> Transformer:
+    """A model in train mode whose every parameter acts."""
+    torch.manual_seed(0)
+    model = build(dataclasses.replace(PLAIN, **changes))
+    assert isinstance(model, Transformer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def some_tokens(length: int = CONTEXT, rows: int = 2) -> Tensor:
+    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
+
+
+# written out plainly: one window, one head and one position at a time -------------------------------------------------
+
+
+class Written:
+    """A Transformer as its papers say it, on the weights of ours."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.config, self.weights = model.config, dict(model.named_parameters())
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Token ids (T,) -> (T, V)"""
+        table = self.weights["embedding.weight"]
+        x = table[tokens]
+        if self.config.position == "learned":
+            x = x + self.weights["positions.weight"][: len(tokens)]
+        for layer in range(self.config.n_layers):
+            prefix = f"blocks.{layer}."
+            x = x + self.attention(self.norm(x, prefix + "norm1"), prefix + "attention.")
+            x = x + self.mlp(self.norm(x, prefix + "norm2"), prefix + "mlp.")
+        return self.norm(x, "final_norm") @ table.T
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        y = x @ self.weights[f"{name}.weight"].T
+        return y + self.weights[f"{name}.bias"] if self.config.bias else y
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        if self.config.norm == "rms":  # no mean taken away, and no bias
+            return x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-8) * self.weights[f"{name}.scale"]
+        centred = x - x.mean(-1, keepdim=True)
+        y = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5) * self.weights[f"{name}.weight"]
+        return y + self.weights[f"{name}.bias"] if self.config.bias else y
+
+    def attention(self, x: Tensor, prefix: str) -> Tensor:
+        width = self.config.d_model // self.config.n_heads
+        q, k, v = self.linear(x, prefix + "qkv").split(self.config.d_model, dim=-1)
+        heads = torch.zeros_like(x)
+        for h in range(self.config.n_heads):
+            own = slice(h * width, (h + 1) * width)
+            for i in range(len(x)):
+                query = self.turned(q[i, own], i)
+                scores = torch.stack([query @ self.turned(k[j, own], j) for j in range(i + 1)]) / math.sqrt(width)
+                heads[i, own] = torch.exp(scores) / torch.exp(scores).sum() @ v[: i + 1, own]
+        return self.linear(heads, prefix + "proj")
+
+    def turned(self, x: Tensor, position: int) -> Tensor:
+        """RoFormer: pairs as complex numbers, pair i turned by position * 10000^(-2i/c)."""
+        if self.config.position != "rotary":
+            return x
+        half = len(x) // 2
+        angles = torch.tensor([position * 10_000.0 ** (-2 * i / len(x)) for i in range(half)], dtype=x.dtype)
+        turned = torch.complex(x[:half], x[half:]) * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([turned.real, turned.imag])
+
+    def mlp(self, x: Tensor, prefix: str) -> Tensor:
+        if self.config.mlp == "swiglu":
+            gate, up = self.linear(x, prefix + "gate_up").chunk(2, dim=-1)
+            return self.linear(gate / (1 + torch.exp(-gate)) * up, prefix + "proj")
+        y = self.linear(x, prefix + "up")
+        if self.config.mlp == "gelu_tanh":
+            cdf = 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
+        else:
+            cdf = 0.5 * (1 + torch.erf(y / math.sqrt(2)))
+        return self.linear(y * cdf, prefix + "proj")
+
+
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=IDS)
+@torch.no_grad()
+def test_every_combination_of_options_is_what_its_papers_say(changes):
+    model = make(**changes).double()
+    x = some_tokens(7)
+    written = Written(model)
+    # angles of rotary positions are float32 in ours, as in the released LLaMA
+    tolerance = 1e-5 if changes["position"] == "rotary" else 1e-10
+    expected = torch.stack([written.logits(row) for row in x])
+    torch.testing.assert_close(model(x), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("field", "first", "second"), [("norm", "layer", "rms"), ("mlp", "gelu", "gelu_tanh")])
+def test_variants_of_equal_shapes_still_differ(field, first, second):
+    one, other = make(**{field: first}), make(**{field: second})
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert not torch.allclose(one(some_tokens()), other(some_tokens()), atol=1e-5)
+
+
+# sizes ----------------------------------------------------------------------------------------------------------------
+
+
+def counted_by_hand(c: TransformerConfig) -> int:
+    """Parameters by the formulas of the papers, piece by piece."""
+    d = c.d_model
+
+    def linear(n_in: int, n_out: int) -> int:
+        return n_in * n_out + (n_out if c.bias else 0)
+
+    norm = 2 * d if c.bias and c.norm == "layer" else d
+    if c.mlp == "swiglu":
+        hidden = round(c.mlp_mult * d * 2 / 3)
+        mlp = 2 * linear(d, hidden) + linear(hidden, d)
+    else:
+        mlp = linear(d, c.mlp_mult * d) + linear(c.mlp_mult * d, d)
+    block = norm + linear(d, 3 * d) + linear(d, d) + norm + mlp
+    positions = c.context * d if c.position == "learned" else 0
+    return c.vocab_size * d + positions + c.n_layers * block + norm
+
+
+@pytest.mark.parametrize("d_model", [12, 16])  # two thirds of 64 is no whole number
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=IDS)
+def test_every_combination_has_the_parameters_of_its_formula(changes, d_model):
+    config = dataclasses.replace(PLAIN, d_model=d_model, n_heads=2, **changes)
+    found = count_parameters(build(config))
+    assert found.n_params == found.n_live_params == sum(found.parts.values()) == counted_by_hand(config)
+
+
+def test_three_matrices_of_swiglu_weigh_what_two_of_gelu_do():
+    gelu, swiglu = (make(mlp=mlp).blocks[0].mlp for mlp in ("gelu", "swiglu"))
+    assert sum(p.numel() for p in gelu.parameters()) == sum(p.numel() for p in swiglu.parameters())
+
+
+def test_only_learned_positions_have_a_table():
+    for position in OPTIONS["position"]:
+        model = make(position=position)
+        counts = count_parameters(model)
+        has_table = position == "learned"
+        assert counts.n_params - counts.n_params_without_positions == (CONTEXT * 12 if has_table else 0)
+        assert ("positions" in counts.parts) == has_table
+        assert ("positions.weight" in model.state_dict()) == has_table
+
+
+# decoding -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [MODERN, {**MODERN, "bias": True}, {"mlp": "gelu_tanh"}, {"norm": "rms", "bias": True}, {"mlp": "swiglu"}],
+    ids=str,
+)
+@torch.no_grad()
+def test_a_variant_decodes_what_its_window_says(changes):
+    model = make(**changes).double()
+    x = some_tokens()
+    expected = model.eval()(x)
+    decoder = model.decoder(2, CONTEXT)
+    found = torch.stack([decoder.feed(x[:, t : t + 1]) for t in range(CONTEXT)], dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    resumed = model.decoder(2, CONTEXT)
+    found = torch.stack([resumed.feed(x[:, :6])] + [resumed.feed(x[:, t : t + 1]) for t in range(6, CONTEXT)], dim=1)
+    torch.testing.assert_close(found, expected[:, 5:], rtol=1e-9, atol=1e-9)
+
+
+def test_the_score_of_rotary_positions_rests_on_their_distance_alone():
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    turned_q, turned_k = (rotate(x.expand(1, 1, 9, 4))[0, 0] for x in (q, k))
+    scores = turned_q @ turned_k.T
+    for distance in range(-8, 9):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(9), rtol=1e-6, atol=1e-6)
+
+
+# the recipe behind 1.4697 ---------------------------------------------------------------------------------------------
+
+
+def after_a_step_without_gradient(model: SequenceModel, grouping: Any) -> dict[str, Tensor]:
+    """What one AdamW step makes of parameters whose gradients are all zero: weight decay and nothing else."""
+    assert NANOGPT_2023.training is not None
+    training = dataclasses.replace(NANOGPT_2023.training, grouping=grouping, learning_rate=0.5, weight_decay=0.2)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    make_optimizer(model, training).step()
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("grouping", ["simple", "plain_embeddings"])
+@pytest.mark.parametrize("kind", ["transformer", "k_operators", "lstm"])
+def test_plain_embeddings_spares_embeddings_and_no_other_matrix_from_decay(kind, grouping):
+    config = TINY_MODELS[kind]
+    if kind == "k_operators":
+        config = dataclasses.replace(config, position="learned", head="tied")
+    torch.manual_seed(0)
+    model = build(config)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    after = after_a_step_without_gradient(model, grouping)
+    tables = {"embedding.weight", "positions.weight"}
+    for name, value in before.items():
+        decays = value.ndim >= 2 and not (grouping == "plain_embeddings" and name in tables)
+        torch.testing.assert_close(after[name], value * (1 - 0.5 * 0.2) if decays else value, msg=name)
+
+
+def test_the_recipe_of_2023_differs_in_three_things():
+    assert NANOGPT_2023.model == dataclasses.replace(NANOGPT.model, mlp="gelu_tanh")
+    assert NANOGPT_2023.training == dataclasses.replace(
+        NANOGPT.training, schedule="nanogpt_2023", grouping="plain_embeddings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.0),  # step / 100: the first update has no rate
+        (1, 1e-5),
+        (50, 5e-4),
+        (99, 9.9e-4),
+        (100, 1e-3),  # the peak
+        (1325, 1e-4 + 9e-4 * (1 + math.sqrt(0.5)) / 2),  # a quarter of the way from 100 to 5000: cos(45 degrees)
+        (2550, 5.5e-4),  # half the way
+        (3775, 1e-4 + 9e-4 * (1 - math.sqrt(0.5)) / 2),
+        (5000, 1e-4),
+        (6000, 1e-4),  # past the end it stays
+    ],
+)
+def test_the_schedule_of_2023(step, expected):
+    assert learning_rate(step, NANOGPT_2023.training) == pytest.approx(expected, rel=1e-12)
+
+
+def test_from_the_warm_up_on_the_schedules_of_nanogpt_agree():
+    for step in range(100, 5000, 700):
+        assert learning_rate(step, NANOGPT_2023.training) == learning_rate(step, NANOGPT.training)
+
+
+def test_no_schedule_needs_a_warm_up():
+    for schedule in ("k_operators", "nanogpt", "nanogpt_2023"):
+        training = dataclasses.replace(NANOGPT.training, schedule=schedule, warmup_steps=0)
+        assert learning_rate(0, training) == pytest.approx(1e-3)
+
+
+def test_an_update_without_a_rate_moves_nothing_but_the_moments(corpus, tiny_run):
+    trainer = Trainer(tiny_run("transformer", schedule="nanogpt_2023"), corpus, torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.advance()
+    assert all(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
+    assert all(state["exp_avg"].any() for state in trainer.optimizer.state.values())
+    trainer.advance()
+    assert not any(torch.equal(*pair) for pair in zip(before, trainer.model.parameters(), strict=True))
+
+
+# refused --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.norm=batch", "model.norm"),
+        ("model.mlp=relu", "model.mlp"),
+        ("model.position=absolute", "model.position"),
+        ("model.mlp_mult=0", "mlp_mult=0"),
+        ("model.dropout=1.0", "dropout=1.0"),
+        ("training.schedule=linear", "training.schedule"),
+        ("training.grouping=none", "training.grouping"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_field(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(NANOGPT, [assignment])
+
+
+def test_rotary_positions_need_pairs():
+    with pytest.raises(ValueError, match="rotary positions need heads of even width, not 3"):
+        dataclasses.replace(PLAIN, position="rotary", n_heads=4)
+
+
+def test_the_grouping_of_k_operators_is_no_grouping_of_the_transformer():
+    with pytest.raises(ValueError, match="Transformer has no parameter grouping 'grouped'"):
+        make().parameter_groups("grouped")
