@@ -12,7 +12,7 @@ from bench.config import RunConfig
 from bench.corpus import Corpus
 from bench.evaluate import best_step, half_sums, permuted, sampled, strided, sweep
 from bench.record import CrossFitted, Measurement, Permuted, ProtocolResult, Result
-from models import FittedModel, SequenceModel
+from models import FittedModel, SequenceModel, readings_of
 
 FITTED_SEED = 0
 READ_WINDOWS = 4  # of the validation text, the first: what a model's own readings are taken on
@@ -48,7 +48,7 @@ class History:
     def add_readings(self, step: int, model: SequenceModel, val: Tensor, context: int) -> None:
         """Keep the model's own readings, and the gradient norms since the last evaluation: call ahead of the next."""
         n_windows = min(READ_WINDOWS, len(val) // context)
-        readings = model.diagnostics(val[: n_windows * context].long().view(n_windows, context))
+        readings = readings_of(model, val[: n_windows * context].long().view(n_windows, context))
         if self.interval_steps:
             mean = self.interval_norms / self.interval_steps
             readings["gradient_norm"] = {"mean": mean, "max": self.interval_greatest_norm}

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bench.batches import stream_seed
 from bench.errors import ConfigError
-from models import SequenceModel
+from models import SequenceModel, decoder_of
 from models.decoding import Recomputing
 
 
@@ -30,7 +30,7 @@ def generate(
     """
     if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
         raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")
-    decoder = model.decoder(1, context) if cached else Recomputing(model, 1, context)
+    decoder = decoder_of(model, 1, context) if cached else Recomputing(model, 1, context)
     generator = torch.Generator(prompt.device).manual_seed(stream_seed(seed, "generation"))
     written = torch.cat([prompt, prompt.new_zeros(n_tokens)])
     fresh = prompt  # what the decoder has not seen yet

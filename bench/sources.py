@@ -27,7 +27,7 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
     A comment, a docstring, another architecture or a decoder, which only writes text, does not count.
     """
     digest = hashlib.sha256()
-    for name in sorted({*DECIDING, *_with_imports(f"models/{architecture}.py", root)}):
+    for name in sorted({*DECIDING, *_of_models(architecture, root)}):
         digest.update(f"{name}\n{syntax(root / name)}\n".encode())
     return digest.hexdigest()
 
@@ -51,9 +51,10 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
-def _with_imports(name: str, root: Path) -> set[str]:
-    """A file of `models` and, through its imports, every other file of `models` that it rests on."""
-    found, waiting = set(), [name]
+def _of_models(architecture: str, root: Path) -> set[str]:
+    """An architecture's file, its readings and, through their imports, every other file of `models` they depend on."""
+    readings = f"models/{architecture}_readings.py"
+    found, waiting = set(), [f"models/{architecture}.py", *([readings] if (root / readings).is_file() else [])]
     while waiting:
         name = waiting.pop()
         if name in found:

@@ -1,15 +1,22 @@
 """What is compared. A new architecture is one file here and one line in `ARCHITECTURES`, keyed by its file's name."""
 
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from models.base import FittedModel, SequenceModel
+from models.decoding import Decoder, Recomputing
 from models.k_operators import KOperators, KOperatorsConfig
+from models.k_operators_decoder import KOperatorsDecoder
+from models.k_operators_readings import read_dynamics
 from models.kneser_ney import KneserNey, KneserNeyConfig
 from models.lstm import LSTM, LSTMConfig
 from models.ngram import Ngram, NgramConfig
 from models.transformer import Transformer, TransformerConfig
+from models.transformer_decoder import TransformerDecoder
 
-ARCHITECTURES: dict[str, tuple[type, type[SequenceModel]]] = {  # trained
+ARCHITECTURES: dict[str, tuple[type[Any], type[SequenceModel]]] = {  # trained
     "k_operators": (KOperatorsConfig, KOperators),
     "transformer": (TransformerConfig, Transformer),
     "lstm": (LSTMConfig, LSTM),
@@ -18,6 +25,12 @@ FITTED: dict[str, tuple[type, type[FittedModel]]] = {  # counted, not trained
     "ngram": (NgramConfig, Ngram),
     "kneser_ney": (KneserNeyConfig, KneserNey),
 }
+
+DECODERS: dict[type[SequenceModel], Callable[[Any, int, int], Decoder]] = {  # with a cache; the others recompute
+    KOperators: KOperatorsDecoder,
+    Transformer: TransformerDecoder,
+}
+READINGS: dict[type[SequenceModel], Callable[[Any, Tensor], dict[str, Any]]] = {KOperators: read_dynamics}
 
 __all__ = [
     "ARCHITECTURES",
@@ -36,6 +49,8 @@ __all__ = [
     "TransformerConfig",
     "build",
     "build_fitted",
+    "decoder_of",
+    "readings_of",
 ]
 
 
@@ -54,3 +69,14 @@ def build(config: Any) -> SequenceModel:
             return model_type(config)
     known = ", ".join(config_type.__name__ for config_type, _ in ARCHITECTURES.values())
     raise ValueError(f"no architecture is configured by {type(config).__name__}; there are {known}")
+
+
+def decoder_of(model: SequenceModel, batch_size: int, context: int) -> Decoder:
+    """A new decoder of `batch_size` texts over windows of at most `context` tokens."""
+    return DECODERS.get(type(model), Recomputing)(model, batch_size, context)
+
+
+def readings_of(model: SequenceModel, tokens: Tensor) -> dict[str, Any]:
+    """The state of the learned dynamics on token ids (B, T): numbers or lists of them, by name; often empty."""
+    read = READINGS.get(type(model))
+    return {} if read is None else read(model, tokens)

@@ -1,13 +1,11 @@
 """What every trained model here promises, so that one training loop, one budget and one test suite serve them all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import Tensor, nn
-
-from models.decoding import Decoder, Recomputing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +15,29 @@ class ParameterGroup:
     parameters: list[nn.Parameter]
     learning_rate_scale: float
     decayed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeSizes:
+    """The fields of a config, beside `d_model`, that may change to meet a budget, and the ratios that define its shape.
+
+    A config names its own as `free_sizes`; bench/experiments/sizing.py searches over them.
+    """
+
+    depth: str
+    within: str | None = None  # a field whose choices depend on the width
+    choices: Callable[[Any, int], Iterable[int]] | None = None  # of `within`: (starting config, width) -> values
+    last: str | None = None  # changes only where nothing else meets the target
+    last_choices: tuple[int, ...] = ()
+    ratios: dict[str, str]  # ratio's name -> the field that d_model is divided by
+
+    def fields(self) -> tuple[str, ...]:
+        """Names of all fields that may change."""
+        return tuple(name for name in ("d_model", self.depth, self.within, self.last) if name is not None)
+
+    def ratios_of(self, config: Any) -> dict[str, float]:
+        """The value of each ratio."""
+        return {name: config.d_model / max(getattr(config, field), 1) for name, field in self.ratios.items()}
 
 
 class SequenceModel(nn.Module, ABC):
@@ -42,13 +63,6 @@ class SequenceModel(nn.Module, ABC):
         This one is for a model that recomputes its window, which keeps the tokens alone.
         """
         return context
-
-    def decoder(self, batch_size: int, context: int) -> Decoder:
-        """A fresh decoder of that many texts, over windows of at most `context` tokens.
-
-        This one serves every architecture, and recomputes its window for each token; one with a cache overrides it.
-        """
-        return Recomputing(self, batch_size, context)
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
         """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate.
@@ -78,10 +92,6 @@ class SequenceModel(nn.Module, ABC):
     def part_of(self, parameter_name: str) -> str:
         """The row of the parameter table that a parameter belongs to."""
         return parameter_name.split(".")[0]
-
-    def diagnostics(self, tokens: Tensor) -> dict[str, Any]:
-        """Readable state of the learned dynamics on token ids (B, T): numbers or lists of them, by name."""
-        return {}
 
     def check_context(self, tokens: Tensor) -> int:
         """The length T of `tokens` (B, T); ValueError where it exceeds the model's context."""

@@ -5,13 +5,12 @@ B batch   T tokens seen   V vocabulary
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from models.base import SequenceModel
+from models.base import SequenceModel
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -34,7 +33,7 @@ class Decoder(ABC):
     It has the model's weights as they were when it was made, and neither dropout nor gradients.
     """
 
-    def __init__(self, model: "SequenceModel", batch_size: int, context: int) -> None:
+    def __init__(self, model: SequenceModel, batch_size: int, context: int) -> None:
         if not 1 <= context <= model.config.context:
             raise ValueError(f"a window of {context} tokens, but this model's context is {model.config.context}")
         self.context = context
@@ -74,7 +73,7 @@ class Decoder(ABC):
 class Recomputing(Decoder):
     """Computes the whole window for every token: right for any model, and the reference for the caches."""
 
-    def __init__(self, model: "SequenceModel", batch_size: int, context: int) -> None:
+    def __init__(self, model: SequenceModel, batch_size: int, context: int) -> None:
         super().__init__(model, batch_size, context)
         self.model = frozen(model)
 

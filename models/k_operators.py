@@ -10,17 +10,22 @@ code, on the line that says so
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from models.base import ParameterGroup, SequenceModel, require, require_rates
+from models.base import FreeSizes, ParameterGroup, SequenceModel, require, require_rates
 from models.decay import BACKENDS, chunked, read_memory
-from models.decoding import Decoder
 from models.dropout import Dropout
 from models.norm import NORM_EPS, RMSNorm
+
+
+def ranks(start: Any, width: int) -> range:
+    """Ranks near the one that keeps the ratio of width to rank."""
+    kept = round(start.rank * width / start.d_model)
+    return range(max(1, kept - 3), kept + 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,17 @@ class KOperatorsConfig:
     mlp_dropout: float = 0.0
     residual_dropout: float = 0.0
     head_dropout: float = 0.0
+
+    free_sizes: ClassVar = FreeSizes(
+        depth="n_k2",
+        within="rank",
+        choices=ranks,
+        ratios={"width per layer": "n_k2", "width per rank channel": "rank"},
+    )
+    tiny: ClassVar = {
+        "d_model": 8, "rank": 3, "n_k2": 2,
+        "emb_dropout": 0.1, "mlp_dropout": 0.1, "residual_dropout": 0.1, "head_dropout": 0.1,
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "d_model", "rank", "head_mult"):
@@ -276,11 +292,6 @@ class KOperators(SequenceModel):
             h = h + eta * (self.stack(h) - h)
         return h
 
-    def decoder(self, batch_size: int, context: int) -> Decoder:
-        from models.k_operators_decoder import KOperatorsDecoder  # which rests on this file
-
-        return KOperatorsDecoder(self, batch_size, context)
-
     def forward_macs_per_token(self, context: int) -> int:
         """Of the recurrent form (write and read of an (r, d) memory) and the dense base kernel, for `refine_steps`."""
         c = self.config
@@ -341,11 +352,6 @@ class KOperators(SequenceModel):
             return type(self.stack.layers[int(parameter_name.split(".")[2])]).__name__
         first = parameter_name.split(".")[0]
         return {"final_norm": "final norm", "eta_logit": "eta"}.get(first, first)
-
-    def diagnostics(self, tokens: Tensor) -> dict[str, Any]:
-        from models.k_operators_readings import read_dynamics  # which rests on this file
-
-        return read_dynamics(self, tokens)
 
 
 def base_kernels(config: KOperatorsConfig) -> list[nn.Parameter | None]:

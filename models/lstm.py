@@ -5,10 +5,11 @@ source: Hochreiter and Schmidhuber 1997; stacked, with dropout between layers, a
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.base import SequenceModel, require, require_rates
+from models.base import FreeSizes, SequenceModel, require, require_rates
 from models.dropout import Dropout
 
 
@@ -21,6 +22,9 @@ class LSTMConfig:
     d_model: int
     n_layers: int
     dropout: float = 0.0  # on the embedding, between layers and before the output
+
+    free_sizes: ClassVar = FreeSizes(depth="n_layers", ratios={"width per layer": "n_layers"})
+    tiny: ClassVar = {"d_model": 8, "n_layers": 2, "dropout": 0.1}  # sizes for tests, as in every architecture
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "d_model", "n_layers"):

@@ -8,19 +8,28 @@ variant
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
-from models.base import SequenceModel, require, require_rates
-from models.decoding import Decoder
+from models.base import FreeSizes, SequenceModel, require, require_rates
 from models.dropout import Dropout
 from models.norm import RMSNorm
 
 ROTARY_BASE = 10_000.0
+
+
+def head_counts(start: Any, width: int) -> list[int]:
+    """Numbers of heads that make each 32 to 64 wide, or as wide as in the starting config.
+
+    Even widths, which rotary positions need: then models that differ only in their positions get one shape.
+    """
+    begun = start.d_model // start.n_heads
+    low, high = min(32, begun, width), max(64, begun)
+    return [n for n in range(1, width // low + 1) if width % (2 * n) == 0 and width // n <= high]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,16 @@ class TransformerConfig:
     mlp_mult: int = 4  # hidden width of the MLP, in d_model; swiglu, which has three matrices, takes two thirds of it
     norm: Literal["layer", "rms"] = "layer"
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"  # gelu_tanh: the approximation that nanoGPT used until 2023
+
+    free_sizes: ClassVar = FreeSizes(
+        depth="n_layers",
+        within="n_heads",
+        choices=head_counts,
+        last="mlp_mult",
+        last_choices=(1, 2, 3, 4, 5, 6, 7, 8),
+        ratios={"width per layer": "n_layers", "width per head": "n_heads"},
+    )
+    tiny: ClassVar = {"d_model": 8, "n_layers": 2, "n_heads": 2, "dropout": 0.1}
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "d_model", "n_layers", "n_heads", "mlp_mult"):
@@ -178,11 +197,6 @@ class Transformer(SequenceModel):
         for block in self.blocks:
             x = block(x)
         return self.final_norm(x) @ self.embedding.weight.mT
-
-    def decoder(self, batch_size: int, context: int) -> Decoder:
-        from models.transformer_decoder import TransformerDecoder  # which rests on this file
-
-        return TransformerDecoder(self, batch_size, context)
 
     def forward_macs_per_token(self, context: int) -> int:
         """Dense (T, T) scores counted in full."""

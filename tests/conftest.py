@@ -17,28 +17,14 @@ from bench.corpus import Corpus, load_corpus
 from bench.environment import describe
 from bench.fetch import DATA_DIR_VARIABLE
 from bench.sources import commit
-from models import KOperatorsConfig, LSTMConfig, TransformerConfig
+from models import ARCHITECTURES
 from models.decay import BACKENDS
 
 VOCAB_SIZE = 65
 CONTEXT = 16
 CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]  # it runs on CUDA alone: test_cuda.py compares it
 TINY_MODELS = {  # one a trained architecture, with dropout so that its random stream is tested
-    "k_operators": KOperatorsConfig(
-        vocab_size=VOCAB_SIZE,
-        context=CONTEXT,
-        d_model=8,
-        rank=3,
-        n_k2=2,
-        emb_dropout=0.1,
-        mlp_dropout=0.1,
-        residual_dropout=0.1,
-        head_dropout=0.1,
-    ),
-    "transformer": TransformerConfig(
-        vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, n_layers=2, n_heads=2, dropout=0.1
-    ),
-    "lstm": LSTMConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, n_layers=2, dropout=0.1),
+    name: config(vocab_size=VOCAB_SIZE, context=CONTEXT, **config.tiny) for name, (config, _) in ARCHITECTURES.items()
 }
 
 

@@ -27,7 +27,7 @@ from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.report.tables import make_tables
 from bench.sources import ROOT
 from bench.train import Trainer, set_numerics
-from models import TransformerConfig, build
+from models import TransformerConfig, build, decoder_of
 from models.decay import BACKENDS, chunked, read_memory
 from models.decoding import Recomputing
 from tests.conftest import CPU_BACKENDS
@@ -279,7 +279,7 @@ def test_generation(meter, point, decoding):
     model = build(point.config.model).to(DEVICE)
     n_new = 32 if decoding == "cached" else 4
     text = torch.randint(65, (1, point.context), device=DEVICE)
-    decoder = model.decoder(1, point.context) if decoding == "cached" else Recomputing(model, 1, point.context)
+    decoder = decoder_of(model, 1, point.context) if decoding == "cached" else Recomputing(model, 1, point.context)
     decoder.feed(text[:, :-n_new])
 
     def last_tokens() -> None:

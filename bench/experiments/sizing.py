@@ -1,13 +1,13 @@
 """Sizes that meet a budget: the config of an architecture whose value on one axis is a target's, and what that took.
 
 A value is a polynomial in the sizes, of second degree in the width and of first in every other: a few counted models
-foretell all shapes there are. What is returned has been counted itself.
+predict all shapes. The size that is returned has been counted itself.
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from tabulate import tabulate
 from bench.budget import count_parameters
 from bench.errors import ConfigError
 from models import ARCHITECTURES, build
+from models.base import FreeSizes
 
 MAX_WIDTH, MAX_DEPTH = 1024, 32
 WIDTH_NODES = (96, 192, 384)  # three points make a parabola; multiples of 3, of which two thirds need no rounding
@@ -52,69 +53,13 @@ class Size:
     traded: tuple[str, ...]  # what differs from the starting shape, in words
 
 
-@dataclass(frozen=True, kw_only=True)
-class FreeSizes:
-    """The sizes of an architecture that may change, beside `d_model`, and the ratios that make its shape."""
-
-    depth: str
-    within: str | None = None  # a size that depends on the width
-    choices: Callable[[Any, int], Iterable[int]] | None = None  # of `within`, for a starting config and a width
-    last: str | None = None  # changes only where nothing else meets the target
-    last_choices: tuple[int, ...] = ()
-    ratios: dict[str, Callable[[Any], float]]
-
-    def fields(self) -> tuple[str, ...]:
-        """Names of all that may change."""
-        return tuple(name for name in ("d_model", self.depth, self.within, self.last) if name is not None)
-
-
-def head_counts(start: Any, width: int) -> list[int]:
-    """Heads from 32 to 64 wide, or out to where the starting config is.
-
-    Even ones, as rotary positions need them: then models that differ in their positions alone get one shape.
-    """
-    begun = start.d_model // start.n_heads
-    low, high = min(32, begun, width), max(64, begun)
-    return [n for n in range(1, width // low + 1) if width % (2 * n) == 0 and width // n <= high]
-
-
-def ranks(start: Any, width: int) -> range:
-    """Ranks around the one that keeps its ratio to the width."""
-    kept = round(start.rank * width / start.d_model)
-    return range(max(1, kept - 3), kept + 4)
-
-
-FREE_SIZES = {
-    "k_operators": FreeSizes(
-        depth="n_k2",
-        within="rank",
-        choices=ranks,
-        ratios={
-            "width per layer": lambda config: config.d_model / max(config.n_k2, 1),
-            "width per rank channel": lambda config: config.d_model / config.rank,
-        },
-    ),
-    "transformer": FreeSizes(
-        depth="n_layers",
-        within="n_heads",
-        choices=head_counts,
-        last="mlp_mult",
-        last_choices=(1, 2, 3, 4, 5, 6, 7, 8),
-        ratios={
-            "width per layer": lambda config: config.d_model / config.n_layers,
-            "width per head": lambda config: config.d_model / config.n_heads,
-        },
-    ),
-    "lstm": FreeSizes(depth="n_layers", ratios={"width per layer": lambda config: config.d_model / config.n_layers}),
-}
-
-
 def free_sizes(config: Any) -> FreeSizes:
-    """The row of `FREE_SIZES` for a config; ConfigError where there is none."""
-    for name, (config_type, _) in ARCHITECTURES.items():
-        if isinstance(config, config_type) and name in FREE_SIZES:
-            return FREE_SIZES[name]
-    raise ConfigError(f"{type(config).__name__} has no free sizes; those with sizes are {', '.join(FREE_SIZES)}")
+    """What a config says may change; ConfigError where it says nothing."""
+    found = getattr(config, "free_sizes", None)
+    if not isinstance(found, FreeSizes):
+        known = ", ".join(name for name, (kind, _) in ARCHITECTURES.items() if hasattr(kind, "free_sizes"))
+        raise ConfigError(f"{type(config).__name__} has no free sizes; architectures that have them: {known}")
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -146,7 +91,7 @@ def fit_size(config: Any, *, axis: str, target: int, tolerance: float = 0.01, co
     length = context or config.context
     closest: list[Any] = []
     for shapes in _shapes(config):
-        off = np.abs(foretell(config, shapes, axis, length) / target - 1)
+        off = np.abs(predict(config, shapes, axis, length) / target - 1)
         found = _nearest_shape(config, shapes[off <= tolerance + ROUNDING], axis, target, tolerance, length)
         if found is not None:
             return found
@@ -178,7 +123,8 @@ def _nearest_shape(
 def shape_change(start: Any, config: Any) -> float:
     """How far two shapes of one architecture are apart: the sum of |log| over what each ratio was multiplied by."""
     free = free_sizes(start)
-    factors = [ratio(config) / ratio(start) for ratio in free.ratios.values()]
+    before, after = free.ratios_of(start), free.ratios_of(config)
+    factors = [after[name] / before[name] for name in before]
     if free.last is not None:
         factors.append(getattr(config, free.last) / getattr(start, free.last))
     return sum(abs(math.log(factor)) for factor in factors)
@@ -223,7 +169,7 @@ def _shapes(start: Any) -> Iterable[NDArray[np.int64]]:
         yield np.array(rows, dtype=np.int64)
 
 
-def foretell(start: Any, shapes: NDArray[np.int64], axis: str, context: int) -> NDArray[np.float64]:
+def predict(start: Any, shapes: NDArray[np.int64], axis: str, context: int) -> NDArray[np.float64]:
     """The value of each row of `shapes`, by the polynomial through a grid of counted models."""
     nodes = [WIDTH_NODES, *[NODES] * (shapes.shape[1] - 1)]
     grid = [getattr(budget_of(_resized(start, sizes), context), axis) for sizes in itertools.product(*nodes)]
@@ -263,9 +209,10 @@ def _traded(start: Any, config: Any) -> Iterable[str]:
         before, after = getattr(start, name), getattr(config, name)
         if before != after:
             yield f"{name} {before} -> {after}"
-    for name, ratio in free.ratios.items():
-        if ratio(start) != ratio(config):
-            yield f"{name} {ratio(config):.3g} rather than {ratio(start):.3g}"
+    now = free.ratios_of(config)
+    for name, before in free.ratios_of(start).items():
+        if before != now[name]:
+            yield f"{name} {now[name]:.3g} rather than {before:.3g}"
 
 
 def _written(config: Any) -> str:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.budget import activation_bytes, state_bytes, train_flops
 from bench.experiments.matched import arm
 from bench.experiments.recipes import K_OPERATORS_PAPER
-from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, Transformer, build
+from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, Transformer, build, decoder_of
 from models.k_operators_decoder import KOperatorsDecoder
 from models.transformer_decoder import TransformerDecoder
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE, without_onednn
@@ -141,7 +141,7 @@ def test_macs_of_k_operators_variants_by_hand():
 
 def kept_by_decoding(model: SequenceModel, context: int) -> int:
     """Bytes of state, a text, after a window's last token; what can be computed from the weights is none."""
-    decoder = model.decoder(ROWS, context)
+    decoder = decoder_of(model, ROWS, context)
     for token in some_tokens()[:, :context].split(1, dim=1):
         decoder.feed(token)
     assert decoder.n_seen == context

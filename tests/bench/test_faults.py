@@ -94,7 +94,7 @@ def grid() -> Experiment:
     context = 64  # fewer windows to evaluate than at the context of other tests
 
     def cell(label: str) -> Cell:
-        model = dataclasses.replace(TINY_MODELS[label], context=context)  # type: ignore[type-var]
+        model = dataclasses.replace(TINY_MODELS[label], context=context)
         config = RunConfig(
             architecture=label,
             model=model,

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.sample import generate
-from models import ARCHITECTURES, SequenceModel, build
+from models import ARCHITECTURES, SequenceModel, build, decoder_of
 from models.decoding import Recomputing, window_start
 from models.dropout import share_generator
 from tests.conftest import CONTEXT, CPU_BACKENDS, TINY_MODELS, VOCAB_SIZE
@@ -111,7 +111,7 @@ def test_a_decoder_says_what_recomputing_says_at_every_position(kind, changes, d
     expected = predictions(model, tokens, context)
     assert expected.std() > 0.05  # else the tolerance would mean nothing
     for n_first in {1, min(5, context), context, context + 3}:
-        decoder = model.decoder(2, context)
+        decoder = decoder_of(model, 2, context)
         found = [decoder.feed(tokens[:, :n_first])]
         found += [decoder.feed(tokens[:, i : i + 1]) for i in range(n_first, tokens.shape[1])]
         torch.testing.assert_close(torch.stack(found, 1), expected[:, n_first - 1 :], rtol=tolerance, atol=tolerance)
@@ -123,7 +123,7 @@ def test_however_a_text_is_cut_the_prediction_is_the_same(kind):
     tokens = some_tokens(50)
     expected = predictions(model, tokens, CONTEXT)
     for cuts in ([1, 4, 5, 8, 9, 17, 18, 26, 50], [16, 17, 24, 25, 32, 33, 50], [3, 40, 41, 42, 50]):
-        decoder = model.decoder(2, CONTEXT)
+        decoder = decoder_of(model, 2, CONTEXT)
         for start, end in zip([0, *cuts], cuts, strict=False):
             logits = decoder.feed(tokens[:, start:end])
             torch.testing.assert_close(logits, expected[:, end - 1], rtol=1e-5, atol=1e-5)
@@ -134,7 +134,7 @@ def test_a_window_may_be_shorter_than_the_model_allows(kind):
     model = make(kind)
     tokens = some_tokens(30)
     expected = predictions(model, tokens, 7)
-    decoder = model.decoder(2, 7)
+    decoder = decoder_of(model, 2, 7)
     found = torch.stack([decoder.feed(tokens[:, i : i + 1]) for i in range(30)], dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -153,7 +153,7 @@ def test_a_decoder_leaves_its_model_alone_and_keeps_the_weights_it_was_made_with
     model = make(kind)
     share_generator(model, torch.device("cpu"))  # as a trainer does
     tokens = some_tokens(20)
-    decoder, same = model.decoder(2, CONTEXT), model.decoder(2, CONTEXT)
+    decoder, same = decoder_of(model, 2, CONTEXT), decoder_of(model, 2, CONTEXT)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     expected = [same.feed(tokens[:, :5]), same.feed(tokens[:, 5:6]), same.feed(tokens[:, 6:])]
@@ -171,7 +171,7 @@ def test_the_caller_may_use_its_tensor_again(kind):
     model = make(kind)
     tokens = some_tokens(20)
     expected = predictions(model, tokens, CONTEXT)[:, -1]
-    decoder, buffer = model.decoder(2, CONTEXT), torch.zeros(2, 1, dtype=torch.int64)
+    decoder, buffer = decoder_of(model, 2, CONTEXT), torch.zeros(2, 1, dtype=torch.int64)
     for i in range(20):
         buffer.copy_(tokens[:, i : i + 1])
         logits = decoder.feed(buffer)
@@ -183,10 +183,10 @@ def test_what_makes_no_sense_is_refused(kind):
     model = make(kind)
     for context in (0, CONTEXT + 1):
         with pytest.raises(ValueError, match=f"a window of {context} tokens, but this model's context is {CONTEXT}"):
-            model.decoder(1, context)
+            decoder_of(model, 1, context)
     for shape in ((2, 0), (3, 1)):
         with pytest.raises(ValueError, match=r"tokens of shape .* for 2 texts"):
-            model.decoder(2, CONTEXT).feed(torch.zeros(shape, dtype=torch.int64))
+            decoder_of(model, 2, CONTEXT).feed(torch.zeros(shape, dtype=torch.int64))
 
 
 class RunningMean(SequenceModel):
@@ -209,7 +209,7 @@ def test_a_new_architecture_decodes_without_a_line_of_its_own():
     torch.manual_seed(0)
     model = RunningMean()
     tokens = some_tokens(15)
-    decoder = model.decoder(2, 6)
+    decoder = decoder_of(model, 2, 6)
     found = torch.stack([decoder.feed(tokens[:, i : i + 1]) for i in range(15)], dim=1)
     torch.testing.assert_close(found, predictions(model, tokens, 6), rtol=1e-6, atol=1e-6)
     assert len(generate(model, tokens[0, :2], 20, 6, seed=1)) == 22
@@ -225,7 +225,7 @@ def test_at_paper_size_a_token_from_the_cache_takes_a_hundredth_of_the_flops_at_
     model = build(config.model)
     tokens = some_tokens(config.context, rows=1)
     flops, said = {}, {}
-    decoders = {"cached": model.decoder(1, config.context), "recomputed": Recomputing(model, 1, config.context)}
+    decoders = {"cached": decoder_of(model, 1, config.context), "recomputed": Recomputing(model, 1, config.context)}
     for name, decoder in decoders.items():
         decoder.feed(tokens[:, :-1])
         with FlopCounterMode(display=False) as counter:

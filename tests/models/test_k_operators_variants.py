@@ -13,7 +13,7 @@ from bench.config import override
 from bench.errors import ConfigError
 from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.train import Trainer
-from models import KOperators, KOperatorsConfig, build
+from models import KOperators, KOperatorsConfig, build, decoder_of, readings_of
 from models.decay import recurrent
 from models.k_operators import K2
 from tests.conftest import CONTEXT, CPU_BACKENDS, VOCAB_SIZE
@@ -109,10 +109,10 @@ def test_a_variant_decodes_what_its_window_says(changes):
     model = make(**changes).double()
     x = some_tokens()
     expected = model.eval()(x)
-    decoder = model.decoder(2, CONTEXT)
+    decoder = decoder_of(model, 2, CONTEXT)
     found = torch.stack([decoder.feed(x[:, t : t + 1]) for t in range(CONTEXT)], dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    resumed = model.decoder(2, CONTEXT)
+    resumed = decoder_of(model, 2, CONTEXT)
     found = torch.stack([resumed.feed(x[:, :6])] + [resumed.feed(x[:, t : t + 1]) for t in range(6, CONTEXT)], dim=1)
     torch.testing.assert_close(found, expected[:, 5:], rtol=1e-9, atol=1e-9)
 
@@ -325,7 +325,7 @@ def test_without_refinement_eta_does_nothing_and_is_not_read():
     with torch.no_grad():
         model.eta_logit.fill_(5.0)
     assert torch.equal(model(x), before)
-    assert not {"eta", "refinement_step_ratio"} & set(model.diagnostics(x))
+    assert not {"eta", "refinement_step_ratio"} & set(readings_of(model, x))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from bench.errors import ConfigError
 from bench.experiments.recipes import NANOGPT, NANOGPT_2023
 from bench.schedule import learning_rate
 from bench.train import Trainer, make_optimizer
-from models import SequenceModel, Transformer, TransformerConfig, build
+from models import SequenceModel, Transformer, TransformerConfig, build, decoder_of
 from models.transformer import rotate
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
 
@@ -188,10 +188,10 @@ def test_a_variant_decodes_what_its_window_says(changes):
     model = make(**changes).double()
     x = some_tokens()
     expected = model.eval()(x)
-    decoder = model.decoder(2, CONTEXT)
+    decoder = decoder_of(model, 2, CONTEXT)
     found = torch.stack([decoder.feed(x[:, t : t + 1]) for t in range(CONTEXT)], dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    resumed = model.decoder(2, CONTEXT)
+    resumed = decoder_of(model, 2, CONTEXT)
     found = torch.stack([resumed.feed(x[:, :6])] + [resumed.feed(x[:, t : t + 1]) for t in range(6, CONTEXT)], dim=1)
     torch.testing.assert_close(found, expected[:, 5:], rtol=1e-9, atol=1e-9)
 
