@@ -1,4 +1,4 @@
-"""Which windows a step sees: a pure function of (seed, step), in integer arithmetic that CPU and CUDA share.
+"""The windows of each step: a pure function of (seed, step), in integer arithmetic that is equal on CPU and CUDA.
 
 Every model sees the same batches at the same seed, and a resumed run needs no sampler state. The generator is
 counter-based: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter, on wrapping int64.
@@ -9,13 +9,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# one seed, unrelated numbers
+# independent random streams of one seed
 STREAMS = {"init": 0, "batches": 1, "dropout": 2, "sampled": 3, "generation": 4, "permuted": 5}
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
-_ROWS = 1 << 20  # counters a step may use
-CACHED_TOKENS = 4096  # what a CPU works on at once: activations of more leave its cache, and take up to twice the time
+_ROWS = 1 << 20  # counters reserved per step
+CACHED_TOKENS = 4096  # processed at once on a CPU: activations of more exceed its cache and take up to twice the time
 
 
 def stream_seed(seed: int, stream: str, step: int = 0) -> int:
@@ -29,7 +29,7 @@ def window_starts(
 ) -> Tensor:
     """Starts (n_windows,) int64 of a step's windows, uniform over 0..n_starts-1, with replacement.
 
-    A step that is a tensor () int64 on the device gives the same starts, and lets a CUDA graph draw its own batches.
+    `step` may be a tensor () int64 on the device, with the same result, so that a CUDA graph can draw its own batches.
     """
     counters = torch.arange(n_windows, dtype=torch.int64, device=device) + step * _ROWS
     words = _mix(counters * _signed(_GOLDEN) + _signed(_key(seed, stream)))
@@ -50,16 +50,16 @@ def train_batch(tokens: Tensor, seed: int, step: int | Tensor, batch_size: int, 
 
 
 def rows_at_once(batch_size: int, context: int, device: torch.device) -> int:
-    """Windows that go through a model together: the whole batch, but on a CPU no more than its cache holds.
+    """Number of windows in one forward pass: the whole batch, but on a CPU at most CACHED_TOKENS tokens.
 
-    A function of nothing else, since another number of rows rounds differently.
+    It depends on nothing else, since another number of rows rounds differently.
     """
     return batch_size if device.type == "cuda" else min(batch_size, max(1, CACHED_TOKENS // context))
 
 
 @cache
 def _key(seed: int, stream: str) -> int:
-    """64 bits that set a seed's stream apart from every other."""
+    """64 bits that are different for each pair of seed and stream."""
     return int(_mix(_mix(torch.tensor(_signed(seed * 256 + STREAMS[stream] + _GOLDEN)))))
 
 
@@ -75,6 +75,6 @@ def _shift_right(words: Tensor, n_bits: int) -> Tensor:
 
 
 def _signed(word: int) -> int:
-    """64 bits as the int64 that holds them."""
+    """The int64 with the lowest 64 bits of `word`."""
     word &= 2**64 - 1
     return word - 2**64 if word >= 2**63 else word

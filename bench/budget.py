@@ -1,4 +1,4 @@
-"""What a model costs: parameters under every convention, FLOPs by closed form, and memory beside the weights."""
+"""Costs of a model: parameters by each convention, FLOPs in closed form, and memory besides the weights."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from bench.config import RunConfig
 from bench.record import Parameters
 from models import FittedModel, SequenceModel
 
-FLOAT_BYTES = 4  # memory is counted in float32, whatever a run's precision
+FLOAT_BYTES = 4  # memory is counted in float32, whatever the precision of a run
 
 
 def count_parameters(model: SequenceModel) -> Parameters:
@@ -27,37 +27,36 @@ def count_parameters(model: SequenceModel) -> Parameters:
 
 
 def count_fitted(model: FittedModel) -> Parameters:
-    """The free probabilities of a fitted model."""
+    """Parameters of a fitted model: its free probabilities."""
     n = model.n_fitted()
     return Parameters(n_params=n, n_live_params=n, n_params_without_positions=n, parts={"probabilities": n})
 
 
 def train_flops(forward_macs_per_token: int, n_tokens: int) -> float:
-    """FLOPs of the matrix products of training: 2 a multiply-add, the backward pass twice the forward."""
+    """FLOPs of the matrix products in training: 2 per multiply-add, the backward pass twice the forward."""
     return 3 * 2.0 * forward_macs_per_token * n_tokens
 
 
 def n_train_tokens(config: RunConfig, n_steps: int) -> int:
-    """Predictions trained on in `n_steps` updates."""
+    """Number of predictions in `n_steps` updates."""
     assert config.training is not None
     return n_steps * config.training.batch_size * config.context
 
 
 def state_bytes(model: SequenceModel, context: int) -> int:
-    """What decoding keeps of one text after `context` tokens, in float32."""
+    """Bytes that decoding keeps for one text after `context` tokens, in float32."""
     return FLOAT_BYTES * model.state_numbers(context)
 
 
 def activation_bytes(model: SequenceModel, context: int) -> int | None:
-    """What autograd keeps of one window of `context` tokens for the backward pass, beside the parameters.
+    """Bytes that autograd keeps for the backward pass over one window of `context` tokens, besides the parameters.
 
-    Seen rather than derived: a forward pass on the CPU, in train mode, eager, in float32. None for a model that cannot
-    run there.
+    Measured in a forward pass on the CPU, in train mode, eager, in float32. None for a model that cannot run there.
     """
     if getattr(model.config, "backend", "") == "fla":
         return None
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}  # by storage; holding the tensor keeps its address from being given away again
+    kept: dict[int, Tensor] = {}  # by storage; the reference keeps its address from being reused
 
     def keep(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()

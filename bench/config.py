@@ -76,7 +76,7 @@ class RunConfig:
             self.context <= longest,
             f"context={self.context} is longer than the model's context={longest}; lower it or set model.context",
         )
-        require(self.corpus in CORPORA, f"corpus={self.corpus!r} is none of {sorted(CORPORA)}")
+        require(self.corpus in CORPORA, f"corpus={self.corpus!r} is not one of {sorted(CORPORA)}")
         require(
             self.model.vocab_size == CORPORA[self.corpus].vocab_size,
             f"vocab_size={self.model.vocab_size}, but {self.corpus} has {CORPORA[self.corpus].vocab_size} characters",
@@ -98,7 +98,7 @@ class Run:
     replicate: int = 0
 
     def __post_init__(self) -> None:
-        require(self.mode in MODES, f"mode={self.mode!r} is none of {MODES}")
+        require(self.mode in MODES, f"mode={self.mode!r} is not one of {MODES}")
         require(
             PLAIN_NAME.fullmatch(self.label) is not None,
             f"label={self.label!r} must be at most 80 letters, digits, '-', '_' and '.', not at the start",
@@ -205,7 +205,7 @@ def _config_type(architecture: object) -> type:
     known = {**ARCHITECTURES, **FITTED}
     if not isinstance(architecture, str) or architecture not in known:
         hint = _suggestion(str(architecture), known)
-        raise ConfigError(f"architecture {architecture!r} is none of {sorted(known)}{hint}")
+        raise ConfigError(f"architecture {architecture!r} is not one of {sorted(known)}{hint}")
     return known[architecture][0]
 
 

@@ -1,7 +1,7 @@
 """A corpus as token ids on a device: one pipeline for every model.
 
-Character vocabulary, sorted by code point; the first int(0.9 n) characters train, the rest validate. As nanoGPT and
-K-Operators' released code do with Tiny Shakespeare.
+Character vocabulary, sorted by code point; the first int(0.9 n) characters are for training, the rest for validation,
+as in nanoGPT and in K-Operators' released code.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ TRAIN_SHARE = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A text as token ids, whole on one device, split by position."""
+    """A text as token ids on one device, split by position."""
 
     name: str
     sha256: str
@@ -31,11 +31,11 @@ class Corpus:
 
 
 def encode(text: str, vocabulary: str) -> Tensor:
-    """Token ids (n,) int64 of a text; CorpusError names a character that the vocabulary lacks."""
+    """Token ids (n,) int64 of a text; CorpusError names a character that is not in the vocabulary."""
     ids = {character: index for index, character in enumerate(vocabulary)}
     unknown = sorted(set(text) - set(ids))
     if unknown:
-        raise CorpusError(f"{unknown[0]!r} is none of the {len(ids)} characters of the corpus")
+        raise CorpusError(f"{unknown[0]!r} is not one of the {len(ids)} characters of the corpus")
     return torch.tensor([ids[character] for character in text], dtype=torch.int64)
 
 
@@ -47,13 +47,15 @@ def decode(tokens: Tensor, vocabulary: str) -> str:
 def load_corpus(name: str, device: torch.device, data_dir: Path | None = None) -> Corpus:
     """The corpus `name` on `device`, its sha256 checked. CorpusError where it is missing or altered.
 
-    `data_dir` (or BENCH_DATA_DIR) names the folder that must hold it; otherwise the user's cache is looked into, then
-    it is downloaded there.
+    It is read from `data_dir` (or BENCH_DATA_DIR) if given; otherwise from the user's cache, downloaded into it first
+    where it is missing.
     """
     facts = CORPORA[name]
     text = synthetic.text() if facts.path is None else find_text(name, data_dir).read_bytes().decode("utf-8")
     if hashlib.sha256(text.encode("utf-8")).hexdigest() != facts.sha256:
-        raise CorpusError(f"the text made for corpus {name!r} is not the pinned one: numpy or Python differ")
+        raise CorpusError(
+            f"the text generated for corpus {name!r} has another sha256 than pinned: numpy or Python differ"
+        )
     vocabulary = "".join(sorted(set(text)))
     ids = {ord(character): index for index, character in enumerate(vocabulary)}
     tokens = torch.frombuffer(bytearray(text.translate(ids).encode("latin-1")), dtype=torch.uint8).to(device)

@@ -1,10 +1,10 @@
-"""Three protocols of validation loss, and which step each number of a record is taken at.
+"""The three protocols of validation loss, and the choice of the step that is reported.
 
     sweep     consecutive non-overlapping windows over the whole validation text (K-Operators' protocol)
-    sampled   random windows, 64 a batch (nanoGPT's protocol)
-    strided   windows that overlap by half, only the second half scored: context is always available
+    sampled   random windows, 64 per batch (nanoGPT's protocol)
+    strided   windows that overlap by half, only the second half scored: every prediction has context
 
-All in float32 with dropout off, in batches of a fixed size; none consumes training randomness.
+All in float32 without dropout, in batches of fixed size; none uses the random numbers of training.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from bench.batches import rows_at_once, stream_seed, window_starts, windows
 
-EVAL_BATCH = 64  # windows at most at once; fixed, since another batch size may round differently
-SAMPLED_WINDOWS = 64  # windows a batch of `sampled`, as nanoGPT
+EVAL_BATCH = 64  # most windows per batch; fixed, since another batch size may round differently
+SAMPLED_WINDOWS = 64  # windows per batch of `sampled`, as in nanoGPT
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def window_losses(
 ) -> Tensor:
     """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on.
 
-    `disturb` changes what the model reads, token ids (B, T) to the same, and not what it is scored on.
+    `disturb` maps the input token ids (B, T) to others; the targets stay.
     """
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     model.eval()
@@ -48,12 +48,12 @@ def window_losses(
 
 
 def sweep(model: nn.Module, val: Tensor, context: int) -> Tensor:
-    """Mean loss of each consecutive window (n,), n = the number of whole windows with a target for every position."""
+    """Mean loss in nats of each consecutive window (n,), n = the number of whole windows with all targets."""
     return window_losses(model, val, sweep_starts(val, context), context)
 
 
 def sweep_starts(val: Tensor, context: int) -> Tensor:
-    """Starts of the consecutive windows; ValueError where the text holds none."""
+    """Starts (n,) of the consecutive windows; ValueError where there are fewer than two."""
     n_windows = (len(val) - 1) // context
     if n_windows < 2:
         raise ValueError(f"a validation text of {len(val)} tokens is too short for two windows of {context}")
@@ -61,7 +61,7 @@ def sweep_starts(val: Tensor, context: int) -> Tensor:
 
 
 def sampled(model: nn.Module, val: Tensor, context: int, seed: int, n_batches: int) -> tuple[float, int]:
-    """Mean loss over `n_batches` random batches of 64 windows, drawn by `seed`, and the number of predictions."""
+    """Mean loss in nats over `n_batches` random batches of 64 windows, by `seed`, and the number of predictions."""
     starts = [
         window_starts(seed, "sampled", batch, SAMPLED_WINDOWS, len(val) - context, val.device)
         for batch in range(n_batches)
@@ -71,7 +71,7 @@ def sampled(model: nn.Module, val: Tensor, context: int, seed: int, n_batches: i
 
 
 def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
-    """Mean loss over the second halves of windows that overlap by half, and the number of predictions."""
+    """Mean loss in nats over the second halves of windows that overlap by half, and the number of predictions."""
     half = context // 2
     step = context - half
     starts = torch.arange((len(val) - 1 - half) // step, device=val.device) * step
@@ -80,8 +80,8 @@ def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
 
 
 def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float, int]:
-    """Mean loss over the second halves of the sweep's windows, the same with the tokens before them in random orders,
-    and the number of predictions. One order a row of a batch, the same in every run on a device of that kind (batches
+    """Mean loss in nats over the second halves of the sweep's windows, the same with the first halves in random order,
+    and the number of predictions. Each row of a batch has one order, the same in every run on a kind of device (batches
     are larger on CUDA), so that losses can be paired.
     """
     half = context // 2
@@ -107,5 +107,5 @@ def half_sums(losses: Tensor, context: int) -> tuple[tuple[float, int], tuple[fl
 
 
 def best_step(losses: dict[int, float]) -> int:
-    """The step with the least loss; the earliest of equals."""
+    """The step with the lowest loss, the earliest of equals."""
     return min(losses, key=lambda step: (losses[step], step))

@@ -1,4 +1,4 @@
-"""What a run has measured so far, and the results chosen from it. Travels in checkpoints as plain values."""
+"""The measurements of a run so far, and the results chosen from them. Stored in checkpoints as plain values."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,38 +15,38 @@ from bench.record import CrossFitted, Measurement, Permuted, ProtocolResult, Res
 from models import FittedModel, SequenceModel, readings_of
 
 FITTED_SEED = 0
-READ_WINDOWS = 4  # of the validation text, the first: what a model's own readings are taken on
+READ_WINDOWS = 4  # first windows of the validation text, on which a model's readings are taken
 
 
 @dataclass
 class History:
     """Measurements of one run across its attempts."""
 
-    curve: list[dict[str, Any]] = field(default_factory=list)  # as record.Evaluation
+    curve: list[dict[str, Any]] = field(default_factory=list)  # as in record.Evaluation
     window_losses: dict[int, Tensor] = field(default_factory=dict)  # step -> (n_windows,) float64
     diagnostics: dict[int, dict[str, Any]] = field(default_factory=dict)
-    best_model: dict[str, Tensor] = field(default_factory=dict)  # the weights with the least sweep loss
+    best_model: dict[str, Tensor] = field(default_factory=dict)  # the weights with the lowest sweep loss
     first_train_nats: list[float] = field(default_factory=list)
     interval_nats: float = 0.0  # sum of training losses since the last evaluation
     interval_steps: int = 0
-    interval_norms: float = 0.0  # sum of gradient norms, and the greatest
-    interval_greatest_norm: float = 0.0
+    interval_norms: float = 0.0  # sum of gradient norms
+    interval_greatest_norm: float = 0.0  # the largest of them
     train_seconds: float = 0.0
-    attempts: list[dict[str, Any]] = field(default_factory=list)  # as record.Attempt
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # as in record.Attempt
 
     def evaluated_at(self, step: int) -> bool:
-        """Whether `step` has its evaluation."""
+        """Whether `step` was the last to be evaluated."""
         return bool(self.curve) and self.curve[-1]["step"] == step
 
     def add_step(self, nats: float, gradient_norm: float) -> None:
-        """Count a step towards the next evaluation."""
+        """Add a step to the interval that ends with the next evaluation."""
         self.interval_nats += nats
         self.interval_steps += 1
         self.interval_norms += gradient_norm
         self.interval_greatest_norm = max(self.interval_greatest_norm, gradient_norm)
 
     def add_readings(self, step: int, model: SequenceModel, val: Tensor, context: int) -> None:
-        """Keep the model's own readings, and the gradient norms since the last evaluation: call ahead of the next."""
+        """Store the model's readings and the gradient norms since the last evaluation: call it before the next one."""
         n_windows = min(READ_WINDOWS, len(val) // context)
         readings = readings_of(model, val[: n_windows * context].long().view(n_windows, context))
         if self.interval_steps:
@@ -55,7 +55,7 @@ class History:
         self.diagnostics[step] = readings
 
     def add_evaluation(self, step: int, losses: Tensor, context: int, model: torch.nn.Module) -> None:
-        """Keep a sweep's window losses (n,), their sums, and the weights where they are the best so far."""
+        """Store a sweep's window losses (n,), their sums, and the weights if they are the best so far."""
         (first_nats, n_first), (second_nats, n_second) = half_sums(losses, context)
         self.window_losses[step] = losses
         self.curve.append(
@@ -73,7 +73,7 @@ class History:
             self.best_model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
     def losses(self, half: str | None = None) -> dict[int, float]:
-        """Sweep loss in nats a token by step, of the whole text or of `first_half` or `second_half`."""
+        """Sweep loss in nats per token by step, of the whole text or of `first_half` or `second_half`."""
         if half is None:
             return {entry["step"]: entry["val_nats_per_token"] for entry in self.curve}
         return {entry["step"]: entry[half]["nats"] / entry[half]["n_tokens"] for entry in self.curve}
@@ -98,7 +98,7 @@ class History:
         )
 
     def rounded_window_losses(self, on_sweep: ProtocolResult) -> dict[int, list[float]]:
-        """Each window's loss at the steps that a result reports, to 6 decimals."""
+        """The loss of each window at the steps that a result reports, rounded to 6 decimals."""
         steps = {on_sweep.best.step, on_sweep.final.step}
         if (crossed := on_sweep.cross_fitted) is not None:
             steps |= {crossed.step_chosen_on_first_half, crossed.step_chosen_on_second_half}
@@ -106,7 +106,7 @@ class History:
 
 
 def measure_fitted(model: FittedModel, corpus: Corpus, config: RunConfig) -> tuple[History, Result]:
-    """Every protocol of a counted model, whose one step is 0; its random windows are those of seed 0."""
+    """Every protocol for a fitted model, whose only step is 0; its random windows are those of seed 0."""
     history = History()
     losses = sweep(model, corpus.val, config.context)
     history.add_evaluation(0, losses, config.context, model)
@@ -122,7 +122,7 @@ def measure(
     seed: int,
     parameters_sha256: str,
 ) -> Result:
-    """Every protocol. `models` yields (step, model) for the best step and the final one, once where they are equal."""
+    """Every protocol. `models` yields (step, model) for the best and the final step, once if they are equal."""
     on_sweep = history.sweep_result(config.context)
     by_step = {}
     disturbed: Permuted | None = None

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step; the published schedules, which differ in their warm-up."""
+"""The learning rate as a pure function of the step. The published schedules differ in their warm-up."""
 
 import math
 
@@ -6,7 +6,7 @@ from bench.config import TrainingConfig
 
 
 def learning_rate(step: int, training: TrainingConfig) -> float:
-    """The rate of update number `step`, counted from 0."""
+    """The learning rate of update number `step`, counted from 0."""
     if step < training.warmup_steps:
         return training.learning_rate * WARMUPS[training.schedule](step, training.warmup_steps)
     progress = (step - training.warmup_steps) / max(training.n_steps - training.warmup_steps, 1)
@@ -15,7 +15,7 @@ def learning_rate(step: int, training: TrainingConfig) -> float:
 
 
 WARMUPS = {
-    "k_operators": lambda step, n: max(step, 1) / n,  # steps 0 and 1 share a rate, as in the released code
+    "k_operators": lambda step, n: max(step, 1) / n,  # steps 0 and 1 have the same rate, as in the released code
     "nanogpt": lambda step, n: (step + 1) / (n + 1),
-    "nanogpt_2023": lambda step, n: step / n,  # the first update has no rate
+    "nanogpt_2023": lambda step, n: step / n,  # the first update has rate 0
 }

@@ -1,7 +1,7 @@
-"""One optimizer step, the same for every model: what decides the numbers of training.
+"""One optimizer step, the same for every model.
 
 Two modes. `exact`: float32, eager, deterministic algorithms; equal bits from equal software, hardware and threads.
-`fast`: bf16 autocast and torch.compile on CUDA. Randomness is a function of (seed, step), so the state of a training
+`fast`: bf16 autocast and torch.compile on CUDA. Random numbers are a function of (seed, step), so the state of training
 is the parameters, the optimizer's moments and the step.
 """
 
@@ -27,11 +27,11 @@ from bench.schedule import learning_rate
 from models import KOperatorsConfig, SequenceModel, build
 from models.dropout import share_generator, use_torch_stream
 
-N_FIRST = 20  # losses of first steps that a record keeps for `recheck`
+N_FIRST = 20  # number of first training losses that a record keeps for `recheck`
 
 
 class Trainer:
-    """A run in training: the model, its optimizer and the number of updates done."""
+    """A model in training: its optimizer, its batches and the number of updates done."""
 
     def __init__(self, run: Run, corpus: Corpus, device: torch.device) -> None:
         assert run.config.training is not None
@@ -53,7 +53,7 @@ class Trainer:
             self._forward = torch.compile(self.model, dynamic=False, fullgraph=self.model.one_graph)
 
     def warm_up(self) -> None:
-        """Compile and record the step before the clock starts. Moves no number: what rehearsals did is put back."""
+        """Compile and record the step before timing starts. Changes no number: the state is restored afterwards."""
         if self.run.mode == "fast":
             before = copy.deepcopy(self.state())
             self._set_inputs()
@@ -68,17 +68,17 @@ class Trainer:
         return nats, norm
 
     def _set_inputs(self) -> None:
-        """What differs between steps: the learning rate, the dropout's seed, and the step, which picks the batch."""
+        """Set what differs between steps: the learning rate, the seed of dropout, and the step, for the batch."""
         set_learning_rate(self.optimizer, learning_rate(self.step, self.training))
         seed = stream_seed(self.seed, "dropout", self.step)
         if self.run.mode == "fast":
-            torch.manual_seed(seed)  # a replay reads it from CUDA's generator
+            torch.manual_seed(seed)  # a replay reads CUDA's generator
             self._step_there.fill_(self.step)
         else:
             self._generator.manual_seed(seed)
 
     def _update(self) -> tuple[Tensor, Tensor]:
-        """The step itself, the same every time, so that a graph can record it. Loss and gradient norm."""
+        """One step with fixed operations, so that a graph can record it. Loss and gradient norm, scalars."""
         self.optimizer.zero_grad(set_to_none=True)
         context, batch_size = self.run.config.context, self.training.batch_size
         step = self._step_there if self.run.mode == "fast" else self.step
@@ -87,26 +87,26 @@ class Trainer:
         return nats, apply_gradients(self.model, self.optimizer, self.training.clip_norm)
 
     def _predict(self, x: Tensor) -> Tensor:
-        """Logits (B, T, V) of token ids (B, T), at the precision of the mode."""
+        """Logits (B, T, V) of token ids (B, T), in the precision of the mode."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.mode == "fast"):
             logits: Tensor = self._forward(x)
             return logits
 
     def state(self) -> dict[str, Any]:
-        """Everything the next step rests on."""
+        """Everything that the next step depends on."""
         return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._graph = None  # recorded over moments that were just replaced
+        self._graph = None  # it was recorded with moments that are now replaced
         if self.run.mode == "fast":
-            put_rates_on(self.optimizer, self.device)  # the checkpoint brought its own, on the CPU
+            put_rates_on(self.optimizer, self.device)  # those of the checkpoint are on the CPU
 
     def _put_back(self, state: dict[str, Any]) -> None:
-        """Copy a state into the tensors that are there; `load_state` would put others in the optimizer's place."""
+        """Copy a state into the existing tensors, where `load_state` would replace those of the optimizer."""
         self.model.load_state_dict(state["model"])  # copies in place
         moments = state["optimizer"]["state"]  # by the parameter's index; empty before the first step
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -119,7 +119,7 @@ class Trainer:
 
 
 def add_gradients(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, n_rows: int) -> Tensor:
-    """Add the gradients of the batch's mean loss to the parameters, `n_rows` windows at a time; the loss, a scalar.
+    """Add the gradients of the batch's mean loss to the parameters, `n_rows` windows at a time; its loss, a scalar.
 
     x, y (B, T) token ids; `predict` gives logits (b, T, V) of some rows.
     """
@@ -133,14 +133,14 @@ def add_gradients(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, n_r
 
 
 def apply_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float) -> Tensor:
-    """Clip the gradients and update the parameters; the norm before clipping, a scalar."""
+    """Clip the gradients and update the parameters; returns the norm before clipping, a scalar."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     return norm.detach()
 
 
 def make_optimizer(model: SequenceModel, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the model's own groups."""
+    """AdamW over the model's parameter groups."""
     groups = [
         {
             "params": group.parameters,
@@ -154,14 +154,14 @@ def make_optimizer(model: SequenceModel, training: TrainingConfig) -> torch.opti
 
 
 def put_rates_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Hold each group's learning rate in a tensor there, which a recorded step reads anew each time."""
+    """Store each group's learning rate in a tensor on `device`, which a recorded step reads at each replay."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
         group["capturable"] = False  # until there is a graph
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group `rate` times its own scale."""
+    """Set the rate of each group to `rate` times its scale."""
     for group in optimizer.param_groups:
         scaled = rate * group["learning_rate_scale"]
         if isinstance(group["lr"], Tensor):
@@ -171,7 +171,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def set_numerics(mode: Mode, device: torch.device) -> None:
-    """Put this process into a mode. ConfigError where the device cannot run it."""
+    """Set the numerics of this process for a mode. ConfigError where the device cannot run it."""
     if mode == "fast" and device.type != "cuda":
         raise ConfigError(f"mode 'fast' needs CUDA, and this run is on {device.type}; use --mode exact")
     if device.type == "cpu":
@@ -180,14 +180,14 @@ def set_numerics(mode: Mode, device: torch.device) -> None:
     if exact and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(exact)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would cost a pass over memory
     torch.set_float32_matmul_precision("highest" if exact else "high")
 
 
 def first_losses(run: Run, corpus: Corpus, device: torch.device, n_steps: int = N_FIRST) -> list[float]:
-    """Losses of the first steps in exact mode, up to one that is not finite: what `recheck` repeats.
+    """Losses of the first steps in exact mode, up to one that is not finite, in nats per token: `recheck` repeats them.
 
-    A `fast` run's are taken with the backend `chunked`: not every other one is deterministic on CUDA.
+    For a `fast` run they are taken with the backend `chunked`: not every other one is deterministic on CUDA.
     """
     assert run.config.training is not None
     config = run.config
@@ -204,7 +204,7 @@ def first_losses(run: Run, corpus: Corpus, device: torch.device, n_steps: int = 
 
 
 def parameters_sha256(model: nn.Module) -> str:
-    """One hash over every parameter's name and bits."""
+    """sha256 over the name and the bits of every parameter."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(name.encode() + parameter.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What is compared. A new architecture is one file here and one line in `ARCHITECTURES`, keyed by its file's name."""
+"""The models that are compared. A new one is one file here and a line in `ARCHITECTURES`, keyed by its file's name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[SequenceModel]]] = {  # trained
     "transformer": (TransformerConfig, Transformer),
     "lstm": (LSTMConfig, LSTM),
 }
-FITTED: dict[str, tuple[type, type[FittedModel]]] = {  # counted, not trained
+FITTED: dict[str, tuple[type, type[FittedModel]]] = {  # fitted by counting n-grams, not trained
     "ngram": (NgramConfig, Ngram),
     "kneser_ney": (KneserNeyConfig, KneserNey),
 }
@@ -55,7 +55,7 @@ __all__ = [
 
 
 def build_fitted(config: Any) -> FittedModel:
-    """The counted model that `config` describes, before it has seen a text."""
+    """The n-gram model that `config` describes, not yet fitted to a text."""
     for config_type, model_type in FITTED.values():
         if isinstance(config, config_type):
             return model_type(config)
@@ -63,7 +63,7 @@ def build_fitted(config: Any) -> FittedModel:
 
 
 def build(config: Any) -> SequenceModel:
-    """The model that `config` describes, its initial values drawn from torch's default generator, in train mode."""
+    """The model that `config` describes, initialised from torch's default generator, in train mode."""
     for config_type, model_type in ARCHITECTURES.values():
         if isinstance(config, config_type):
             return model_type(config)

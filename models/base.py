@@ -1,4 +1,4 @@
-"""What every trained model here promises, so that one training loop, one budget and one test suite serve them all."""
+"""The interface of every model: one training loop, one budget and one test suite use nothing else."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
-    """Parameters that share a learning-rate scale and whether weight decay acts on them."""
+    """Parameters with one learning-rate scale, and whether weight decay acts on them."""
 
     parameters: list[nn.Parameter]
     learning_rate_scale: float
@@ -43,7 +43,7 @@ class FreeSizes:
 class SequenceModel(nn.Module, ABC):
     """A causal model of token sequences: token ids (B, T) to logits (B, T, V), for any 1 <= T <= `config.context`."""
 
-    config: Any  # the frozen dataclass it was built from; has at least vocab_size and context
+    config: Any  # the frozen dataclass that it was built from; has at least vocab_size and context
     one_graph = True  # whether torch.compile can trace a forward pass as one graph
 
     @abstractmethod
@@ -52,21 +52,21 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def forward_macs_per_token(self, context: int) -> int:
-        """Multiply-adds of the matrix products one token costs in a forward pass over windows of `context` tokens.
+        """Multiply-adds per token of the matrix products in a forward pass over windows of `context` tokens.
 
         Closed form, dense score and kernel matrices counted in full; times 2 gives FLOPs.
         """
 
     def state_numbers(self, context: int) -> int:
-        """How many numbers decoding must keep of one text after `context` tokens, beside the weights.
+        """How many numbers decoding keeps for one text after `context` tokens, besides the weights.
 
-        This one is for a model that recomputes its window, which keeps the tokens alone.
+        Default: a model that recomputes its window keeps only the tokens.
         """
         return context
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
         """The optimizer's groups. `simple`: weight decay on tensors of two or more dimensions, one learning rate.
-        `plain_embeddings`: the same, but for embeddings, which do not decay.
+        `plain_embeddings`: the same without weight decay on embeddings. ValueError for another name.
         """
         if grouping not in ("simple", "plain_embeddings"):
             there_are = "'simple', 'plain_embeddings'"
@@ -82,11 +82,11 @@ class SequenceModel(nn.Module, ABC):
         ]
 
     def live_masks(self) -> dict[str, Tensor]:
-        """For each parameter with entries that can never act on the output: its name and a mask, True where live."""
+        """For each parameter with entries that cannot affect the output: its name and a mask, True where they can."""
         return {}
 
     def position_parameters(self) -> list[str]:
-        """Names of the parameters that only encode positions (nanoGPT's published count leaves them out)."""
+        """Names of the parameters that only encode positions (nanoGPT's published count excludes them)."""
         return []
 
     def part_of(self, parameter_name: str) -> str:
@@ -102,31 +102,31 @@ class SequenceModel(nn.Module, ABC):
 
 
 class FittedModel(nn.Module, ABC):
-    """A causal model that is counted, not trained: token ids (B, T) to log-probabilities of the next (B, T, V)."""
+    """A causal model fitted by counting: token ids (B, T) to log-probabilities of the next token (B, T, V)."""
 
     config: Any
 
     @abstractmethod
     def fit(self, tokens: Tensor) -> Self:
-        """Count the token ids of a text (n,) and return the fitted model."""
+        """Fit to the token ids of a text (n,); returns self."""
 
     @abstractmethod
     def tables(self) -> list[Tensor]:
-        """The numbers that the text left in it."""
+        """The fitted tensors."""
 
     @abstractmethod
     def n_fitted(self) -> int:
-        """What a parameter count means here."""
+        """Number of fitted values; reported as the parameter count."""
 
 
 def require(condition: bool, message: str) -> None:
-    """ValueError(message) unless `condition`: the one way in which a config refuses a value."""
+    """Raise ValueError(message) unless `condition` holds. Every check of a config goes through it."""
     if not condition:
         raise ValueError(message)
 
 
 def require_rates(config: Any, names: Iterable[str]) -> None:
-    """ValueError unless each named field of `config` is a dropout rate in [0, 1)."""
+    """Raise ValueError unless each named field of `config` is a dropout rate in [0, 1)."""
     for name in names:
         rate = getattr(config, name)
         require(0.0 <= rate < 1.0, f"{name}={rate} is not a rate in [0, 1)")

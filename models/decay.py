@@ -1,12 +1,12 @@
-"""The recurrence inside K2: a memory that fades at one learned rate per rank channel.
+"""The recurrence inside K2: a memory that decays at one learned rate per rank channel.
 
     S_t = diag(gamma) S_{t-1} + k_t n_t^T,   S_{-1} = 0,   o_t = q_t^T S_t
 
     B batch   T position   d width   r rank   C chunk   n normalised input
     q, k (B, T, r); n (B, T, d); gamma (r,), each in (0, 1)  ->  o (B, T, d)
 
-Five forms of the same function. `recurrent` is the definition; `mask` and `block` are the two published ways;
-`chunked` is ours; `fla` is another project's kernel for CUDA. Source: Zenodo 19004569 and its released code; the
+Five forms of the same function. `recurrent` is the definition; `mask` and `block` are the two published forms;
+`chunked` is ours; `fla` is the CUDA kernel of fla-core. Source: Zenodo 19004569 and its released code; the
 chunk-wise regrouping is known from RetNet (arXiv 2307.08621) and Gated Linear Attention (arXiv 2312.06635).
 """
 
@@ -18,13 +18,13 @@ from einops import einsum, rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-CHUNK = 128  # positions a chunk of `chunked`; a power of two
-LARGEST_FACTOR_LOG10 = 30  # float32 ends at 38: what a power of gamma may reach before it meets q and k
-PUBLISHED_BLOCK = 128  # positions a block of `block`, as published
+CHUNK = 128  # positions per chunk of `chunked`; a power of two
+LARGEST_FACTOR_LOG10 = 30  # float32 ends at 38: limit of a power of gamma before it is multiplied with q and k
+PUBLISHED_BLOCK = 128  # positions per block of `block`, as published
 
 
 def read_memory(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor, backend: str) -> Tensor:
-    """Read the fading memory at every position by the form named `backend` (a key of `BACKENDS`).
+    """Read the decaying memory at every position with the form named `backend` (a key of `BACKENDS`).
 
     q, k (B, T, r); n (B, T, d); gamma (r,), each in (0, 1)  ->  (B, T, d)
     """
@@ -42,9 +42,9 @@ def recurrent(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
 
 
 def mask(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
-    """As published: contract an explicit decay table D[i, j] = gamma^(i-j), j <= i, with k_j n_j, for each channel.
+    """As published: an explicit decay table D[i, j] = gamma^(i-j), j <= i, times k_j n_j, for each channel.
 
-    O(T^2 r d) time, O(T^2 r + B T r d) memory. One matrix product a channel, over all rows of the batch together.
+    O(T^2 r d) time, O(T^2 r + B T r d) memory. One matrix product per channel, over the whole batch.
     """
     positions = torch.arange(n.shape[1], device=n.device)
     distance = (positions[:, None] - positions[None, :]).clamp(min=0)  # (T, T)
@@ -58,9 +58,9 @@ def mask(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
 
 
 def block(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
-    """As published: inside blocks of 128 a prefix sum of gamma^(-t) k_t n_t, rescaled by gamma^t; a state between them.
+    """As published: in blocks of 128 a prefix sum of gamma^(-t) k_t n_t, rescaled by gamma^t; a state between blocks.
 
-    O(T r d) time. gamma^(-127) leaves float32 once gamma < 0.5, so K-Operators refuses it for gamma_min < 0.55.
+    O(T r d) time. gamma^(-127) overflows float32 for gamma < 0.5, so K-Operators refuses it for gamma_min < 0.55.
     """
     memory = n.new_zeros(n.shape[0], gamma.shape[0], n.shape[2])  # (B, r, d), before the block's first position
     reads = []
@@ -76,17 +76,17 @@ def block(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
 def chunked(
     q: Tensor, k: Tensor, n: Tensor, gamma: Tensor, *, gamma_min: float = 0.0, kernel: Tensor | None = None
 ) -> Tensor:
-    """Ours: scores inside chunks, a state between them; no factor of a kept term leaves float32's range.
+    """Ours: scores inside chunks, a state between chunks; no factor of a kept term overflows or underflows float32.
 
-    O(T (C (r + d) + r d)) time, and it never holds a (T, r, d) tensor. `gamma_min` is a bound below every gamma that
-    the caller vouches for: the nearer to 1, the fewer halvings. `kernel` (T, T), zero above its diagonal, is applied
-    to n and added; inside a chunk it joins the scores, so that both paths share one product.
+    O(T (C (r + d) + r d)) time, without a (T, r, d) tensor. `gamma_min` is a lower bound of gamma: the nearer to 1, the
+    fewer halvings. `kernel` (T, T), zero above its diagonal, is applied to n and added; inside a chunk it is added to
+    the scores, so that both paths share one product.
     """
     length = n.shape[1]
-    size = min(CHUNK, max(2, 1 << (length - 1).bit_length()))  # 2 at least: gamma stays in the graph
+    size = min(CHUNK, max(2, 1 << (length - 1).bit_length()))  # at least 2, so that gamma stays in the graph
     n_chunks = -(-length // size)
     missing = n_chunks * size - length
-    if missing:  # zero keys write nothing and zero queries read nothing
+    if missing:  # zero keys write nothing, zero queries read nothing
         q, k, n = (pad(x, (0, 0, 0, missing)) for x in (q, k, n))
         kernel = None if kernel is None else pad(kernel, (0, missing, 0, missing))
     q, k, n = (rearrange(x, "B (c t) e -> B c t e", t=size) for x in (q, k, n))
@@ -95,11 +95,11 @@ def chunked(
     if kernel is not None:
         before, own = split_rows(kernel, size)
         scores = scores + own
-    reads = scores @ n  # what was written inside the chunk
+    reads = scores @ n  # from positions in the same chunk
     if n_chunks > 1:
         since_start = gamma ** torch.arange(1, size + 1, device=n.device)[:, None]  # (t, r): gamma^(t+1)
         until_end = gamma ** torch.arange(size - 1, -1, -1, device=n.device)[:, None]  # (t, r): gamma^(C-1-t)
-        written = (k[:, :-1] * until_end).mT @ n[:, :-1]  # (B, c, r, d), as seen from the chunk's end
+        written = (k[:, :-1] * until_end).mT @ n[:, :-1]  # (B, c, r, d), decayed to the chunk's end
         later = (q[:, 1:] * since_start) @ carry(written, gamma**size)
         if before:
             earlier = [row.expand(len(n), -1, -1) @ n[:, :c].flatten(1, 2) for c, row in enumerate(before) if c]
@@ -109,7 +109,7 @@ def chunked(
 
 
 def carry(written: Tensor, fade: Tensor) -> Tensor:
-    """States at the chunks' ends: each the one before, faded, plus what its chunk wrote. (B, c, r, d), (r,) -> same."""
+    """States at chunk ends: the one before times `fade` plus what the chunk wrote. (B, c, r, d), (r,) -> same"""
     states = [written[:, 0]]
     for one in written.unbind(1)[1:]:
         states.append(fade[:, None] * states[-1] + one)
@@ -117,9 +117,9 @@ def carry(written: Tensor, fade: Tensor) -> Tensor:
 
 
 def split_rows(kernel: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
-    """The rows of each chunk: what lies before the chunk (C, c C), a list, and the chunk's own block, (c, C, C).
+    """The rows of each chunk: the part before the chunk (C, c C), a list, and the chunk's own block, (c, C, C).
 
-    By `split`, whose gradient is put together in one pass; that of a slice would fill a whole (T, T) for each chunk.
+    With `split`, whose gradient takes one pass; the gradient of a slice would fill a whole (T, T) for each chunk.
     """
     before, own = [], []
     for chunk, row in enumerate(kernel.split(size)):
@@ -133,10 +133,10 @@ def split_rows(kernel: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
 def causal_scores(q: Tensor, k: Tensor, gamma: Tensor, leaf: int) -> Tensor:
     """A_ij = sum over channels of q_i gamma^(i-j) k_j for j <= i, else 0. (..., C, r), C a power of two -> (..., C, C).
 
-    Up to `leaf` positions one product serves, with gamma^(i-j) split at the middle m into gamma^(i-m) gamma^(m-j).
-    Longer ones are halved: a later half meets an earlier one at their border, where both exponents are >= 0.
-    In a leaf gamma's gradient is a difference of two sums: in float32 it is good to 3e-6 of its largest value at
-    gamma 0.85 and to 3e-5 at 0.05, everything else to 1e-6.
+    Up to `leaf` positions one product suffices, with gamma^(i-j) split at the middle m into gamma^(i-m) gamma^(m-j).
+    Longer chunks are halved: scores of the later half with the earlier one split at their border, where both exponents
+    are >= 0. In a leaf, gamma's gradient is a difference of two sums: in float32 it is accurate to 3e-6 of its largest
+    value at gamma 0.85 and to 3e-5 at 0.05, everything else to 1e-6.
     """
     size = q.shape[-2]
     if size == 1:
@@ -157,8 +157,8 @@ def causal_scores(q: Tensor, k: Tensor, gamma: Tensor, leaf: int) -> Tensor:
 
 
 def longest_leaf(gamma_min: float) -> int:
-    """The longest chunk that `causal_scores` may take in one product: gamma^-length, its largest factor, must be finite
-    in float32 and bfloat16 with room to spare. A power of two; 1 where gamma may be as small as it likes.
+    """The longest chunk that `causal_scores` may take in one product, a power of two: its largest factor,
+    gamma^-length, must stay below 10^LARGEST_FACTOR_LOG10. 1 where gamma has no positive lower bound.
     """
     if gamma_min == 0.0:
         return 1
@@ -169,12 +169,14 @@ def longest_leaf(gamma_min: float) -> int:
 def fla(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     """Gated linear attention's Triton kernel, of fla-core: one head whose gate is the same at every position.
 
-    CUDA alone. Its products take the precision of autocast, as matrix products do, or else float32; the gate is always
-    float32. Triton times block sizes and takes the fastest, so two processes need not agree to the bit.
+    CUDA only. Its products use the precision of autocast, as matrix products do, or else float32; the gate is always
+    float32. Triton times block sizes and takes the fastest, so two processes may differ in the last bits.
     """
     if n.device.type != "cuda":
         raise RuntimeError(f"backend='fla' runs on CUDA, and this is on {n.device.type}; use backend='chunked'")
-    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")  # or Triton multiplies float32 as TF32, in evaluation too
+    os.environ.setdefault(
+        "TRITON_F32_DEFAULT", "ieee"
+    )  # otherwise Triton multiplies float32 as TF32, in evaluation too
     try:
         from fla.ops.gla import chunk_gla
     except ImportError as error:
@@ -182,7 +184,7 @@ def fla(q: Tensor, k: Tensor, n: Tensor, gamma: Tensor) -> Tensor:
     precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else n.dtype
     q, k, n = (x.to(precision)[:, :, None] for x in (q, k, n))  # (B, T, 1 head, r or d)
     log_gate = gamma.float().log().expand(q.shape)
-    reads, _ = chunk_gla(q, k, n, log_gate, scale=1.0)  # its own default is r^(-1/2), another model
+    reads, _ = chunk_gla(q, k, n, log_gate, scale=1.0)  # its default is r^(-1/2), which is another model
     return reads[:, :, 0]
 
 

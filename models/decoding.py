@@ -1,4 +1,4 @@
-"""Writing token by token: what a decoder promises, and the one rule for a text that outgrows the window.
+"""Decoding one token at a time: the interface of decoders, and the rule for texts longer than the window.
 
 B batch   T tokens seen   V vocabulary
 """
@@ -16,11 +16,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def window_start(n_tokens: int, context: int) -> int:
-    """Index of the first token that the prediction after `n_tokens` tokens sees.
+    """Index of the first token that is visible to the prediction after `n_tokens` tokens.
 
-    The window holds `context` tokens. When one more would not fit, it keeps the newest `context // 2` and goes on, so
-    past the first `context` tokens a prediction sees between `context // 2 + 1` and `context` of them. (Always seeing
-    the last `context` would move every token to another position at each step, and leave no cache valid.)
+    The window holds `context` tokens. When it is full, it keeps the newest `context // 2`, so after the first `context`
+    tokens a prediction sees between `context // 2 + 1` and `context` of them. (A window of always the last `context`
+    tokens would shift every position at each step, and no cache would stay valid.)
     """
     forgotten_at_once = context - context // 2
     n_moves = -(-max(n_tokens - context, 0) // forgotten_at_once)
@@ -28,9 +28,9 @@ def window_start(n_tokens: int, context: int) -> int:
 
 
 class Decoder(ABC):
-    """Predicts the token that follows those fed so far; of these it sees what `window_start` leaves.
+    """Predicts the token after those fed so far, of which it sees those from `window_start` on.
 
-    It has the model's weights as they were when it was made, and neither dropout nor gradients.
+    It uses a copy of the model's weights from when it was made, without dropout and without gradients.
     """
 
     def __init__(self, model: SequenceModel, batch_size: int, context: int) -> None:
@@ -45,7 +45,7 @@ class Decoder(ABC):
     def feed(self, tokens: Tensor) -> Tensor:
         """Token ids (B, n), n >= 1, that follow those fed before  ->  logits (B, V) of the token after them.
 
-        One token that fits the window is a step. Several at once, or a window that moves, fill the cache anew.
+        One token that fits the window takes one step. Several tokens, or a window that moves, refill the cache.
         """
         n = tokens.shape[1]
         if n == 0 or tokens.shape[0] != self.seen.shape[0]:
@@ -63,15 +63,15 @@ class Decoder(ABC):
 
     @abstractmethod
     def prefill(self, tokens: Tensor) -> Tensor:
-        """Forget all and see token ids (B, T) at positions 0..T-1  ->  logits (B, V) after the last."""
+        """Restart with token ids (B, T) at positions 0..T-1  ->  logits (B, V) after the last."""
 
     @abstractmethod
     def step(self, token: Tensor, position: int) -> Tensor:
-        """See one more token id a text (B,), at the next position  ->  logits (B, V) after it."""
+        """One more token id per text (B,), at the next position  ->  logits (B, V) after it."""
 
 
 class Recomputing(Decoder):
-    """Computes the whole window for every token: right for any model, and the reference for the caches."""
+    """Recomputes the whole window for every token: works for any model, and is the reference for the caches."""
 
     def __init__(self, model: SequenceModel, batch_size: int, context: int) -> None:
         super().__init__(model, batch_size, context)
@@ -86,15 +86,15 @@ class Recomputing(Decoder):
 
 
 def frozen(model: Model) -> Model:
-    """A copy in evaluation mode that learns nothing more."""
+    """A copy in evaluation mode that needs no gradients."""
     return deepcopy(model).eval().requires_grad_(False)
 
 
 class LinearStep:
-    """A linear map of few rows: (B, in) -> (B, out)."""
+    """A linear map for small batches: (B, in) -> (B, out)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        # with one row, the time is that of reading the matrix, and long runs are read at up to twice the speed
+        # with one row, reading the matrix takes the time, and long contiguous rows are read up to twice as fast
         self.weight = weight.mT.contiguous() if weight.shape[0] > weight.shape[1] else weight.contiguous().mT
         self.bias = bias
 

@@ -1,6 +1,6 @@
-"""Dropout whose random numbers come from a generator that the trainer owns, so that a resumed run draws the same ones.
+"""Dropout that draws from a generator of the trainer, so that a resumed run draws the same numbers.
 
-The rate is kept to 1/65536: each entry compares one 16-bit random word with a threshold, four words to a 64-bit draw.
+The rate is rounded to 1/65536: each entry compares one 16-bit random word with a threshold, four words per 64-bit draw.
 """
 
 import torch
@@ -10,17 +10,17 @@ _WORDS = 1 << 16  # values of one 16-bit word
 
 
 class Dropout(nn.Module):
-    """Zero each entry with probability `rate` and scale the rest so that the expectation is kept.
+    """Zero each entry with probability `rate` and scale the rest to keep the expectation.
 
-    Training draws from `generator`; where none was given (see `share_generator`), each call seeds one from torch's
-    default generator, so `torch.manual_seed` alone makes it repeatable. In evaluation it is the identity.
+    Training draws from `generator`; without one (see `share_generator`), each call seeds a new one from torch's default
+    generator, so `torch.manual_seed` makes it repeatable. In evaluation it is the identity.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
         self.generator: torch.Generator | None = None
-        self.torch_stream = False  # True: torch's own dropout and stream, the one that torch.compile can trace
+        self.torch_stream = False  # True: torch's own dropout and random stream, which torch.compile can trace
 
     @property
     def active(self) -> bool:
@@ -36,7 +36,7 @@ class Dropout(nn.Module):
         threshold = round(self.rate * _WORDS)
         words = random_words(x.shape, x.device, self.generator)
         mask = torch.ge(words, threshold - _WORDS // 2, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))
-        return x * mask.mul_(_WORDS / (_WORDS - threshold))  # on a CPU a product is many times faster than a `where`
+        return x * mask.mul_(_WORDS / (_WORDS - threshold))  # on a CPU a product is many times faster than `where`
 
 
 def random_words(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:
@@ -49,7 +49,7 @@ def random_words(shape: torch.Size, device: torch.device, generator: torch.Gener
 
 
 def share_generator(model: nn.Module, device: torch.device) -> torch.Generator:
-    """Make every dropout of `model` draw from one generator, and return it for the trainer to seed."""
+    """Make every dropout of `model` draw from one new generator, and return it."""
     generator = torch.Generator(device)
     for module in model.modules():
         if isinstance(module, Dropout):
@@ -58,7 +58,7 @@ def share_generator(model: nn.Module, device: torch.device) -> torch.Generator:
 
 
 def use_torch_stream(model: nn.Module) -> None:
-    """Make every dropout of `model` torch's own, drawing from torch's default generator."""
+    """Make every dropout of `model` use torch's own dropout and default generator."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.torch_stream = True

@@ -2,7 +2,7 @@
 
 B batch   T sequence length   W context   d width   r rank   N number of K2 layers   V vocabulary
 
-K1 position-wise · K2 the only place where positions mix · K0 final rescale · stack K1 -> K2 x N -> K1 -> K0
+K1 position-wise · K2 mixes positions, the only layer that does · K0 final rescale · stack K1 -> K2 x N -> K1 -> K0
 source: Zenodo 19004569 and its reference implementation at commit e104fa9; where the two differ we follow the
 code, on the line that says so
 """
@@ -20,6 +20,8 @@ from models.base import FreeSizes, ParameterGroup, SequenceModel, require, requi
 from models.decay import BACKENDS, chunked, read_memory
 from models.dropout import Dropout
 from models.norm import NORM_EPS, RMSNorm
+
+PATHS = ("both", "base", "recurrent")
 
 
 def ranks(start: Any, width: int) -> range:
@@ -46,10 +48,10 @@ class KOperatorsConfig:
     gamma_max: float = 1.0
     base_init: Literal["uniform", "exponential"] = "uniform"
     backend: Literal["recurrent", "mask", "block", "chunked", "fla"] = "chunked"  # fla: on CUDA alone
-    paths: Literal["both", "base", "recurrent"] = "both"  # by which of its two paths K2 mixes positions
-    shared_base: bool = False  # one base kernel for all K2, each with a gate of its own
+    paths: Literal["both", "base", "recurrent"] = "both"  # which of the two paths of K2 are present
+    shared_base: bool = False  # one base kernel for all K2 layers, with one gate per layer
     eta: Literal["learned", "frozen"] = "learned"  # frozen: stays at its initial 0.3
-    position: Literal["none", "learned"] = "none"  # learned: a table added to the embedding, as the Transformer's
+    position: Literal["none", "learned"] = "none"  # learned: a table added to the embedding, as in the Transformer
     emb_dropout: float = 0.0
     mlp_dropout: float = 0.0
     residual_dropout: float = 0.0
@@ -71,9 +73,9 @@ class KOperatorsConfig:
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         for name in ("n_k2", "refine_steps", "eval_refine_steps"):
             require((getattr(self, name) or 0) >= 0, f"{name}={getattr(self, name)} must not be negative")
-        require(self.head in ("gelu", "tied"), f"head={self.head!r} is none of 'gelu', 'tied'")
-        require(self.base_init in BASE_INITS, f"base_init={self.base_init!r} is none of {sorted(BASE_INITS)}")
-        require(self.backend in BACKENDS, f"backend={self.backend!r} is none of {sorted(BACKENDS)}")
+        require(self.head in ("gelu", "tied"), f"head={self.head!r} is not one of 'gelu', 'tied'")
+        require(self.base_init in BASE_INITS, f"base_init={self.base_init!r} is not one of {sorted(BASE_INITS)}")
+        require(self.backend in BACKENDS, f"backend={self.backend!r} is not one of {sorted(BACKENDS)}")
         require(
             0.0 <= self.gamma_min < self.gamma_max <= 1.0,
             f"gamma_min={self.gamma_min} and gamma_max={self.gamma_max} must satisfy 0 <= min < max <= 1",
@@ -83,9 +85,9 @@ class KOperatorsConfig:
             f"backend='block' overflows float32 for gamma < 0.5, so it needs gamma_min >= 0.55, not {self.gamma_min}; "
             "use backend='chunked'",
         )
-        require(self.paths in ("both", "base", "recurrent"), f"paths={self.paths!r} is none of both, base, recurrent")
-        require(self.eta in ("learned", "frozen"), f"eta={self.eta!r} is none of 'learned', 'frozen'")
-        require(self.position in ("none", "learned"), f"position={self.position!r} is none of 'none', 'learned'")
+        require(self.paths in PATHS, f"paths={self.paths!r} is not one of {', '.join(PATHS)}")
+        require(self.eta in ("learned", "frozen"), f"eta={self.eta!r} is not one of 'learned', 'frozen'")
+        require(self.position in ("none", "learned"), f"position={self.position!r} is not one of 'none', 'learned'")
         require(0 < self.alpha_cap < math.inf, f"alpha_cap={self.alpha_cap} must be positive and finite")
         require_rates(self, ("emb_dropout", "mlp_dropout", "residual_dropout", "head_dropout"))
 
@@ -119,7 +121,7 @@ class K1(nn.Module):
 
 
 class K2(nn.Module):
-    """The only place where positions mix: a learned causal kernel plus a fading memory. (B, T, d) -> (B, T, d)
+    """Mixes positions: a learned causal kernel plus a decaying memory. (B, T, d) -> (B, T, d)
 
     The base kernel sees absolute positions and the decay gives relative order: there is no positional encoding.
     """
@@ -135,7 +137,7 @@ class K2(nn.Module):
         if self.has_memory:
             self.u = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
             self.v = nn.Parameter(torch.empty(config.d_model, config.rank).normal_(std=0.05))
-            # lambda, whatever the bounds: so v1's gamma starts in [0.9925, 0.99925], as its code does
+            # logits of lambda, before the bounds: so v1's gamma starts in [0.9925, 0.99925], as in its code
             self.decay_logit = nn.Parameter(torch.logit(torch.linspace(0.95, 0.995, config.rank)))
             self.alpha_logit = nn.Parameter(torch.tensor(0.0))  # a
         self.proj = nn.Linear(config.d_model, config.d_model)
@@ -157,7 +159,7 @@ class K2(nn.Module):
         return low + (high - low) * torch.sigmoid(self.decay_logit)
 
     def kernel(self, length: int) -> Tensor | None:
-        """The base path as a matrix over positions, gate * (K masked causal), (T, T); None where there is none."""
+        """The base path as a matrix over positions, gate * (K masked causal), (T, T); None without a base path."""
         return None if self.base is None else self.gate() * self.base[:length, :length].tril()
 
     def query_key(self, n: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,7 +180,7 @@ class K2(nn.Module):
         return read if kernel is None else kernel @ n + read
 
     def contributions(self, n: Tensor) -> tuple[Tensor, Tensor]:
-        """What each path adds to `mix`, base then recurrent; zeros for an absent one. (B, T, d) -> (B, T, d) twice"""
+        """The terms of `mix`: base, then recurrent; zeros for an absent path. (B, T, d) -> (B, T, d) twice"""
         kernel = self.kernel(n.shape[1])
         base = torch.zeros_like(n) if kernel is None else kernel @ n
         if not self.has_memory:
@@ -214,7 +216,7 @@ class KStack(nn.Module):
         self.layers = nn.ModuleList([first, *k2_layers, K1(config), K0(config)])
 
     def k2_layers(self) -> Iterable[K2]:
-        """The mixing layers, first to last."""
+        """The K2 layers, first to last."""
         return (layer for layer in self.layers if isinstance(layer, K2))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -246,7 +248,7 @@ class KOperators(SequenceModel):
     def __init__(self, config: KOperatorsConfig) -> None:
         super().__init__()
         self.config = config
-        self.one_graph = config.backend != "fla"  # the compiler leaves another project's kernels alone
+        self.one_graph = config.backend != "fla"  # torch.compile does not trace the kernels of fla-core
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = Dropout(config.emb_dropout)
         self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
@@ -277,7 +279,7 @@ class KOperators(SequenceModel):
         return self.dropout(h)
 
     def n_refinements(self) -> int:
-        """R in the present mode, training or evaluation."""
+        """R in the current mode, training or evaluation."""
         if not self.training and self.config.eval_refine_steps is not None:
             return self.config.eval_refine_steps
         return self.config.refine_steps
@@ -293,7 +295,7 @@ class KOperators(SequenceModel):
         return h
 
     def forward_macs_per_token(self, context: int) -> int:
-        """Of the recurrent form (write and read of an (r, d) memory) and the dense base kernel, for `refine_steps`."""
+        """Counts the recurrent form (an (r, d) memory) and the dense base kernel, `refine_steps` times."""
         c = self.config
         k1, mlp_and_proj = 5 * c.d_model**2, 5 * c.d_model**2
         stack = 2 * k1
@@ -306,7 +308,7 @@ class KOperators(SequenceModel):
         return max(c.refine_steps, 1) * stack + head
 
     def state_numbers(self, context: int) -> int:
-        """The (r, d) memory, and for the dense base kernel n at every position; for each pass of the stack its own."""
+        """Per pass through the stack: the (r, d) memory, and n at every position for the dense base kernel."""
         c = self.config
         of_layers = (
             (c.rank if layer.has_memory else 0) + (0 if layer.base is None else context)
@@ -315,8 +317,8 @@ class KOperators(SequenceModel):
         return max(c.refine_steps, 1) * c.d_model * sum(of_layers)
 
     def parameter_groups(self, grouping: str) -> list[ParameterGroup]:
-        """`simple` as the published v1 runs; `grouped` as the released code's default and the April 2026 checkpoints:
-        logits, biases and norms at half the rate, the embedding at three quarters, all without weight decay.
+        """`simple`: as the published v1 runs. `grouped`: as the released code's default and the April 2026 checkpoints,
+        with logits, biases and norms at half the rate, the embedding at three quarters, all without weight decay.
         """
         if grouping != "grouped":
             return super().parameter_groups(grouping)
@@ -334,7 +336,7 @@ class KOperators(SequenceModel):
         ]
 
     def live_masks(self) -> dict[str, Tensor]:
-        """Entries of each base kernel above its diagonal are stored and decayed, but multiplied by zero."""
+        """Entries of a base kernel above its diagonal are stored and decayed, but multiplied by zero."""
         lower = torch.ones(self.config.context, self.config.context, dtype=torch.bool).tril()
         masks = {name: lower for name, _ in self.named_parameters() if name.endswith(".base")}
         if self.config.refine_steps == 0 and not self.config.eval_refine_steps and self.config.eta == "learned":
@@ -355,7 +357,7 @@ class KOperators(SequenceModel):
 
 
 def base_kernels(config: KOperatorsConfig) -> list[nn.Parameter | None]:
-    """The base kernel of each K2 layer: its own, one that all share, or none."""
+    """The base kernel of each K2 layer: its own, one shared by all, or none."""
     if config.paths == "recurrent":
         return [None] * config.n_k2
     if config.shared_base:
@@ -364,13 +366,13 @@ def base_kernels(config: KOperatorsConfig) -> list[nn.Parameter | None]:
 
 
 def uniform_base(context: int) -> Tensor:
-    """Row i is 1/(i+1) for j <= i: a running mean. What the released code does, and so every published number."""
+    """Row i is 1/(i+1) for j <= i: a running mean. As the released code, which made every published number."""
     lower = torch.ones(context, context).tril()
     return lower / lower.sum(-1, keepdim=True)
 
 
 def exponential_base(context: int) -> Tensor:
-    """exp(-0.15 distance), rows normalised to sum 1. What the text describes; the code gets the sign wrong."""
+    """exp(-0.15 distance), rows normalised to sum 1. As the preprint's text; its code has the sign wrong."""
     positions = torch.arange(context, dtype=torch.float32)
     profile = torch.exp(-0.15 * (positions[:, None] - positions[None, :]).clamp(min=0)).tril()
     return profile / profile.sum(-1, keepdim=True)

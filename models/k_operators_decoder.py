@@ -1,9 +1,9 @@
-"""K-Operators one token at a time: O(r d + T d) for each K2, where recomputing its window costs T times that.
+"""Decoder of K-Operators: O(r d + T d) per token and K2 layer, 1/T of the cost of recomputing the window.
 
     B batch   T position   W context   d width   r rank   h (B, d) the residual stream at one position
 
-A token is little arithmetic in many operations, and at batch 1 it is their number that takes the time. So whatever does
-not depend on the token is multiplied out once, when the decoder is made. `models/k_operators.py` is the definition.
+At batch 1 the number of operations takes the time, not the arithmetic. So everything that does not depend on the token
+is multiplied out once, when the decoder is made. `models/k_operators.py` is the definition.
 """
 
 import math
@@ -20,7 +20,7 @@ from models.norm import NORM_EPS, RMSNorm
 
 
 class NormStep:
-    """RMSNorm, scale and all. (B, d) -> (B, d)"""
+    """RMSNorm with its scale. (B, d) -> (B, d)"""
 
     def __init__(self, norm: RMSNorm) -> None:
         width = len(norm.scale)
@@ -36,7 +36,7 @@ class NormStep:
 
 
 class NormedLinear:
-    """A linear map after an RMSNorm, whose scale is in the matrix. (B, d) -> (B, out)"""
+    """RMSNorm and a linear map, with the norm's scale multiplied into the matrix. (B, d) -> (B, out)"""
 
     def __init__(self, norm: RMSNorm, weight: Tensor, bias: Tensor | None = None) -> None:
         self.norm = NormStep(norm)
@@ -49,7 +49,8 @@ class NormedLinear:
 class NormedMLP:
     """W_down GELU(W_up norm(x)). (B, d) -> (B, out)
 
-    As GELU(sqrt(2) y) = (y + y erf(y)) / sqrt(2), with both roots in the matrices: a third of torch's own GELU's time.
+    Computed as GELU(sqrt(2) y) = (y + y erf(y)) / sqrt(2), with both roots in the matrices: a third of the time of
+    torch's GELU.
     """
 
     def __init__(self, norm: RMSNorm, up: torch.nn.Linear, down: torch.nn.Linear) -> None:
@@ -97,20 +98,20 @@ class GeluHeadStep:
         return self.mlp.step(self.norm.step(h))
 
 
-class Place(NamedTuple):
+class K2Views(NamedTuple):
     """Views of a `K2State` for one position t."""
 
-    projected: Tensor  # (B, d): where its own row goes
-    query: Tensor  # (B, r): where q goes
-    weights: Tensor  # (B, 1, r + 2 + t): of all it reads
-    rows: Tensor  # (B, r + 2 + t, d): all it reads
+    projected: Tensor  # (B, d): written at t
+    query: Tensor  # (B, r): written at t
+    weights: Tensor  # (B, 1, r + 2 + t): weights of the rows read at t
+    rows: Tensor  # (B, r + 2 + t, d): rows read at t
 
 
 class K2State:
-    """All that one K2, in one refinement step, reads at a position, laid out so that one product reads it.
+    """The cache of one K2 layer in one refinement step, laid out so that one product reads it.
 
     rows (B, r + 1 + W, d)         alpha times the memory · the projection's bias · proj n of each position
-    weights (W, B, 1, r + 1 + W)   at each position: q, once it is known · 1 · its row of the base kernel
+    weights (W, B, 1, r + 1 + W)   per position: q, once computed · 1 · the position's row of the base kernel
     """
 
     def __init__(self, kernel: Tensor, bias: Tensor, batch_size: int, rank: int) -> None:
@@ -121,8 +122,8 @@ class K2State:
         self.projected = self.rows[:, rank + 1 :]
         weights = kernel.new_ones(context, batch_size, 1, rank + 1 + context)
         weights[..., rank + 1 :] = kernel[:, None, None]
-        self.places = [
-            Place(
+        self.views = [
+            K2Views(
                 projected=self.projected[:, t],
                 query=weights[t, :, 0, :rank],
                 weights=weights[t, :, :, : rank + 2 + t],
@@ -135,14 +136,14 @@ class K2State:
 class K2Step:
     """K2 at one position.
 
-    The projection acts on channels and the mixing on positions, so they commute: n is projected once, when it is first
-    seen, by the matrix that also makes q and k; the memory and the base kernel then hold and mix proj n.
+    The projection acts on channels and the mixing on positions, so they commute: n is projected once, by the matrix
+    that also computes q and k; the memory and the base kernel then hold and mix proj n.
     """
 
     def __init__(self, layer: K2, context: int) -> None:
         self.layer = layer
         weight = layer.proj.weight
-        # a path that is absent is one of weight 0, or of rank 0
+        # an absent path has weight 0, or rank 0
         kernel = layer.kernel(context)
         self.kernel = weight.new_zeros(context, context) if kernel is None else kernel
         self.rank, self.alpha, self.gamma = 0, 0.0, weight.new_zeros(0, 1)
@@ -154,11 +155,11 @@ class K2Step:
         self.mlp = NormedMLP(layer.norm2, layer.mlp.up, layer.mlp.down)
 
     def fresh_state(self, batch_size: int) -> K2State:
-        """Nothing seen yet."""
+        """The state before the first position."""
         return K2State(self.kernel, self.layer.proj.bias, batch_size, self.rank)
 
     def fill(self, h: Tensor, state: K2State) -> Tensor:
-        """K2 at positions 0..T-1, which are then all that `state` has seen. (B, T, d) -> (B, T, d)"""
+        """K2 at positions 0..T-1, which refill `state`. (B, T, d) -> (B, T, d)"""
         n = self.layer.norm1(h)
         projected = linear(n, self.layer.proj.weight)
         state.projected[:, : n.shape[1]] = projected
@@ -169,21 +170,21 @@ class K2Step:
         return self.layer(h)
 
     def step(self, h: Tensor, state: K2State, position: int) -> Tensor:
-        """(B, d) -> (B, d); `state` has then seen this position."""
-        place = state.places[position]
+        """K2 at `position`, which is added to `state`. (B, d) -> (B, d)"""
+        views = state.views[position]
         qkp = self.qkp.step(h)
         qk = qkp.narrow(1, 0, 2 * self.rank).view(len(h), 2, self.rank)
         q, k = (qk / vector_norm(qk, 2, -1, True).clamp_min_(NORM_EPS)).unbind(1)
         projected = qkp.narrow(1, 2 * self.rank, h.shape[1])
-        place.projected.copy_(projected)
-        place.query.copy_(q)
+        views.projected.copy_(projected)
+        views.query.copy_(q)
         state.memory.mul_(self.gamma).baddbmm_(k.unsqueeze(2), projected.unsqueeze(1), alpha=self.alpha)
-        h = torch.baddbmm(h.unsqueeze(1), place.weights, place.rows).squeeze(1)
+        h = torch.baddbmm(h.unsqueeze(1), views.weights, views.rows).squeeze(1)
         return h + self.mlp.step(h)
 
 
 class KOperatorsDecoder(Decoder):
-    """K-Operators with each K2's state in place of the positions behind; each refinement step has states of its own."""
+    """K-Operators with a cache for each K2 layer and refinement step."""
 
     def __init__(self, model: KOperators, batch_size: int, context: int) -> None:
         super().__init__(model, batch_size, context)
@@ -197,9 +198,8 @@ class KOperatorsDecoder(Decoder):
         self.states = [[k2.fresh_state(batch_size) for k2 in self.k2] for _ in range(max(self.n_refinements, 1))]
         self.embedding = self.model.embedding.weight
         self.positions = None if self.model.positions is None else self.model.positions.weight
-        self.first_of_embedding = self.first.step(
-            self.embedding
-        )  # (V, d): K1 at first sees the token alone, or its place
+        # (V, d): without positions, the input of the first K1 depends only on the token
+        self.first_of_embedding = self.first.step(self.embedding)
         self.head = (
             NormedLinear(self.model.final_norm, self.model.embedding.weight)
             if self.model.head is None

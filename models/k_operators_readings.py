@@ -1,4 +1,4 @@
-"""What K-Operators' learned dynamics look like on some text: eta, gates, decays, and how much each path adds."""
+"""Readings of K-Operators' learned dynamics on a text: eta, gates, decays, and the size of each path's output."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ GAMMA_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @torch.no_grad()
 def read_dynamics(model: KOperators, tokens: Tensor) -> dict[str, Any]:
-    """Readings on token ids (B, T), as JSON values; lists are by K2 layer, first to last. An absent part has none.
+    """Readings on token ids (B, T), as JSON values; lists are by K2 layer, first to last. Absent parts are left out.
 
-    gate, alpha · gamma_quantiles [layer][GAMMA_QUANTILES] · base_norm, recurrent_norm: what each path adds, as means
-    over positions of L2 norms, in the last pass through the stack · recurrent_share: recurrent / (base + recurrent) ·
+    gate, alpha · gamma_quantiles [layer][GAMMA_QUANTILES] · base_norm, recurrent_norm: mean over positions of the L2
+    norm of each path's output, in the last pass through the stack · recurrent_share: recurrent / (base + recurrent) ·
     eta · refinement_step_ratio [refinement]: mean over positions of |step| / |h|. All without dropout.
     """
     was_training = model.training
@@ -62,5 +62,5 @@ def sizes(model: KOperators, tokens: Tensor) -> tuple[list[float], list[float], 
 
 
 def share(base: float, recurrent: float) -> float:
-    """The recurrent path's part of what both add; 0 where neither adds anything."""
+    """recurrent / (base + recurrent); 0 where both are 0."""
     return recurrent / (base + recurrent) if base + recurrent else 0.0

@@ -1,7 +1,7 @@
-"""A smoothed n-gram: interpolated Kneser-Ney, the strongest of the counted floors.
+"""Interpolated Kneser-Ney n-gram model, the strongest of the counted floors.
 
 source: Kneser and Ney 1995, as interpolated by Chen and Goodman (Computer Speech and Language 13, 1999), one discount
-an order, D = n1 / (n1 + 2 n2) with n1 and n2 the numbers of n-grams counted once and twice
+per order, D = n1 / (n1 + 2 n2) with n1 and n2 the numbers of n-grams counted once and twice
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from models.base import FittedModel, require
 
-LONGEST = 2**62  # contexts are numbers to the base V, held in int64
+LONGEST = 2**62  # contexts are numbers in base V, held in int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class KneserNeyConfig:
-    """An n-gram of `order` sees `order - 1` tokens; at a window's start, those there are."""
+    """An n-gram of `order` sees `order - 1` tokens; at the start of a window, fewer."""
 
     vocab_size: int
     order: int
@@ -30,13 +30,13 @@ class KneserNeyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The n-grams of one order, sorted: each a context (n - 1 tokens, as a number) and the token that follows."""
+    """The n-grams of one order, sorted: each a context (n - 1 tokens, as a number) and the token after it."""
 
     contexts: Tensor  # (m,) distinct, ascending
-    first: Tensor  # (m + 1,) where each context's n-grams start below
+    first: Tensor  # (m + 1,) index of each context's first n-gram in `following`
     following: Tensor  # (k,) tokens
-    kept: Tensor  # (k,) share of the context's total left to the n-gram after the discount
-    spared: Tensor  # (m,) share that discounting leaves to the order below
+    kept: Tensor  # (k,) discounted share of the n-gram in its context's total
+    spared: Tensor  # (m,) share left to the order below
 
 
 class KneserNey(FittedModel):
@@ -51,18 +51,18 @@ class KneserNey(FittedModel):
         super().__init__()
         self.config = config
         # filled by `fit`, on the device of its text
-        self.orders: list[Counts] = []  # from 1 up, as used at the end of a full context
-        self.plain: list[Counts] = []  # from 1 up, of occurrences: the highest order where a window has just begun
+        self.orders: list[Counts] = []  # from 1 up, as used after a full context
+        self.plain: list[Counts] = []  # from 1 up, of occurrences: the highest order at the start of a window
 
     def fit(self, tokens: Tensor) -> Self:
         size, n = self.config.vocab_size, self.config.order
         if len(tokens) < n:
             raise ValueError(f"a text of {len(tokens)} tokens holds no {n}-gram")
-        whole = [ngrams(tokens, order, size) for order in range(1, n + 1)]  # each text position's, as a number
+        whole = [ngrams(tokens, order, size) for order in range(1, n + 1)]  # of each text position, as a number
         self.plain = [counted(one, size) for one in whole]
         self.orders = []
         for order in range(1, n):
-            longer = whole[order].unique()  # distinct, so each counts one token before the shorter n-gram
+            longer = whole[order].unique()  # distinct, so each counts one token that precedes the shorter n-gram
             self.orders.append(counted(longer % size**order, size))
         self.orders.append(self.plain[-1])
         return self
@@ -71,7 +71,7 @@ class KneserNey(FittedModel):
         n = self.config.order
         by_length = []  # of contexts of 0, 1, .. n - 1 tokens
         for position in range(min(tokens.shape[1], n - 1)):
-            seen = position + 1  # a window's first positions see fewer tokens than the order asks for
+            seen = position + 1  # the first positions of a window see fewer tokens than the order uses
             by_length.append(self._probabilities(tokens[:, :seen], [*self.orders[:seen], self.plain[seen]])[:, -1:])
         if tokens.shape[1] >= n:
             by_length.append(self._probabilities(tokens, self.orders)[:, n - 1 :])
@@ -80,12 +80,12 @@ class KneserNey(FittedModel):
         return torch.cat(by_length, dim=1).log().float()
 
     def _probabilities(self, tokens: Tensor, orders: list[Counts]) -> Tensor:
-        """(B, T) -> (B, T, V), right where a position has seen len(orders) - 1 tokens, itself included."""
+        """(B, T) -> (B, T, V), correct at positions that see len(orders) - 1 tokens, their own included."""
         size = self.config.vocab_size
         p = torch.full((*tokens.shape, size), 1 / size, dtype=torch.float64, device=tokens.device)
         context = torch.zeros_like(tokens)
         for order, counts in enumerate(orders):
-            if order:  # the context grows by the token before it
+            if order:  # the context grows by the token that precedes it
                 before = torch.zeros_like(tokens)
                 before[:, order - 1 :] = tokens[:, : tokens.shape[1] - order + 1]
                 context = context + before * size ** (order - 1)
@@ -101,7 +101,7 @@ class KneserNey(FittedModel):
 
 
 def ngrams(tokens: Tensor, order: int, size: int) -> Tensor:
-    """Each n-gram of a text (n,) as a number to the base `size`, its last token the lowest digit. (n - order + 1,)"""
+    """Each n-gram of a text (n,) as a number in base `size`, its last token the lowest digit. (n - order + 1,)"""
     number = torch.zeros(len(tokens) - order + 1, dtype=torch.int64, device=tokens.device)
     for place in range(order):
         number = number * size + tokens[place : len(tokens) - order + 1 + place]
@@ -109,13 +109,13 @@ def ngrams(tokens: Tensor, order: int, size: int) -> Tensor:
 
 
 def counted(numbers: Tensor, size: int) -> Counts:
-    """The shares that interpolation needs, of n-grams (m,) with repeats."""
+    """The shares for interpolation, from n-grams (m,) with repeats."""
     distinct, counts = numbers.unique(return_counts=True)
     return discounted(distinct, counts, size)
 
 
 def discounted(numbers: Tensor, counts: Tensor, size: int) -> Counts:
-    """The same of distinct ascending n-grams (k,) and their counts."""
+    """The shares for interpolation, from distinct ascending n-grams (k,) and their counts."""
     contexts, lengths = (numbers // size).unique_consecutive(return_counts=True)
     row = torch.repeat_interleave(torch.arange(len(contexts), device=numbers.device), lengths)
     total = torch.zeros(len(contexts), dtype=torch.float64, device=numbers.device).index_add_(0, row, counts.double())
@@ -131,7 +131,7 @@ def discounted(numbers: Tensor, counts: Tensor, size: int) -> Counts:
 
 
 def interpolate(lower: Tensor, context: Tensor, counts: Counts) -> Tensor:
-    """One order on top of the order below: lower (N, V), contexts (N,) to (N, V); an unseen context keeps `lower`."""
+    """Interpolate an order with the one below: lower (N, V), contexts (N,) -> (N, V); unseen contexts keep `lower`."""
     row = torch.searchsorted(counts.contexts, context).clamp(max=len(counts.contexts) - 1)
     seen = (counts.contexts[row] == context).nonzero()[:, 0]
     row = row[seen]

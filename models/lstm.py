@@ -1,4 +1,4 @@
-"""The classic of character models: torch's own LSTM, read anew in each window.
+"""A stacked LSTM, torch's own; every window starts from a zero state.
 
 B batch   T sequence length   d width   V vocabulary
 source: Hochreiter and Schmidhuber 1997; stacked, with dropout between layers, as Zaremba et al. (arXiv 1409.2329)
@@ -33,10 +33,10 @@ class LSTMConfig:
 
 
 class LSTM(SequenceModel):
-    """The whole model: embedding, layers, linear output. A window starts from a state of zeros, as in every model."""
+    """The whole model: embedding, layers, linear output. Every window starts from a zero state."""
 
     config: LSTMConfig
-    one_graph = False  # torch.compile leaves torch's recurrent layers alone
+    one_graph = False  # torch.compile does not trace torch's recurrent layers
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()
@@ -56,12 +56,12 @@ class LSTM(SequenceModel):
         return logits
 
     def forward_macs_per_token(self, context: int) -> int:
-        """Four gates, each of the layer below and of the layer itself a position before; the same for any context."""
+        """Four gates, each with an input matrix and a recurrent one; the same for any context."""
         c = self.config
         return c.n_layers * 8 * c.d_model**2 + c.d_model * c.vocab_size
 
     def state_numbers(self, context: int) -> int:
-        """Each layer's output and cell."""
+        """The output and the cell of each layer."""
         return 2 * self.config.n_layers * self.config.d_model
 
     def part_of(self, parameter_name: str) -> str:

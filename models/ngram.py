@@ -1,4 +1,4 @@
-"""Fitted floors: unigram and bigram models with add-one smoothing. Counted, not trained, so they have no seed."""
+"""Unigram and bigram models with add-one smoothing: fitted by counting, so they have no seed."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,20 +11,20 @@ from models.base import FittedModel, require
 
 @dataclass(frozen=True, kw_only=True)
 class NgramConfig:
-    """`order` 1 ignores the context; 2 sees one token."""
+    """`order` 1: unigram, which ignores the context; 2: bigram, which sees one token."""
 
     vocab_size: int
     order: int
 
     def __post_init__(self) -> None:
         require(self.vocab_size >= 1, f"vocab_size={self.vocab_size} must be at least 1")
-        require(self.order in (1, 2), f"order={self.order} is none of 1, 2")
+        require(self.order in (1, 2), f"order={self.order} is not one of 1, 2")
 
 
 class Ngram(FittedModel):
     """Token ids (B, T) to log-probabilities of the next token (B, T, V), from counts with one added to each."""
 
-    log_probabilities: Tensor  # (V, V): row = token seen last; for order 1 all rows are equal
+    log_probabilities: Tensor  # (V, V): row = the last token; for order 1 all rows are equal
 
     def __init__(self, config: NgramConfig) -> None:
         super().__init__()
@@ -49,5 +49,5 @@ class Ngram(FittedModel):
         return [self.log_probabilities]
 
     def n_fitted(self) -> int:
-        """Free probabilities: what a parameter count means here."""
+        """Number of free probabilities."""
         return (self.config.vocab_size - 1) * self.config.vocab_size ** (self.config.order - 1)

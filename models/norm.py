@@ -1,4 +1,4 @@
-"""RMSNorm, with a backward pass written by hand: autograd's own takes twice the passes over memory.
+"""RMSNorm with a hand-written backward pass: autograd's takes twice as many passes over memory.
 
 x (..., d), scale (d,)  ->  (..., d)
 """
@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * scale over the last axis."""
-    if torch.compiler.is_compiling():  # the compiler fuses the plain form and its gradient better than we could
+    if torch.compiler.is_compiling():  # the compiler fuses the plain form and its gradient better
         return plain_rms_norm(x, scale)
     y: Tensor = _RMSNorm.apply(x, scale)
     return y

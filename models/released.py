@@ -1,4 +1,4 @@
-"""Weights under the names of the reference implementations (K-Operators e104fa9, nanoGPT 3adf61e) to our models."""
+"""Import of weights of the reference implementations (K-Operators e104fa9, nanoGPT 3adf61e) into our models."""
 
 import re
 from collections.abc import Mapping
@@ -34,17 +34,20 @@ NANOGPT_NAMES = (
     (r"final_norm\.(.*)", r"transformer.ln_f.\1"),
 )
 NAMES = {KOperators: K_OPERATORS_NAMES, Transformer: NANOGPT_NAMES}
-EMBEDDING_COPIES = {KOperators: "head.weight", Transformer: "lm_head.weight"}  # where a tied head repeats the embedding
+EMBEDDING_COPIES = {
+    KOperators: "head.weight",
+    Transformer: "lm_head.weight",
+}  # name of a tied head's copy of the embedding
 COMPILED_PREFIX = "_orig_mod."
-REBUILT_BUFFERS = (".causal_mask", ".decay_diff")  # stored by v1's checkpoints, no parameters
+REBUILT_BUFFERS = (".causal_mask", ".decay_diff")  # in v1's checkpoints; no parameters
 
 
 def from_released(config: Any, arrays: Mapping[str, Any]) -> SequenceModel:
     """Our model with a reference implementation's weights.
 
     `config` is ours (KOperatorsConfig or TransformerConfig); `arrays` maps reference names to arrays or tensors, linear
-    weights (out, in). ValueError names what is missing, extra or of another shape. A tied head's copy of the embedding
-    is accepted and refused if it differs.
+    weights (out, in). ValueError names what is missing, extra, of another shape, or a tied head's copy of the embedding
+    that differs from it.
     """
     model = build(config)
     names = reference_names(model)

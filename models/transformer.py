@@ -2,8 +2,7 @@
 
 B batch   T sequence length   h heads   c width of a head   V vocabulary
 source: nanoGPT (github.com/karpathy/nanoGPT) at commit 3adf61e; rotary positions: RoFormer, arXiv 2104.09864; RMSNorm:
-arXiv 1910.07467; SwiGLU: arXiv 2002.05202; these three together, as LLaMA has them (arXiv 2302.13971), are the modern
-variant
+arXiv 1910.07467; SwiGLU: arXiv 2002.05202; the modern variant has these three, as LLaMA (arXiv 2302.13971)
 """
 
 import math
@@ -44,7 +43,7 @@ class TransformerConfig:
     dropout: float = 0.0  # on the embedding, the attention weights and both residual branches
     bias: bool = False  # in linear layers and LayerNorms; never in the output
     position: Literal["learned", "none", "rotary"] = "learned"
-    mlp_mult: int = 4  # hidden width of the MLP, in d_model; swiglu, which has three matrices, takes two thirds of it
+    mlp_mult: int = 4  # hidden width of the MLP, in d_model; swiglu, with three matrices, uses two thirds of it
     norm: Literal["layer", "rms"] = "layer"
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"  # gelu_tanh: the approximation that nanoGPT used until 2023
 
@@ -64,19 +63,19 @@ class TransformerConfig:
         require(self.d_model % self.n_heads == 0, f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}")
         require(
             self.position in ("learned", "none", "rotary"),
-            f"position={self.position!r} is none of 'learned', 'none', 'rotary'",
+            f"position={self.position!r} is not one of 'learned', 'none', 'rotary'",
         )
         require(
             self.position != "rotary" or (self.d_model // self.n_heads) % 2 == 0,
             f"rotary positions need heads of even width, not {self.d_model // self.n_heads}",
         )
-        require(self.norm in ("layer", "rms"), f"norm={self.norm!r} is none of 'layer', 'rms'")
-        require(self.mlp in MLPS, f"mlp={self.mlp!r} is none of {sorted(MLPS)}")
+        require(self.norm in ("layer", "rms"), f"norm={self.norm!r} is not one of 'layer', 'rms'")
+        require(self.mlp in MLPS, f"mlp={self.mlp!r} is not one of {sorted(MLPS)}")
         require_rates(self, ("dropout",))
 
 
 class Attention(nn.Module):
-    """Causal self-attention of several heads. (B, T, d) -> (B, T, d)"""
+    """Causal multi-head self-attention. (B, T, d) -> (B, T, d)"""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -91,7 +90,9 @@ class Attention(nn.Module):
         if self.rotary:
             q, k = rotate(q), rotate(k)
         if self.weight_dropout.active and not self.weight_dropout.torch_stream:
-            heads = self.weight_dropout(causal_weights(q, k)) @ v  # the same function, with our own random stream
+            heads = (
+                self.weight_dropout(causal_weights(q, k)) @ v
+            )  # the same function, with dropout from our own random stream
         else:
             rate = self.weight_dropout.rate if self.weight_dropout.active else 0.0
             heads = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
@@ -99,7 +100,7 @@ class Attention(nn.Module):
 
 
 def causal_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(c)) over positions up to each one's own. (B, h, T, c) twice -> (B, h, T, T)"""
+    """softmax(q k^T / sqrt(c)) over positions up to the query's own. (B, h, T, c) twice -> (B, h, T, T)"""
     length, width = q.shape[-2:]
     future = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
     scores = torch.baddbmm(future, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=1 / math.sqrt(width))
@@ -107,7 +108,7 @@ def causal_weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Rotary positions: turn each pair (x_i, x_{i + c/2}) by position * base^(-2i/c). (B, h, T, c) -> same"""
+    """Rotary positions: rotate each pair (x_i, x_{i + c/2}) by position * base^(-2i/c). (B, h, T, c) -> same"""
     half = x.shape[-1] // 2
     frequencies = ROTARY_BASE ** (-torch.arange(half, device=x.device) / half)  # (c/2,)
     angles = torch.arange(x.shape[-2], device=x.device)[:, None] * frequencies  # (T, c/2)
@@ -148,7 +149,7 @@ MLPS: dict[str, type[GeluMLP] | type[SwigluMLP]] = {"gelu": GeluMLP, "gelu_tanh"
 
 
 def norm_of(config: TransformerConfig) -> nn.Module:
-    """The normalisation that a config names, over the last axis."""
+    """The normalisation named by a config, over the last axis."""
     return RMSNorm(config.d_model) if config.norm == "rms" else nn.LayerNorm(config.d_model, bias=config.bias)
 
 
@@ -199,14 +200,14 @@ class Transformer(SequenceModel):
         return self.final_norm(x) @ self.embedding.weight.mT
 
     def forward_macs_per_token(self, context: int) -> int:
-        """Dense (T, T) scores counted in full."""
+        """Counts dense (T, T) attention scores in full."""
         c = self.config
         matrices = [module.weight for module in self.blocks.modules() if isinstance(module, nn.Linear)]
         attention = c.n_layers * 2 * context * c.d_model
         return sum(matrix.numel() for matrix in matrices) + attention + c.d_model * c.vocab_size
 
     def state_numbers(self, context: int) -> int:
-        """Keys and values."""
+        """The keys and values of every layer."""
         return 2 * self.config.n_layers * context * self.config.d_model
 
     def position_parameters(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The Transformer one token at a time: a key-value cache, O(T d) a token beside the matrices that every token meets.
+"""Decoder of the Transformer: a key-value cache, O(T d) per token besides the products with the weights.
 
     B batch   T position   W context   h heads   c width of a head   d width   x (B, d) the residual stream
 
@@ -62,32 +62,32 @@ class MLPStep:
         return self.down.step(gelu(inside, approximate=self.approximate))
 
 
-class Place(NamedTuple):
+class BlockViews(NamedTuple):
     """Views of a `BlockCache` for one position t."""
 
-    key: Tensor  # (B, h, c): where its own goes
-    value: Tensor
-    keys: Tensor  # (B h, c, t + 1): all it reads
+    key: Tensor  # (B, h, c): written at t
+    value: Tensor  # (B, h, c): written at t
+    keys: Tensor  # (B h, c, t + 1): read at t
     values: Tensor  # (B h, t + 1, c)
 
 
 class BlockCache:
-    """Keys and values of the positions that one block has seen, each (B, h, W, c); rotary keys are stored turned."""
+    """Keys and values of the positions seen by one block, each (B, h, W, c); rotary keys are stored rotated."""
 
     def __init__(self, like: Tensor, shape: tuple[int, int, int, int]) -> None:
         self.keys, self.values = like.new_zeros(2, *shape)
         keys, values = self.keys.flatten(0, 1), self.values.flatten(0, 1)
-        self.places = [
-            Place(self.keys[:, :, t], self.values[:, :, t], keys[:, : t + 1].mT, values[:, : t + 1])
+        self.views = [
+            BlockViews(self.keys[:, :, t], self.values[:, :, t], keys[:, : t + 1].mT, values[:, : t + 1])
             for t in range(shape[2])
         ]
 
 
 class BlockStep:
-    """One block at one position: attention over a cache, then the MLP. `turns` (2, W, c): see `turn_tables`."""
+    """One block at one position: attention over a cache, then the MLP. `rotations` (2, W, c): see `rotation_tables`."""
 
-    def __init__(self, block: Block, turns: Tensor | None) -> None:
-        self.block, self.turns = block, turns
+    def __init__(self, block: Block, rotations: Tensor | None) -> None:
+        self.block, self.rotations = block, rotations
         attention = block.attention
         self.n_heads = attention.n_heads
         self.norm1, self.norm2 = norm_step(block.norm1), norm_step(block.norm2)
@@ -96,28 +96,28 @@ class BlockStep:
         self.no_mask = attention.qkv.weight.new_zeros(())
 
     def fill(self, x: Tensor, cache: BlockCache) -> Tensor:
-        """The block at positions 0..T-1, which are then all that `cache` has seen. (B, T, d) -> (B, T, d)"""
+        """The block at positions 0..T-1, which refill `cache`. (B, T, d) -> (B, T, d)"""
         attention = self.block.attention
         qkv = attention.qkv(self.block.norm1(x))
         _, k, v = rearrange(qkv, "B T (three h c) -> three B h T c", three=3, h=self.n_heads)
-        cache.keys[:, :, : x.shape[1]] = k if self.turns is None else rotate(k)
+        cache.keys[:, :, : x.shape[1]] = k if self.rotations is None else rotate(k)
         cache.values[:, :, : x.shape[1]] = v
         return self.block(x)
 
     def step(self, x: Tensor, cache: BlockCache, position: int) -> Tensor:
-        """(B, d) -> (B, d); `cache` has then seen this position."""
-        place = cache.places[position]
+        """The block at `position`, which is added to `cache`. (B, d) -> (B, d)"""
+        views = cache.views[position]
         qkv = self.qkv.step(self.norm1.step(x)).unflatten(1, (3, self.n_heads, -1))  # (B, 3, h, c)
-        if self.turns is not None:
-            along, across = self.turns[:, position]
+        if self.rotations is not None:
+            along, across = self.rotations[:, position]
             qk = qkv[:, :2]
             qkv[:, :2] = torch.addcmul(qk * along, qk.roll(qk.shape[-1] // 2, -1), across)
         q, k, v = qkv.unbind(1)
-        place.key.copy_(k)
-        place.value.copy_(v)
+        views.key.copy_(k)
+        views.value.copy_(v)
         q = q.flatten(0, 1).unsqueeze(1)  # (B h, 1, c)
-        weights = torch.baddbmm(self.no_mask, q, place.keys, alpha=1 / math.sqrt(q.shape[-1])).softmax(-1)
-        x = x + self.proj.step(torch.bmm(weights, place.values).view_as(x))
+        weights = torch.baddbmm(self.no_mask, q, views.keys, alpha=1 / math.sqrt(q.shape[-1])).softmax(-1)
+        x = x + self.proj.step(torch.bmm(weights, views.values).view_as(x))
         return x + self.mlp.step(self.norm2.step(x))
 
 
@@ -130,8 +130,8 @@ class TransformerDecoder(Decoder):
         c = model.config
         like = self.model.embedding.weight
         shape = (batch_size, c.n_heads, context, c.d_model // c.n_heads)
-        turns = turn_tables(like, *shape[2:]) if c.position == "rotary" else None
-        self.blocks = [BlockStep(block, turns) for block in self.model.blocks if isinstance(block, Block)]
+        rotations = rotation_tables(like, *shape[2:]) if c.position == "rotary" else None
+        self.blocks = [BlockStep(block, rotations) for block in self.model.blocks if isinstance(block, Block)]
         self.caches = [BlockCache(like, shape) for _ in self.blocks]
         self.final_norm = norm_step(self.model.final_norm)
         self.output = LinearStep(like, None)
@@ -153,8 +153,8 @@ class TransformerDecoder(Decoder):
         return self.output.step(self.final_norm.step(x))
 
 
-def turn_tables(like: Tensor, context: int, width: int) -> Tensor:
-    """Cosines and signed sines (2, W, c) with which `rotate` is x * cosines + (x with its halves swapped) * sines."""
+def rotation_tables(like: Tensor, context: int, width: int) -> Tensor:
+    """Cosines and signed sines (2, W, c): `rotate` is x * cosines + (x with its halves swapped) * sines."""
     ones, zeros = like.new_ones(context, width // 2), like.new_zeros(context, width // 2)
-    cos, sin = rotate(torch.cat([ones, zeros], dim=-1)[None, None])[0, 0].chunk(2, dim=-1)  # (1, 0), turned
+    cos, sin = rotate(torch.cat([ones, zeros], dim=-1)[None, None])[0, 0].chunk(2, dim=-1)  # (1, 0), rotated
     return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)])

@@ -84,7 +84,7 @@ def fit_size(config: Any, *, axis: str, target: int, tolerance: float = 0.01, co
     ConfigError names the nearest where none is within tolerance.
     """
     if axis not in AXES:
-        raise ConfigError(f"axis {axis!r} is none of {', '.join(AXES)}")
+        raise ConfigError(f"axis {axis!r} is not one of {', '.join(AXES)}")
     if target < 1 or not 0 < tolerance < 1:
         raise ConfigError(f"target={target} must be at least 1 and tolerance={tolerance} between 0 and 1")
     free_sizes(config)  # refuses what has none

@@ -149,7 +149,7 @@ def check_record(member: Member) -> Candidate:
         )
         run_id = run.run_id
     except (ConfigError, ValueError, TypeError, ArithmeticError) as error:  # what a config raises that makes no sense
-        raise RecordError(f"{member.where}: its config is none of this suite's: {error}") from error
+        raise RecordError(f"{member.where}: its config is not one of this suite's: {error}") from error
     facts = CORPORA[run.config.corpus]
     ours, theirs = dotted(to_json(run.config)), dotted(record.config)
     for right, what in (

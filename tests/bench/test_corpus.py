@@ -284,7 +284,7 @@ def test_the_synthetic_text_costs_a_perfect_model_one_and_three_quarter_bits_a_c
 
 def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "text", lambda: "another")
-    with pytest.raises(CorpusError, match="not the pinned one"):
+    with pytest.raises(CorpusError, match="another sha256 than pinned"):
         load_corpus("synthetic", CPU)
 
 

@@ -162,8 +162,8 @@ class TestKOperators:
     @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
-            ("backend", "fused", "backend='fused' is none of"),
-            ("head", "linear", "head='linear' is none of"),
+            ("backend", "fused", "backend='fused' is not one of"),
+            ("head", "linear", "head='linear' is not one of"),
             ("gamma_min", 1.0, "must satisfy 0 <= min < max <= 1"),
             ("emb_dropout", 1.0, "emb_dropout=1.0 is not a rate"),
             ("rank", 0, "rank=0 must be at least 1"),

@@ -1,9 +1,10 @@
 """What only a GPU can show: every test here is skipped, with the reason, where there is none.
 
-Run `python -m pytest tests/bench/cuda/test_cuda.py -m "not slow"` in one process, so that each model's step is compiled
-once: cheap tests of the numbers come first, then `fast` mode, architecture by architecture. What takes minutes is `slow`: the last
-test prints what was measured beside what was hoped for (`-rs` tells what was skipped). For the kernel that ours is
-compared with: `pip install -e '.[kernels]'`. For three minutes on a borrowed GPU there is `python -m bench cuda-check`.
+Run `python -m pytest tests/bench/cuda/test_cuda.py -m "not slow"` in one process, so that each model's step is
+compiled once: cheap tests of the numbers come first, then `fast` mode, architecture by architecture. What takes
+minutes is `slow`: the last test prints what was measured beside what was hoped for (`-rs` tells what was skipped).
+For the kernel that ours is compared with: `pip install -e '.[kernels]'`. For three minutes on a borrowed GPU there is
+`python -m bench cuda-check`.
 """
 
 import dataclasses
