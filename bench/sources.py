@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parent.parent
 DECIDING = tuple(
     f"bench/{name}.py"
@@ -39,16 +41,35 @@ def syntax(path: Path) -> str:
 
 def commit() -> tuple[str | None, bool | None]:
     """The commit and whether the tree differs from it: from git, else from BENCH_COMMIT, else unknown."""
-    with suppress(OSError, subprocess.SubprocessError):
-        if Path(_git("rev-parse", "--show-toplevel")) == ROOT:  # not some repository that this folder lies in
-            head = _git("rev-parse", "HEAD")
-            return head, bool(_git("status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
+    with suppress(ConfigError):
+        if Path(git(ROOT, "rev-parse", "--show-toplevel")) == ROOT:  # not some repository that this folder lies in
+            head = git(ROOT, "rev-parse", "HEAD")
+            return head, bool(git(ROOT, "status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
     return os.environ.get("BENCH_COMMIT") or None, None
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+def git(repository: Path, *arguments: str) -> str:
+    """What git prints in a repository. ConfigError where it cannot be run or fails.
+
+    Hooks stay off, and GIT_DIR and its like, which a hook sets, do not reach it.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(repository), "-c", "core.hooksPath=/dev/null", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then cleans up
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"git cannot be run ({error}); install it, or use a machine that has it") from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ConfigError(f"git {arguments[0]} failed in {repository}: {reason[0]}")
+    return done.stdout.strip()
 
 
 def _of_models(architecture: str, root: Path) -> set[str]:

@@ -1,9 +1,7 @@
 """The sources of a commit in a temporary folder, for as long as they are needed."""
 
-import os
 import re
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from types import FrameType
 
 from bench.errors import ConfigError
 from bench.process import Interrupted
-from bench.sources import ROOT
+from bench.sources import ROOT, git
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
@@ -28,14 +26,14 @@ def full_commit(commit: str, repository: Path = ROOT) -> str:
     if not COMMIT.fullmatch(commit):
         raise ConfigError(f"{commit[:50]!r} is no commit: one has 7 to 40 digits, 0-9 and a-f")
     try:
-        top = _git(repository, "rev-parse", "--show-toplevel")
+        top = git(repository, "rev-parse", "--show-toplevel")
     except ConfigError as error:
         raise ConfigError(f"{repository} is no git repository ({error}); clone the project with its history") from error
     if Path(top) != repository.resolve():  # some repository that this folder lies in
         raise ConfigError(f"{repository} is no git repository of its own; clone the project with its history")
     try:
-        full = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
-        _git(repository, "merge-base", "--is-ancestor", full, "HEAD")
+        full = git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+        git(repository, "merge-base", "--is-ancestor", full, "HEAD")
     except ConfigError as error:
         raise ConfigError(
             f"commit {commit} is not in the history of this checkout; fetch it: git fetch --unshallow"
@@ -53,13 +51,13 @@ def worktree(commit: str, repository: Path = ROOT) -> Iterator[Path]:
     with stop_signals_raise() as stops, tempfile.TemporaryDirectory(prefix="bench-worktree-") as scratch:
         folder = Path(scratch).resolve() / "tree"
         try:
-            _git(repository, "worktree", "add", "--detach", "--quiet", str(folder), full)
+            git(repository, "worktree", "add", "--detach", "--quiet", str(folder), full)
             yield folder
         finally:
             stops.hold()  # a second signal must not cut the removal short
             if folder.exists():
-                _git(repository, "worktree", "remove", "--force", str(folder))
-            _git(repository, "worktree", "prune")  # what an interrupted `add` registered
+                git(repository, "worktree", "remove", "--force", str(folder))
+            git(repository, "worktree", "prune")  # what an interrupted `add` registered
 
 
 class _Stops:
@@ -95,24 +93,3 @@ def stop_signals_raise() -> Iterator[_Stops]:
             signal.signal(number, handler)
     if stops.n_unraised:
         raise Interrupted("stopped by a signal; the same command does what is left")
-
-
-def _git(repository: Path, *arguments: str) -> str:
-    """What git prints. Hooks stay off, and GIT_DIR and its like, which a hook sets, do not reach it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(repository), "-c", "core.hooksPath=/dev/null", *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=120,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then cleans up
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"git cannot be run ({error}); install it, or use a machine that has it") from error
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ConfigError(f"git {arguments[0]} failed in {repository}: {reason[0]}")
-    return done.stdout.strip()
