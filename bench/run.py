@@ -27,7 +27,6 @@ from bench.corpus import Corpus, load_corpus
 from bench.environment import describe, peak_bytes
 from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError
 from bench.evaluate import best_step, sweep
-from bench.faults import planned, strike
 from bench.files import write_atomically
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
@@ -116,7 +115,6 @@ class Training:
         self.first_step, self.seconds_before = 0, 0.0
         self.clock: float | None = None  # when the training not yet counted began
         self.unread: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, gradient norm
-        self.faults = planned(run.name)  # none, but in tests of what becomes of a run that meets them
         self.last_train_nats: float | None = None
 
     def train(self) -> record.Record:
@@ -184,8 +182,6 @@ class Training:
                 if trainer.step == n_steps:
                     self.stop_clock()
                     return
-                if self.faults:
-                    strike(self.faults, trainer, self.folder)
                 self.unread.append((trainer.step, *trainer.advance()))
                 asked_to_stop = self.asked_to_stop.is_set()
                 save_is_due = time.monotonic() - saved_at >= self.settings.checkpoint_seconds

@@ -14,6 +14,7 @@ from jobs.layout import LOG_FILE, RUN_FILE
 from jobs.slots import Slot
 from jobs.worker import write_run
 
+WORKER: tuple[str, ...] = ("-m", "jobs.worker")  # what Python is told to start
 TRAINING_STATES = ("training", "evaluating", "measuring")  # of a progress file, once the step is compiled
 
 
@@ -67,7 +68,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
     if not (folder / RUN_FILE).exists():
         write_run(run, store)
     device = slot.device if run.config.training is not None else "cpu"
-    command = [sys.executable, "-u", "-m", "jobs.worker", run.run_id, "--store", str(store.root)]
+    command = [sys.executable, "-u", *WORKER, run.run_id, "--store", str(store.root)]
     command += ["--device", device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
     command += ["--runs-per-gpu", str(slot.runs_per_gpu)]
     environment = {**os.environ, **caches}

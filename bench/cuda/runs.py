@@ -13,7 +13,6 @@ import torch
 from bench.config import Run, override
 from bench.cuda.numbers import SEED, Context, Finding
 from bench.experiments import find_experiment
-from bench.faults import VARIABLE
 from bench.record import Record
 from bench.repeat import differences, run_of
 from bench.run import Settings, execute
@@ -66,7 +65,7 @@ def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Findin
             text = f"a run too large for the memory ended as {ended.status}, and oom expected: {ended.error}"
             return Finding(status="failed", text=text)
         store = Store(Path(scratch) / "pool")
-        told = launch(store, context, "transformer", ["--workers", "1"], faults=f"{STRUCK}:5:oom")
+        told = launch(store, context, "transformer", ["--workers", "1"], module="bench.cuda.no_memory")
         found = {f"{one.label}-s{one.seed}": one.status for one in store.records()[0]}
     right = {STRUCK: "oom", NEXT: "done"}
     if found != right:
@@ -75,12 +74,11 @@ def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Findin
     return Finding(status="held", text=text, values={"error": ended.error})
 
 
-def launch(store: Store, context: Context, words: str, options: list[str], faults: str = "") -> str:
+def launch(store: Store, context: Context, words: str, options: list[str], module: str = "jobs") -> str:
     """Launch the runs of `smoke` whose name has `words`, seeds 42 and 69, in exact mode; how it failed, if it did."""
-    command = [sys.executable, "-m", "jobs", "launch", "--experiment", "smoke", "--mode", "exact", "-k", words]
+    command = [sys.executable, "-m", module, "launch", "--experiment", "smoke", "--mode", "exact", "-k", words]
     command += ["--seeds", "42,69", "--device", context.device.type, "--store", str(store.root), *options]
     environment = {name: value for name, value in os.environ.items() if name != RUNS_DIR_VARIABLE}
-    environment[VARIABLE] = faults
     if context.device.type == "cuda" and torch.cuda.device_count() > 1:  # both on the GPU that is checked
         named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
         environment["CUDA_VISIBLE_DEVICES"] = named or "0"

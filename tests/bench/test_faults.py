@@ -20,16 +20,15 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint, files
+from bench import checkpoint
 from bench.config import Run, RunConfig, TrainingConfig
 from bench.corpus import Corpus
 from bench.errors import ConfigError
 from bench.experiments.grid import Cell, Experiment
-from bench.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, Planned, planned, read_plan
 from bench.process import Interrupted
 from bench.record import Record
 from bench.report.tables import make_tables
-from bench.run import Settings, execute
+from bench.run import Settings
 from bench.store import RUNS_DIR_VARIABLE, Store
 from bench.train import Trainer
 from jobs import launch as launching
@@ -40,6 +39,7 @@ from jobs.slots import Slot
 from jobs.status import at_work, states
 from tests.command_line import ROOT, finish, wait_until
 from tests.conftest import TINY_MODELS
+from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, Planned, execute, planned, read_plan
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
@@ -168,26 +168,6 @@ def test_a_run_meets_only_what_was_planned_for_it(monkeypatch: pytest.MonkeyPatc
     assert [(one.step, one.fault) for one in planned("a-s1")] == [(5, "kill"), (7, "oom")]
 
 
-@pytest.mark.usefixtures("on_little_text")
-def test_nothing_is_trained_under_a_malformed_plan(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(VARIABLE, "another-s1:5:flood")
-    store, run = Store(tmp_path), tiny_run()
-    with pytest.raises(ConfigError, match="another-s1:5:flood"):
-        execute(run, store, SELDOM)
-    assert not store.record_paths()
-    assert not checkpoint.paths(store.run_folder(run.run_id))
-
-
-@pytest.mark.usefixtures("on_little_text")
-def test_without_the_variable_nothing_is_struck(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.run.strike", lambda *_: pytest.fail("something was about to be struck"))
-    assert execute(tiny_run(n_steps=4), Store(tmp_path), SELDOM).status == "done"
-
-
 @contextmanager
 def stopping_at(step: int) -> Iterator[None]:
     """A run is asked to stop during update `step`."""
@@ -240,21 +220,21 @@ def test_slow_holds_up_every_file_of_the_run_from_its_step_on(
     run, store = tiny_run(n_steps=8), Store(tmp_path)
     naps: list[float] = []
     held_up: dict[str, list[float]] = {}  # by file: the naps before it was last written
-    write = files._write_temporary
+    replace = Path.replace
 
-    def note(path: Path, content: bytes, *, durable: bool) -> Path:
-        held_up[path.name] = naps.copy()
+    def note(path: Path, target: Path) -> Path:
+        held_up[target.name] = naps.copy()
         naps.clear()
-        return write(path, content, durable=durable)
+        return replace(path, target)
 
-    monkeypatch.setattr(files, "_write_temporary", note)  # and what the fault puts over it goes when this does
-    monkeypatch.setattr("bench.faults.time", SimpleNamespace(sleep=naps.append))
+    monkeypatch.setattr(Path, "replace", note)  # and what the fault puts over it goes when this does
+    monkeypatch.setattr("tests.faults.time", SimpleNamespace(sleep=naps.append))
     monkeypatch.setenv(VARIABLE, f"{run.name}:5:slow")
     finished = execute(run, store, SELDOM)
     assert finished.status == "done"
     for name in ("checkpoint-00000008.pt", "checkpoint-00000008.pt.sha256", "progress.json"):
         assert held_up[name] == [SLOW_WRITE_SECONDS], name
-    for name in ("checkpoint-00000000.pt", "checkpoint-00000004.pt", finished.file_name):  # before, or elsewhere
+    for name in ("checkpoint-00000000.pt", "checkpoint-00000004.pt"):  # before
         assert held_up[name] == [], name
 
 
@@ -285,6 +265,7 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv(VARIABLE, ",".join(f"{name}:{part}" for name, parts in PLAN.items() for part in parts))
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
+        patch.setattr("jobs.attempt.WORKER", WORKER)
         ended = launch_missing(grid(), Store(root), SLOTS)
     return Struck(root, {one.run.name: one for one in ended})
 
@@ -379,11 +360,13 @@ def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(
 LAUNCH = """
 from bench.cli import run_guarded
 from bench.experiments import EXPERIMENTS
-from jobs import launch
+from jobs import attempt, launch
 from jobs.__main__ import app
 from tests.bench.test_faults import grid
+from tests.faults import WORKER
 
 EXPERIMENTS["grid"] = grid
+attempt.WORKER = WORKER
 launch.estimate_seconds = lambda *_: {}
 run_guarded(app)
 """  # `python -m jobs`, where the grid is an experiment, and less the many seconds that estimating takes at each start

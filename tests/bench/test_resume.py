@@ -27,6 +27,7 @@ from bench.train import Trainer, parameters_sha256
 from models import ARCHITECTURES
 from tests.command_line import finish, start, wait_until
 from tests.conftest import CONTEXT, TINY_MODELS
+from tests.faults import VARIABLE
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
@@ -75,9 +76,21 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = ["corpus=synthetic", "training.n_steps=80", "training.eval_every=30"]
-    command = ["bench", "run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
+    command = [
+        "tests.faults",
+        "bench",
+        "run",
+        "--experiment",
+        "smoke",
+        "--cell",
+        "k_operators",
+        "--seed",
+        42,
+        "--device",
+        "cpu",
+    ]
     command += [word for change in changes for word in ("--set", change)]
-    command += ["--threads", 1, "--checkpoint-seconds", 0, "--store", tmp_path / "killed"]
+    command += ["--device", "cpu", "--threads", 1, "--checkpoint-seconds", 0, "--store", tmp_path / "killed"]
     smoke = next(cell for cell in find_experiment("smoke").cells if cell.label == "k_operators")
     run = Run(label="k_operators", config=override(smoke.config, changes), seed=42, mode="exact")
     store = Store(tmp_path / "killed")
@@ -86,7 +99,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     def newest_step() -> int:
         return max((int(path.stem.removeprefix("checkpoint-")) for path in checkpoint.paths(folder)), default=-1)
 
-    monkeypatch.setenv("BENCH_FAULTS", "k_operators-s42:72:slow")  # so that none ends before it is killed
+    monkeypatch.setenv(VARIABLE, "k_operators-s42:72:slow")  # so that none ends before it is killed
     rng = random.Random(20)
     for low, high in ((2, 20), (32, 44), (55, 70)):
         stop_at = rng.randint(low, high)
@@ -97,7 +110,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not store.record_paths()
-    monkeypatch.delenv("BENCH_FAULTS")
+    monkeypatch.delenv(VARIABLE)
     code, output, errors = finish(start(*command))
     assert (code, errors) == (0, "")
     assert "resumed at step" in output

@@ -1,25 +1,36 @@
-"""Faults to order: BENCH_FAULTS makes a run meet, at a chosen step, what a machine may do to it. For tests alone.
+"""Fault injection: BENCH_FAULTS lets a fault happen to a run at a chosen step.
 
 `BENCH_FAULTS="k_operators-s42:17:kill,transformer-s69:5:nan"` names runs, the updates before which they are struck, and
 the faults. Each strikes a process once: one that resumed beyond the step does not meet it, one that resumed at it or
-before it does.
+before it does. `execute` stands in for `bench.run.execute`; `python -m tests.faults MODULE ARGUMENTS` runs a command
+line with it, and workers that it launches do so too.
 """
 
 import os
 import resource
+import runpy
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
-from bench import checkpoint, files
+import bench.run
+from bench import checkpoint
+from bench.config import Run
 from bench.errors import ConfigError
+from bench.record import Record
+from bench.store import Store
 from bench.train import Trainer
 
+WORKER = ("-m", "tests.faults", "jobs.worker")  # takes the place of jobs.attempt.WORKER
+execute_unharmed = bench.run.execute
 VARIABLE = "BENCH_FAULTS"
 SLOW_WRITE_SECONDS = 0.1
 KILL_SECONDS = 0.15  # from the signal that asks a cancelled process to stop to the one that does not ask
@@ -53,12 +64,19 @@ def planned(run_name: str) -> list[Planned]:
     return [one for one in read_plan(os.environ.get(VARIABLE, "")) if one.run_name == run_name]
 
 
-def strike(faults: list[Planned], trainer: Trainer, folder: Path) -> None:
-    """Let those of `faults` that are due before the trainer's next update happen to the run of `folder`."""
-    for one in faults:
-        if one.step == trainer.step:  # which a process passes once
-            print(f"{VARIABLE}: {one.fault} before step {one.step}", flush=True)
-            FAULTS[one.fault](trainer, folder)
+def execute(run: Run, store: Store, settings: bench.run.Settings) -> Record:
+    """`bench.run.execute`, with the faults that are planned for the run."""
+    plan, folder, advance = planned(run.name), store.run_folder(run.run_id), Trainer.advance
+
+    def advance_under_plan(trainer: Trainer) -> tuple[Tensor, Tensor]:
+        for one in plan:
+            if one.step == trainer.step:  # which a process passes once
+                print(f"{VARIABLE}: {one.fault} before step {one.step}", flush=True)
+                FAULTS[one.fault](trainer, folder)
+        return advance(trainer)
+
+    with patch.object(Trainer, "advance", advance_under_plan):
+        return execute_unharmed(run, store, settings)
 
 
 def kill(trainer: Trainer, folder: Path) -> None:
@@ -95,14 +113,14 @@ def fill_disk(trainer: Trainer, folder: Path) -> None:
 
 def slow_down(trainer: Trainer, folder: Path) -> None:
     """From now on hold up every file that is written into the run's folder."""
-    write = files._write_temporary  # all of them pass there; a line of the step curve waits for no disk
+    replace = Path.replace  # all of them pass there; a line of the step curve waits for no disk
 
-    def write_slowly(path: Path, content: bytes, *, durable: bool) -> Path:
-        if path.parent == folder:
+    def replace_slowly(path: Path, target: Path) -> Path:
+        if target.parent == folder:
             time.sleep(SLOW_WRITE_SECONDS)
-        return write(path, content, durable=durable)
+        return replace(path, target)
 
-    files._write_temporary = write_slowly
+    Path.replace = replace_slowly  # type: ignore[method-assign,assignment]
 
 
 FAULTS: dict[str, Callable[[Trainer, Path], None]] = {
@@ -113,3 +131,17 @@ FAULTS: dict[str, Callable[[Trainer, Path], None]] = {
     "slow": slow_down,
     "cancel": cancel,
 }
+
+
+def main() -> None:
+    """Run a command line under the plan."""
+    bench.run.execute = execute
+    if sys.argv[1] == "jobs":
+        from jobs import attempt
+
+        attempt.WORKER = WORKER
+    runpy.run_module(sys.argv.pop(1), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
