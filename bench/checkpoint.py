@@ -32,7 +32,7 @@ def save(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def sweep(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Remove what writers that were killed left half-written; only for whoever holds the folder's lock."""
     for path in folder.glob(".checkpoint-*.tmp"):
         path.unlink(missing_ok=True)
@@ -70,13 +70,13 @@ def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]
 
 def load_newest(folder: Path, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
     """The newest whole checkpoint of a run folder (None: there is none), and why newer ones were passed over."""
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for path in reversed(paths(folder)):
         try:
-            return load(path, map_location), passed_over
+            return load(path, map_location), skipped
         except CorruptCheckpoint as error:
-            passed_over.append(str(error))
-    return None, passed_over
+            skipped.append(str(error))
+    return None, skipped
 
 
 def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) -> None:

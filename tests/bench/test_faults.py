@@ -490,7 +490,7 @@ def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(
                 os.utime(older, (right(), right() + 86_400))  # as if it had been written after the newer one
                 os.utime(newer, (right(), right() - 86_400))
                 patch.setattr("time.time", wrong)
-                patch.setattr("bench.run.datetime", WrongDatetime)
+                patch.setattr("bench.recording.datetime", WrongDatetime)
             return execute(run, store, SELDOM)
 
     usual = stopped_and_resumed(Store(tmp_path / "usual"), clock_is_wrong=False)

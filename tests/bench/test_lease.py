@@ -594,7 +594,7 @@ def race(root: Path, run: Run, n_rounds: int, without: tuple[str, ...], barrier:
     ends: list[str] = []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr("bench.run.load_corpus", lambda *_: little)
-        patch.setattr("bench.run.describe", functools.cache(describe))
+        patch.setattr("bench.recording.describe", functools.cache(describe))
         patch.setattr(lease, "LOCK_WAIT_SECONDS", 0.01)
         patch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
         if "locks" in without:

@@ -21,7 +21,7 @@ from bench.experiments import find_experiment
 from bench.history import History
 from bench.process import Interrupted, read_progress
 from bench.record import Record, read
-from bench.run import Settings, Training, execute
+from bench.run import Settings, TrainingLoop, execute
 from bench.store import Store
 from bench.train import Trainer, parameters_sha256
 from models import ARCHITECTURES
@@ -397,15 +397,15 @@ def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_bef
 def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
     tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = Training.evaluate
+    evaluate = TrainingLoop.evaluate
 
-    def poisoned(attempt: Training, trainer: Trainer) -> None:
+    def poisoned(attempt: TrainingLoop, trainer: Trainer) -> None:
         if trainer.step == 4:
             with torch.no_grad():
                 next(trainer.model.parameters()).fill_(torch.nan)
         evaluate(attempt, trainer)
 
-    monkeypatch.setattr(Training, "evaluate", poisoned)
+    monkeypatch.setattr(TrainingLoop, "evaluate", poisoned)
     finished = execute(tiny_run(eval_every=4), Store(tmp_path), EVERY_STEP)
     assert (finished.status, finished.stopped_at_step, finished.result) == ("diverged", 4, None)
     assert [one.step for one in finished.curve] == [0]
