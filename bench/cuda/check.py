@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.cuda.child import Child, ChildEnded
+from bench.child import ChildEnded
+from bench.cuda.child import CheckProcess
 from bench.files import replace
 from bench.process import count_cores
 
@@ -122,13 +123,13 @@ INSTALL = {"fla": "fla-core is not installed: pip install -e '.[kernels]'"}
 
 
 class Asked(Protocol):
-    """What a lane asks; a `Child`, but in tests."""
+    """What a lane asks; a `CheckProcess`, but in tests."""
 
     def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
-        """See `Child.ask`."""
+        """See `CheckProcess.ask`."""
 
     def end(self) -> None:
-        """See `Child.end`."""
+        """See `CheckProcess.end`."""
 
 
 class Lane:
@@ -181,6 +182,8 @@ class Lane:
         except (TimeoutError, ChildEnded) as error:
             self.end()
             ended, status, text = time.monotonic(), "failed", str(error)
+            if isinstance(error, ChildEnded):
+                text = f"the process {error}"
             if self.stopped.is_set():
                 status, text = "not tried", "interrupted"
             elif isinstance(error, TimeoutError) and ended >= until:
@@ -256,7 +259,7 @@ def check_all(seconds: float, tell: Callable[[str], None]) -> list[Result]:
     memory = torch.cuda.get_device_properties(0).total_memory
     n_lanes = max(1, min(n_cores // 2 + 1, memory // BYTES_PER_LANE))
     n_threads = max(1, n_cores // 4)
-    run_checks(CHECKS, seconds=seconds, start=lambda: Child("cuda", n_threads), n_lanes=n_lanes, tell=keep)
+    run_checks(CHECKS, seconds=seconds, start=lambda: CheckProcess("cuda", n_threads), n_lanes=n_lanes, tell=keep)
     return sorted(results, key=lambda one: names.index(one.name))
 
 

@@ -1,17 +1,14 @@
 """Processes that take first steps with the sources of a folder, and threads that keep several of them at work."""
 
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.child import Child, ChildEnded
 from bench.errors import UserError
 from bench.fetch import DATA_DIR_VARIABLE
 
@@ -22,90 +19,52 @@ class NoAnswer(UserError):
     """A run whose first steps could not be taken; the message says why."""
 
 
-class Worker:
-    """One process with the sources of one folder; it ends when this process does, whatever ends it."""
+class Workers:
+    """The process of one thread: at any time one, since one that is done keeps the memory of its model."""
 
-    def __init__(self, folder: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(folder)}
-        if data_dir := os.environ.get(DATA_DIR_VARIABLE):
-            environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # it starts in another folder
-        self.folder, self.dead = folder, False
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the process that asks, which then ends this one
-        )
+    def __init__(self) -> None:
+        self._child: Child | None = None
+        self._folder: Path | None = None
+        self._lock, self._stopped = threading.Lock(), False
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer of `first_steps.py`. NoAnswer where it is an error or the process died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+    def ask(self, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer of `first_steps.py` with the sources of a folder, by the last process if it has them.
+
+        NoAnswer where the answer is an error, or the process died.
+        """
+        with self._lock:
+            if self._stopped:
+                raise NoAnswer("stopped")
+            if self._child is None or self._folder != folder or not self._child.alive:
+                self.close()
+                self._child, self._folder = start(folder), folder
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            self.dead = True
-            raise NoAnswer(f"the process that took its first steps ended with code {self._process.wait()}{self._why()}")
-        answer: dict[str, Any] = json.loads(line)
+            answer = self._child.ask(question)
+        except ChildEnded as error:
+            raise NoAnswer(f"the process that took its first steps {error}") from error
         if "error" in answer:
             raise NoAnswer(answer["error"])
         return answer
 
     def kill(self) -> None:
-        """End the process, in the middle of a run too; whoever waits for its answer gets NoAnswer."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process and let go of what it held; nobody may be waiting for it."""
-        self._process.kill()
-        with suppress(BrokenPipeError), self._errors, self._process:  # a question that it never read is flushed again
-            pass
-
-    def _why(self) -> str:
-        """The last line that it wrote to stderr."""
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
-
-class Workers:
-    """The worker of one thread: at any time one, since one that is done keeps the memory of its model."""
-
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-        self._lock, self._stopped = threading.Lock(), False
-
-    def ask(self, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-        """As `Worker.ask`, by a worker with the sources of a folder: the last one, if it has them."""
-        with self._lock:
-            if self._stopped:
-                raise NoAnswer("stopped")
-            if self._worker is None or self._worker.folder != folder or self._worker.dead:
-                if self._worker is not None:
-                    self._worker.close()
-                self._worker = Worker(folder)
-        return self._worker.ask(question)
-
-    def kill(self) -> None:
-        """End the worker, and start no more."""
+        """End the process, in the middle of a run too, and start no more."""
         with self._lock:
             self._stopped = True
-            if self._worker is not None:
-                self._worker.kill()
+            if self._child is not None:
+                self._child.kill()
 
     def close(self) -> None:
-        """Let go of what the worker held; only where the thread has ended."""
-        if self._worker is not None:
-            self._worker.close()
+        """Release what the process held; only where nobody waits for its answer."""
+        if self._child is not None:
+            self._child.end()
+
+
+def start(folder: Path) -> Child:
+    """A process with the sources of one folder; it ends when this process does, whatever ends it."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    if data_dir := os.environ.get(DATA_DIR_VARIABLE):
+        environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # it starts in another folder
+    return Child([sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")], folder, environment)
 
 
 Task = TypeVar("Task")

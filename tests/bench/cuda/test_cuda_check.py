@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from bench.__main__ import app
+from bench.child import ChildEnded
 from bench.cuda import check as cuda_check
 from bench.cuda import numbers as cuda_numbers
 from bench.cuda.check import CHECKS, Check, Result, exit_code, run_checks, write_results
-from bench.cuda.child import Child, ChildEnded, perform
+from bench.cuda.child import CheckProcess, perform
 from bench.cuda.numbers import Context, Finding
 from models.decay import BACKENDS
 from tests.command_line import PATIENCE_SECONDS, ROOT, call, wait_until
@@ -90,7 +91,7 @@ def test_a_check_that_cannot_be_prepared_is_not_timed():
 @pytest.mark.parametrize(
     ("answer", "fields", "line"),
     [
-        (ChildEnded("the process was killed by SIGSEGV"), {}, "failed     a: the process was killed by SIGSEGV"),
+        (ChildEnded("was killed by SIGSEGV"), {}, "failed     a: the process was killed by SIGSEGV"),
         (TimeoutError("no answer within 5 s"), {}, "failed     a: no answer within 5 s"),
         (TimeoutError("no answer within 5 s"), {"late": "not tried"}, "not tried  a: no answer within 5 s"),
         ({"raised": True, "status": "failed", "text": "RuntimeError: CUDA"}, {}, "failed     a: RuntimeError: CUDA"),
@@ -159,9 +160,9 @@ def test_an_error_in_a_check_is_its_line(monkeypatch):
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
+def child() -> Iterator[CheckProcess]:
     """A real process, which imports torch in a few seconds."""
-    started = Child("cpu", 1)
+    started = CheckProcess("cpu", 1)
     yield started
     started.end()
 
@@ -173,7 +174,7 @@ def test_a_process_answers_until_it_is_ended(child):
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
         child.ask("bench.cuda.numbers:recurrence", {"form": "mask"}, 0, until)
     child.end()
-    with pytest.raises(ChildEnded, match="the process was ended"):
+    with pytest.raises(ChildEnded, match="was ended"):
         child.ask("bench.cuda.numbers:batches", {}, PATIENCE_SECONDS, until)
 
 
@@ -185,7 +186,7 @@ def test_a_process_that_ends_by_itself_leaves_its_reason(child):
 
 @pytest.mark.slow
 def test_a_process_ends_with_the_one_that_asks(tmp_path: Path):
-    code = "import time; from bench.cuda.child import Child; print(Child('cpu', 1)._process.pid); time.sleep(600)"
+    code = "import time; from bench.cuda.child import CheckProcess as P; print(P('cpu', 1).child.pid); time.sleep(600)"
     asking = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert asking.stdout is not None
     pid = int(asking.stdout.readline())

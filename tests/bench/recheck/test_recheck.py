@@ -19,7 +19,7 @@ from bench.errors import ConfigError
 from bench.recheck import check as recheck
 from bench.recheck import workers
 from bench.recheck.check import Machine, Outcome, prove, stale, summary, this_machine
-from bench.recheck.workers import NoAnswer, Worker, in_parallel
+from bench.recheck.workers import NoAnswer, in_parallel
 from bench.record import SCHEMA_VERSION, Environment, Recheck, Record, read
 from bench.report.explain import explain
 from bench.report.runs import aggregate
@@ -478,11 +478,14 @@ def test_an_edit_that_moves_a_number_is_found_by_both_means(project, records):
     assert [outcome.state for outcome in outcomes] == ["not confirmed"] * 2
 
 
-def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(tmp_path):
+@pytest.mark.parametrize(
+    ("death", "how"), [("os._exit(9)", "ended with exit code 9"), ("os.kill(os.getpid(), 9)", "was killed by SIGKILL")]
+)
+def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(death, how, tmp_path):
     bench = tmp_path / "bench"
     bench.mkdir()
     (bench / "__init__.py").write_text("")
-    (bench / "sources.py").write_text("import os, sys; print('no memory', file=sys.stderr, flush=True); os._exit(9)")
+    (bench / "sources.py").write_text(f"import os, sys; print('no memory', file=sys.stderr, flush=True); {death}")
     found = []
 
     def ask(number, crew):
@@ -492,23 +495,14 @@ def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(tmp_pat
             return f"{number}: {error}"
 
     in_parallel([1, 2], 1, ask, found.append)
-    assert sorted(found) == [f"{n}: the process that took its first steps ended with code 9: no memory" for n in (1, 2)]
-
-
-def test_a_process_that_was_killed_while_it_waited_is_an_answer(tmp_path):
-    worker = Worker(tmp_path)
-    worker.kill()
-    worker._process.wait()
-    with pytest.raises(NoAnswer, match="ended with code -9"):
-        worker.ask({})
-    worker.close()
+    assert sorted(found) == [f"{n}: the process that took its first steps {how}: no memory" for n in (1, 2)]
 
 
 def test_a_folder_without_the_sources_is_not_served_by_others(tmp_path):
-    worker = Worker(tmp_path)
+    crew = workers.Workers()
     with pytest.raises(NoAnswer, match="instead of those in"):
-        worker.ask({})
-    worker.close()
+        crew.ask(tmp_path, {})
+    crew.close()
 
 
 def test_a_worker_ends_with_the_process_that_asks_also_in_the_middle_of_a_run(tmp_path):

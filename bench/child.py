@@ -1,0 +1,103 @@
+"""A process that works for this one: it reads requests on its stdin and answers on its stdout, a JSON line each.
+
+What crashes, hangs or runs out of memory takes only that process along.
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+class ChildEnded(Exception):
+    """The process gives no more answers. The message says how it ended, as in "was killed by SIGKILL: LAST LINE"."""
+
+
+class Child:
+    """A started process, its log (its stderr), and the thread that reads its answers."""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # `end` closes it
+        self._log: IO[str] = log
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,  # so that Ctrl-C does not reach it, and what it starts can be ended with it
+        )
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is running."""
+        return self._process.poll() is None
+
+    def ask(self, request: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        """The answer to a request. ChildEnded where the process ends without one; TimeoutError after `seconds`."""
+        assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise ChildEnded("was ended")
+        with suppress(BrokenPipeError):  # then no answer comes, and the log says why
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.next_line(seconds))
+        return answer
+
+    def next_line(self, seconds: float | None = None) -> str:
+        """The next line that the process writes; raises as `ask`."""
+        try:
+            line = self._answers.get(timeout=None if seconds is None else max(seconds, 0))
+        except queue.Empty:
+            raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+        if line is None:
+            self._answers.put(None)  # for whoever asks again
+            raise ChildEnded(self._reason())
+        return line
+
+    def kill(self) -> None:
+        """End the process and everything that it started; whoever waits for an answer gets ChildEnded."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """As `kill`, and release what the process held."""
+        self.kill()
+        self._process.wait()
+        self._listener.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            with suppress(OSError):  # a request that nobody read
+                pipe.close()  # type: ignore[union-attr]
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(None)
+
+    def _reason(self) -> str:
+        """How the process ended, and the last line of its log."""
+        code = self._process.wait()
+        if self._log.closed:
+            return "was ended"
+        self._log.seek(0)
+        last = "".join(self._log.read().strip().splitlines()[-1:])[:300]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}{': ' if last else ''}{last}"
