@@ -15,6 +15,7 @@ from models import ARCHITECTURES, SequenceModel, build, decoder_of
 from models.decoding import Recomputing, window_start
 from models.dropout import share_generator
 from tests.conftest import CONTEXT, CPU_BACKENDS, TINY_MODELS, VOCAB_SIZE
+from tests.small_models import acting, some_tokens
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "k_operators": [
@@ -32,6 +33,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"gamma_min": 0.0, "alpha_cap": 5.0},
         {"base_init": "exponential"},
         {"context": 1},
+        {"paths": "base"},
+        {"paths": "recurrent", "position": "learned"},
+        {"shared_base": True, "n_k2": 3},
+        {"eta": "frozen", "refine_steps": 2},
+        {"position": "learned", "refine_steps": 2, "head": "tied"},
         *({"backend": backend} for backend in CPU_BACKENDS),
     ],
     "transformer": [
@@ -43,6 +49,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_heads": 1, "bias": True, "position": "rotary"},
         {"n_heads": 4, "mlp_mult": 1},
         {"n_layers": 3, "d_model": 12, "position": "rotary"},
+        {"position": "rotary", "norm": "rms", "mlp": "swiglu", "bias": True},
+        {"position": "rotary", "norm": "rms", "mlp": "swiglu"},
+        {"norm": "rms", "mlp": "gelu_tanh"},
     ],
 }
 CASES = [
@@ -54,16 +63,7 @@ CASES = [
 
 def make(kind, **changes):
     """A model whose every parameter acts, in train mode, with dropout."""
-    torch.manual_seed(0)
-    model = build(dataclasses.replace(TINY_MODELS[kind], **changes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    return model
-
-
-def some_tokens(length, rows=2):
-    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
+    return acting(dataclasses.replace(TINY_MODELS[kind], **changes), by=0.2)
 
 
 @torch.no_grad()

@@ -1,44 +1,19 @@
 """What is read of K-Operators' learned dynamics is what the model does, and reading changes nothing."""
 
-import dataclasses
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from models import KOperators, KOperatorsConfig, build, readings_of
-from models.k_operators import K2
+from models import build, readings_of
 from models.k_operators_readings import GAMMA_QUANTILES
-from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
-
-N_K2 = 3
-PLAIN = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, rank=3, n_k2=N_K2)  # no dropout
-
-
-def make(seed: int = 0, **changes: Any) -> KOperators:
-    """A model in train mode whose every parameter acts."""
-    torch.manual_seed(seed)
-    model = build(dataclasses.replace(PLAIN, **changes))
-    assert isinstance(model, KOperators)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def some_tokens(length: int = CONTEXT, rows: int = 2) -> Tensor:
-    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
-
-
-def layers_of(model: KOperators) -> list[K2]:
-    return list(model.stack.k2_layers())
+from tests.conftest import TINY_MODELS
+from tests.small_models import N_K2, k_operators, layers_of, some_tokens
 
 
 @pytest.mark.parametrize("n_refinements", [0, 1, 3])
 def test_readings_have_an_entry_for_each_layer_and_each_refinement(n_refinements):
-    model = make(refine_steps=n_refinements)
+    model = k_operators(refine_steps=n_refinements)
     found = readings_of(model, some_tokens())
     for name in ("base_norm", "recurrent_norm", "recurrent_share", "gate", "alpha", "gamma_quantiles"):
         assert len(found[name]) == N_K2, name
@@ -52,7 +27,7 @@ def test_readings_have_an_entry_for_each_layer_and_each_refinement(n_refinements
 
 
 def test_readings_of_evaluation_follow_its_own_number_of_refinements():
-    found = readings_of(make(refine_steps=1, eval_refine_steps=3), some_tokens())
+    found = readings_of(k_operators(refine_steps=1, eval_refine_steps=3), some_tokens())
     assert len(found["refinement_step_ratio"]) == 3
 
 
@@ -60,14 +35,14 @@ def test_readings_of_evaluation_follow_its_own_number_of_refinements():
     ("paths", "share", "absent"), [("base", 0.0, {"alpha", "gamma_quantiles"}), ("recurrent", 1.0, {"gate"})]
 )
 def test_a_single_path_has_the_whole_share(paths, share, absent):
-    found = readings_of(make(paths=paths), some_tokens())
+    found = readings_of(k_operators(paths=paths), some_tokens())
     assert found["recurrent_share"] == [share] * N_K2
     assert not absent & set(found)
     assert found["base_norm" if paths == "recurrent" else "recurrent_norm"] == [0.0] * N_K2
 
 
 def test_where_neither_path_adds_anything_the_share_is_zero():
-    model = make()
+    model = k_operators()
     with torch.no_grad():
         for layer in layers_of(model):
             layer.base_gate_logit.fill_(-torch.inf)
@@ -77,7 +52,7 @@ def test_where_neither_path_adds_anything_the_share_is_zero():
 
 @torch.no_grad()
 def test_norms_are_read_from_the_last_pass_and_step_ratios_from_every_one():
-    model = make(refine_steps=2).eval()
+    model = k_operators(refine_steps=2).eval()
     x = some_tokens()
     eta = torch.sigmoid(model.eta_logit)
     h = [model.embed(x)]

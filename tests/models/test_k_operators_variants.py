@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bench.budget import count_parameters
@@ -13,13 +12,11 @@ from bench.config import override
 from bench.errors import ConfigError
 from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.train import Trainer
-from models import KOperators, KOperatorsConfig, build, decoder_of, readings_of
+from models import KOperatorsConfig, build, readings_of
 from models.decay import recurrent
-from models.k_operators import K2
 from tests.conftest import CONTEXT, CPU_BACKENDS, VOCAB_SIZE
+from tests.small_models import N_K2, PLAIN, k_operators, layers_of, some_tokens
 
-N_K2 = 3
-PLAIN = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, rank=3, n_k2=N_K2)  # no dropout
 DROPOUTS = ("emb_dropout", "mlp_dropout", "residual_dropout", "head_dropout")
 VARIANTS: dict[str, dict[str, Any]] = {
     "base only": {"paths": "base"},
@@ -39,25 +36,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "high cap": {"alpha_cap": 1.6},
     "rank 1": {"rank": 1},
 }
-
-
-def make(seed: int = 0, **changes: Any) -> KOperators:
-    """A model in train mode whose every parameter acts."""
-    torch.manual_seed(seed)
-    model = build(dataclasses.replace(PLAIN, **changes))
-    assert isinstance(model, KOperators)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def some_tokens(length: int = CONTEXT, rows: int = 2) -> Tensor:
-    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
-
-
-def layers_of(model: KOperators) -> list[K2]:
-    return list(model.stack.k2_layers())
 
 
 def n_params(**changes: Any) -> int:
@@ -94,7 +72,7 @@ def test_a_variant_has_the_parameters_of_its_formula(changes):
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_a_variant_is_causal_at_every_position(changes):
-    model = make(**changes).double().eval()
+    model = k_operators(**changes).double().eval()
     x = some_tokens()
     for t in (1, 7, CONTEXT - 1):
         edited = x.clone()
@@ -104,30 +82,16 @@ def test_a_variant_is_causal_at_every_position(changes):
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-@torch.no_grad()
-def test_a_variant_decodes_what_its_window_says(changes):
-    model = make(**changes).double()
-    x = some_tokens()
-    expected = model.eval()(x)
-    decoder = decoder_of(model, 2, CONTEXT)
-    found = torch.stack([decoder.feed(x[:, t : t + 1]) for t in range(CONTEXT)], dim=1)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    resumed = decoder_of(model, 2, CONTEXT)
-    found = torch.stack([resumed.feed(x[:, :6])] + [resumed.feed(x[:, t : t + 1]) for t in range(6, CONTEXT)], dim=1)
-    torch.testing.assert_close(found, expected[:, 5:], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("grouping", ["simple", "grouped", "plain_embeddings"])
 def test_a_variant_gives_the_optimizer_every_parameter_once(changes, grouping):
-    model = make(**changes)
+    model = k_operators(**changes)
     held = [id(parameter) for group in model.parameter_groups(grouping) for parameter in group.parameters]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_all_that_a_variant_counts_as_live_learns_and_nothing_else(changes):
-    model = make(**changes)
+    model = k_operators(**changes)
     x = torch.cat([some_tokens(), torch.arange(VOCAB_SIZE).repeat(2)[: CONTEXT * 8].view(-1, CONTEXT)])
     cross_entropy(model(x).flatten(0, 1), x.roll(1, 1).flatten()).backward()
     n_learning = sum(
@@ -143,7 +107,7 @@ def test_all_that_a_variant_counts_as_live_learns_and_nothing_else(changes):
 @pytest.mark.parametrize("paths", ["both", "base", "recurrent"])
 @torch.no_grad()
 def test_what_the_paths_contribute_sums_to_what_the_layer_mixes(paths, backend):
-    layer = layers_of(make(paths=paths, backend=backend).double())[1]
+    layer = layers_of(k_operators(paths=paths, backend=backend).double())[1]
     n = torch.randn(2, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     base, read = layer.contributions(n)
     torch.testing.assert_close(base + read, layer.mix(n), rtol=1e-10, atol=1e-12)
@@ -167,8 +131,8 @@ def test_what_the_paths_contribute_sums_to_what_the_layer_mixes(paths, backend):
 )
 @torch.no_grad()
 def test_a_model_of_one_path_is_the_full_one_with_the_other_silenced(paths, silenced, absent):
-    full = make().double().eval()
-    single = make(seed=1, paths=paths).double().eval()
+    full = k_operators().double().eval()
+    single = k_operators(seed=1, paths=paths).double().eval()
     missing, extra = single.load_state_dict(full.state_dict(), strict=False)
     assert not missing
     assert {name.rpartition(".")[2] for name in extra} == absent
@@ -181,7 +145,7 @@ def test_a_model_of_one_path_is_the_full_one_with_the_other_silenced(paths, sile
 
 def test_without_recurrence_the_options_of_the_memory_change_nothing():
     logits = [
-        make(paths="base", **changes).eval()(some_tokens())
+        k_operators(paths="base", **changes).eval()(some_tokens())
         for changes in ({}, {"rank": 7}, {"gamma_min": 0.0}, {"alpha_cap": 1.6}, {"backend": "mask"})
     ]
     assert all(torch.equal(logits[0], other) for other in logits[1:])
@@ -189,7 +153,7 @@ def test_without_recurrence_the_options_of_the_memory_change_nothing():
 
 def test_without_a_base_path_the_memory_alone_carries_the_past():
     """Its own token reaches a position by the residual stream; an earlier one only while alpha is not 0."""
-    model = make(paths="recurrent").double().eval()
+    model = k_operators(paths="recurrent").double().eval()
     x = some_tokens()
     edited = x.clone()
     edited[:, 0] = (x[:, 0] + 1) % VOCAB_SIZE
@@ -204,7 +168,7 @@ def test_without_a_base_path_the_memory_alone_carries_the_past():
 
 
 def test_a_shared_base_is_one_kernel_with_a_gate_for_each_layer():
-    model = make(shared_base=True)
+    model = k_operators(shared_base=True)
     first, *others = layers_of(model)
     assert all(layer.base is first.base for layer in others)
     assert len({id(layer.base_gate_logit) for layer in layers_of(model)}) == N_K2
@@ -215,8 +179,8 @@ def test_a_shared_base_is_one_kernel_with_a_gate_for_each_layer():
 
 
 def test_a_shared_base_learns_from_all_layers():
-    shared = make(shared_base=True).double()
-    separate = make(seed=1).double()
+    shared = k_operators(shared_base=True).double()
+    separate = k_operators(seed=1).double()
     separate.load_state_dict(shared.state_dict())  # the state names the kernel once a layer
     x = some_tokens()
     for model in (shared, separate):
@@ -247,7 +211,7 @@ def test_a_uniform_base_is_a_running_mean():
 @pytest.mark.parametrize(("low", "high"), [(0.85, 1.0), (0.15, 0.995), (0.0, 1.0), (0.3, 0.4)])
 @torch.no_grad()
 def test_gamma_stays_within_its_bounds_whatever_is_learned(low, high):
-    layer = layers_of(make(gamma_min=low, gamma_max=high))[0]
+    layer = layers_of(k_operators(gamma_min=low, gamma_max=high))[0]
     layer.decay_logit.copy_(torch.tensor([-100.0, 0.0, 100.0]))
     torch.testing.assert_close(layer.gamma(), torch.tensor([low, (low + high) / 2, high]))
 
@@ -259,7 +223,7 @@ def test_the_fast_form_vouches_for_no_more_than_gammas_bound(gamma_min):
     x = some_tokens(300)
     logits, gradients = [], []
     for backend in ("chunked", "recurrent"):
-        model = make(backend=backend, **changes)
+        model = k_operators(backend=backend, **changes)
         with torch.no_grad():
             for layer in layers_of(model):
                 layer.decay_logit.copy_(torch.tensor([-30.0, -4.0, 0.0]))
@@ -272,7 +236,7 @@ def test_the_fast_form_vouches_for_no_more_than_gammas_bound(gamma_min):
 
 @torch.no_grad()
 def test_alphas_cap_bounds_the_recurrent_path_and_scales_it():
-    low, high = (layers_of(make(alpha_cap=cap).double())[0] for cap in (0.8, 1.6))
+    low, high = (layers_of(k_operators(alpha_cap=cap).double())[0] for cap in (0.8, 1.6))
     n = torch.randn(2, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(high.contributions(n)[1], 2 * low.contributions(n)[1])
     torch.testing.assert_close(high.contributions(n)[0], low.contributions(n)[0])
@@ -319,7 +283,7 @@ def test_a_frozen_eta_starts_where_a_learned_one_does():
 
 
 def test_without_refinement_eta_does_nothing_and_is_not_read():
-    model = make(refine_steps=0)
+    model = k_operators(refine_steps=0)
     x = some_tokens()
     before = model(x)
     with torch.no_grad():
@@ -330,7 +294,7 @@ def test_without_refinement_eta_does_nothing_and_is_not_read():
 
 @torch.no_grad()
 def test_refinement_at_eta_one_is_a_plain_pass_repeated():
-    model = make(refine_steps=2).double().eval()
+    model = k_operators(refine_steps=2).double().eval()
     model.eta_logit.fill_(torch.inf)  # whose sigmoid is 1
     h = model.embed(some_tokens())
     torch.testing.assert_close(model.refine(h), model.stack(model.stack(h)), rtol=1e-12, atol=1e-12)
@@ -341,7 +305,7 @@ def test_refinement_at_eta_one_is_a_plain_pass_repeated():
 
 def test_learned_positions_are_a_row_for_each_position_of_the_window():
     assert n_params(position="learned") - n_params() == CONTEXT * 8
-    model = make(position="learned")
+    model = k_operators(position="learned")
     counts = count_parameters(model)
     assert counts.n_params - counts.n_params_without_positions == counts.parts["positions"] == CONTEXT * 8
     x = some_tokens(9)
@@ -351,7 +315,7 @@ def test_learned_positions_are_a_row_for_each_position_of_the_window():
 
 
 def test_dropout_falls_on_the_sum_of_token_and_position():
-    embedded = make(position="learned", emb_dropout=0.5).embed(some_tokens(rows=32))
+    embedded = k_operators(position="learned", emb_dropout=0.5).embed(some_tokens(rows=32))
     assert (embedded == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
@@ -360,7 +324,7 @@ def test_dropout_falls_on_the_sum_of_token_and_position():
 
 @pytest.mark.parametrize("name", DROPOUTS)
 def test_each_dropout_acts_in_training_alone(name):
-    plain, dropped = make(), make(**{name: 0.3})
+    plain, dropped = k_operators(), k_operators(**{name: 0.3})
     x = some_tokens()
     assert not torch.equal(dropped(x), dropped(x))
     assert torch.equal(dropped.eval()(x), plain(x))
@@ -369,7 +333,7 @@ def test_each_dropout_acts_in_training_alone(name):
 def test_only_the_heads_dropout_spares_the_stack():
     x = some_tokens()
     for name in DROPOUTS:
-        model = make(**{name: 0.3})
+        model = k_operators(**{name: 0.3})
         spared = torch.equal(model.refine(model.embed(x)), model.refine(model.embed(x)))
         assert spared == (name == "head_dropout"), name
 
@@ -380,6 +344,8 @@ def test_only_the_heads_dropout_spares_the_stack():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("backend", "fused"),
+        ("head", "linear"),
         ("paths", "none"),
         ("shared_base", "some"),
         ("base_init", "linear"),

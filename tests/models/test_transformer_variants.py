@@ -15,12 +15,12 @@ from bench.errors import ConfigError
 from bench.experiments.recipes import NANOGPT, NANOGPT_2023
 from bench.schedule import learning_rate
 from bench.train import Trainer, make_optimizer
-from models import SequenceModel, Transformer, TransformerConfig, build, decoder_of
+from models import SequenceModel, Transformer, TransformerConfig, build
 from models.transformer import rotate
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
+from tests.small_models import acting, some_tokens
 
 PLAIN = TransformerConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=12, n_layers=2, n_heads=3)  # no dropout
-MODERN = {"position": "rotary", "norm": "rms", "mlp": "swiglu"}
 OPTIONS = {
     "norm": ("layer", "rms"),
     "mlp": ("gelu", "gelu_tanh", "swiglu"),
@@ -32,18 +32,9 @@ IDS = [" ".join(str(value) for value in changes.values()) for changes in COMBINA
 
 
 def make(**changes: Any) -> Transformer:
-    """A model in train mode whose every parameter acts."""
-    torch.manual_seed(0)
-    model = build(dataclasses.replace(PLAIN, **changes))
-    assert isinstance(model, Transformer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    """A Transformer, `PLAIN` but for some options."""
+    model: Transformer = acting(dataclasses.replace(PLAIN, **changes))
     return model
-
-
-def some_tokens(length: int = CONTEXT, rows: int = 2) -> Tensor:
-    return torch.randint(VOCAB_SIZE, (rows, length), generator=torch.Generator().manual_seed(length))
 
 
 # written out plainly: one window, one head and one position at a time -------------------------------------------------
@@ -175,25 +166,7 @@ def test_only_learned_positions_have_a_table():
         assert ("positions.weight" in model.state_dict()) == has_table
 
 
-# decoding -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [MODERN, {**MODERN, "bias": True}, {"mlp": "gelu_tanh"}, {"norm": "rms", "bias": True}, {"mlp": "swiglu"}],
-    ids=str,
-)
-@torch.no_grad()
-def test_a_variant_decodes_what_its_window_says(changes):
-    model = make(**changes).double()
-    x = some_tokens()
-    expected = model.eval()(x)
-    decoder = decoder_of(model, 2, CONTEXT)
-    found = torch.stack([decoder.feed(x[:, t : t + 1]) for t in range(CONTEXT)], dim=1)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    resumed = decoder_of(model, 2, CONTEXT)
-    found = torch.stack([resumed.feed(x[:, :6])] + [resumed.feed(x[:, t : t + 1]) for t in range(6, CONTEXT)], dim=1)
-    torch.testing.assert_close(found, expected[:, 5:], rtol=1e-9, atol=1e-9)
+# rotary positions -----------------------------------------------------------------------------------------------------
 
 
 def test_the_score_of_rotary_positions_rests_on_their_distance_alone():
