@@ -53,11 +53,11 @@ bench: $(READY)  ## measure throughput and memory, and save what was measured fo
 	$(PY) -m pytest tests/test_throughput.py --benchmark-only \
 	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device).json"
 
-test: $(READY)  ## run the tests, without the slow ones
-	$(PY) -m pytest -m "not slow"
+test: $(READY)  ## run the tests, two at a time, without the slow ones
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: $(READY)  ## run all tests
-	$(PY) -m pytest
+test-all: $(READY)  ## run all tests, two at a time
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## check style, format and types
 	$(PY) -m ruff check

@@ -28,6 +28,19 @@ TINY_MODELS = {  # one a trained architecture, with dropout so that its random s
 }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: one process does all tests of a file, and one all of tests/jobs/slurm, which share a cluster."""
+    from xdist.scheduler import LoadFileScheduling  # a development package, needed only with `-n`
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/jobs/slurm" if file.startswith("tests/jobs/slurm/") else file
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(autouse=True)
 def one_thread_and_default_numerics():
     """Equal bits whatever the machine, and no test leaves its mode to the next."""
