@@ -26,7 +26,6 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from bench.config import Run, read_run, run_to_json
-from bench.corpus import Corpus
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
 from bench.record import to_bytes
@@ -120,7 +119,7 @@ def planned(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask, tmp_path):
     store, before = Store(tmp_path / "store"), os.umask(umask)
     try:
         folder = submission_of(store).write(store)
@@ -131,7 +130,7 @@ def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask:
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o770, 0o777])
-def test_a_submissions_folder_that_others_may_write_is_not_read(mode: int, planned: Path) -> None:
+def test_a_submissions_folder_that_others_may_write_is_not_read(mode, planned):
     planned.chmod(mode)
     with pytest.raises(StoreError, match="nobody else may write"):
         read_submission(planned)
@@ -139,7 +138,7 @@ def test_a_submissions_folder_that_others_may_write_is_not_read(mode: int, plann
         submissions(Store(planned.parents[2]))
 
 
-def test_a_linked_or_a_foreign_submissions_folder_is_not_read(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_linked_or_a_foreign_submissions_folder_is_not_read(planned, monkeypatch):
     link = planned.with_name("kops-link")
     link.symlink_to(planned)
     with pytest.raises(StoreError, match="yours"):
@@ -149,7 +148,7 @@ def test_a_linked_or_a_foreign_submissions_folder_is_not_read(planned: Path, mon
         read_submission(planned)
 
 
-def test_a_file_in_place_of_a_submissions_folder_is_not_read(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_submissions_folder_is_not_read(tmp_path):
     (tmp_path / "file").write_text("{}")
     with pytest.raises(StoreError):
         check_private(tmp_path / "file")
@@ -157,7 +156,7 @@ def test_a_file_in_place_of_a_submissions_folder_is_not_read(tmp_path: Path) -> 
         check_private(tmp_path / "absent")
 
 
-def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path: Path) -> None:
+def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path):
     store, elsewhere = Store(tmp_path / "store"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     submission = submission_of(store)
@@ -193,7 +192,7 @@ def read_as(folder: Path, content: bytes) -> Submission | None:
 
 @FEW
 @given(data=st.data())
-def test_a_cut_plan_reads_as_it_was_or_is_a_typed_error(plan_folder: Path, data: st.DataObject) -> None:
+def test_a_cut_plan_reads_as_it_was_or_is_a_typed_error(plan_folder, data):
     whole = (plan_folder / PLAN_FILE).read_bytes()
     cut = whole[: data.draw(st.integers(0, len(whole)))]
     assert read_as(plan_folder, cut) in ([read_submission(plan_folder)] if cut == whole else [None])
@@ -201,7 +200,7 @@ def test_a_cut_plan_reads_as_it_was_or_is_a_typed_error(plan_folder: Path, data:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_plan_with_another_byte_is_a_plan_or_a_typed_error(plan_folder: Path, data: st.DataObject) -> None:
+def test_a_plan_with_another_byte_is_a_plan_or_a_typed_error(plan_folder, data):
     whole = (plan_folder / PLAN_FILE).read_bytes()
     at, other = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 255))
     found = read_as(plan_folder, whole[:at] + bytes([other]) + whole[at + 1 :])
@@ -216,14 +215,14 @@ def test_a_plan_with_another_byte_is_a_plan_or_a_typed_error(plan_folder: Path, 
 @example(content=b'{"tasks": [1]}')
 @example(content=b"\xff\xfe")
 @example(content=b'{"tasks": []}')
-def test_a_foreign_plan_is_a_typed_error(content: bytes, plan_folder: Path) -> None:
+def test_a_foreign_plan_is_a_typed_error(content, plan_folder):
     assert read_as(plan_folder, content) is None
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [("0123456789ab", "0123456789af"), (": 30,", ": 31,"), (": 30,", ": null,"), ('"cpu"', "5")]
 )
-def test_a_plan_whose_values_were_changed_is_noticed(old: str, new: str, plan_folder: Path) -> None:
+def test_a_plan_whose_values_were_changed_is_noticed(old, new, plan_folder):
     text = (plan_folder / PLAN_FILE).read_text()
     assert old in text
     assert read_as(plan_folder, text.replace(old, new, 1).encode()) is None
@@ -239,20 +238,20 @@ QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=6, max_size=6).map(lambda 
 @given(text=st.one_of(st.text(), QUEUE_LINES.map("\n".join)))
 @example(text="kops-1|²|³|RUNNING|n|²:³|")
 @example(text="kops-1|٣|٣|RUNNING|n|٣:٣|")
-def test_no_answer_of_the_queue_is_an_exception(text: str) -> None:
+def test_no_answer_of_the_queue_is_an_exception(text):
     assert all(name.startswith("kops-") and index >= 0 for name, index in read_queue(text))
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.one_of(st.text(), st.text(alphabet="0123456789:-")))
 @example(text="²:³")
-def test_no_duration_is_an_exception(text: str) -> None:
+def test_no_duration_is_an_exception(text):
     seconds = read_duration(text)
     assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize("read", [read_duration, lambda text: read_queue(f"kops-1|1|{text}|RUNNING|n|0:10|")])
-def test_a_number_without_end_is_no_exception(read: Callable[[str], object]) -> None:
+def test_a_number_without_end_is_no_exception(read):
     read("9" * 5000)
 
 
@@ -313,7 +312,7 @@ def assert_asks_for_each_thing_once(lines: list[str]) -> None:
 
 @FEW
 @given(key=st.sampled_from([*Site.model_fields]), word=WORDS)
-def test_no_word_of_the_command_line_adds_a_line_to_a_script(key: str, word: str, scripts_folder: Path) -> None:
+def test_no_word_of_the_command_line_adds_a_line_to_a_script(key, word, scripts_folder):
     try:
         store, arrays = arrays_of(scripts_folder, f"{key}={word}")
     except ConfigError:
@@ -326,7 +325,7 @@ def test_no_word_of_the_command_line_adds_a_line_to_a_script(key: str, word: str
 @example(assignment="job_name=x")
 @example(assignment="uid\n=0")
 @example(assignment="partition\nreboot=a")
-def test_no_assignment_of_any_shape_adds_a_line_to_a_script(assignment: str, scripts_folder: Path) -> None:
+def test_no_assignment_of_any_shape_adds_a_line_to_a_script(assignment, scripts_folder):
     try:
         store, arrays = arrays_of(scripts_folder, assignment)
     except ConfigError:
@@ -336,7 +335,7 @@ def test_no_assignment_of_any_shape_adds_a_line_to_a_script(assignment: str, scr
 
 @FEW
 @given(key=st.sampled_from([*Site.model_fields]), word=WORDS)
-def test_no_exported_variable_adds_a_line_to_a_script(key: str, word: str, scripts_folder: Path) -> None:
+def test_no_exported_variable_adds_a_line_to_a_script(key, word, scripts_folder):
     assume("\x00" not in word)  # no environment can hold it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(f"{sites.ENVIRONMENT_PREFIX}{key.upper()}", word)
@@ -354,9 +353,7 @@ def toml(text: str) -> str:
 
 @FEW
 @given(key=st.sampled_from([*Site.model_fields]), word=WORDS, in_list=st.booleans())
-def test_a_word_of_a_file_adds_a_line_to_a_script_only_where_it_is_meant_as_one(
-    key: str, word: str, in_list: bool, scripts_folder: Path
-) -> None:
+def test_a_word_of_a_file_adds_a_line_to_a_script_only_where_it_is_meant_as_one(key, word, in_list, scripts_folder):
     path = scripts_folder / "hostile.toml"
     in_list = in_list or FROM_FILES.get(key) in ("lines", "words")
     path.write_text(f"{key} = {f'[{toml(word)}]' if in_list else toml(word)}", encoding="utf-8")
@@ -369,9 +366,7 @@ def test_a_word_of_a_file_adds_a_line_to_a_script_only_where_it_is_meant_as_one(
     assert_as_expected(store, *arrays)
 
 
-def test_without_the_narrow_alphabet_a_word_would_add_a_line_and_that_is_seen(
-    scripts_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_narrow_alphabet_a_word_would_add_a_line_and_that_is_seen(scripts_folder, monkeypatch):
     monkeypatch.setattr(sites, "VALUE", re.compile(".*", re.DOTALL))
     for word in ("a\nreboot", "x\n#SBATCH --uid=0", "x\n#SBATCH --time=1"):
         store, [array] = arrays_of(scripts_folder, f"partition={word}")
@@ -379,7 +374,7 @@ def test_without_the_narrow_alphabet_a_word_would_add_a_line_and_that_is_seen(
             assert_as_expected(store, array)
 
 
-def test_what_is_known_of_shell_injection_is_refused_wherever_it_stands(scripts_folder: Path) -> None:
+def test_what_is_known_of_shell_injection_is_refused_wherever_it_stands(scripts_folder):
     for word in ("a\nrm -rf $HOME #", "$(reboot)", "a' --uid=0 '", "a|b", "node[1-3]"):
         with pytest.raises(ConfigError, match="partition"):
             arrays_of(scripts_folder, f"partition={word}")
@@ -389,9 +384,7 @@ def test_what_is_known_of_shell_injection_is_refused_wherever_it_stands(scripts_
 
 
 @pytest.mark.parametrize("variable", ["BENCH_DATA_DIR", RUNS_DIR_VARIABLE])
-def test_a_folder_of_more_than_one_line_is_refused_and_of_strange_characters_quoted(
-    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_more_than_one_line_is_refused_and_of_strange_characters_quoted(variable, tmp_path, monkeypatch):
     monkeypatch.setenv(variable, str(tmp_path / "a\nreboot"))
     with pytest.raises(ConfigError, match="one line"):
         slurm.environment_lines()
@@ -400,30 +393,30 @@ def test_a_folder_of_more_than_one_line_is_refused_and_of_strange_characters_quo
     assert f"export {variable}={shlex.quote(str(strange))}" in slurm.environment_lines()
 
 
-def test_a_store_of_strange_characters_is_one_word_of_the_script(tmp_path: Path) -> None:
+def test_a_store_of_strange_characters_is_one_word_of_the_script(tmp_path):
     store, [array] = arrays_of(tmp_path / "it's $(reboot) #;")
     assert_as_expected(store, array)
     assert shlex.split(script(array, store).rstrip().splitlines()[-1])[-1] == str(array.submission.folder(store))
 
 
-def test_a_store_of_more_than_one_line_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_more_than_one_line_is_refused(tmp_path):
     with pytest.raises(ConfigError):
         arrays_of(tmp_path / "a\nreboot #")
 
 
-def test_a_store_that_slurm_would_read_as_a_field_is_refused(tmp_path: Path) -> None:
+def test_a_store_that_slurm_would_read_as_a_field_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="%"):
         arrays_of(tmp_path / "%j")
 
 
-def test_a_link_to_a_store_that_slurm_would_read_as_a_field_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_a_store_that_slurm_would_read_as_a_field_is_refused(tmp_path):
     (tmp_path / "%j").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "%j")
     with pytest.raises(ConfigError, match="%"):
         arrays_of(tmp_path / "link")
 
 
-def test_an_exported_signal_adds_no_line_to_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_signal_adds_no_line_to_a_script(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR2\nreboot #")
     try:
         store, [array] = arrays_of(tmp_path)
@@ -446,7 +439,7 @@ def run_labelled(label: str) -> Run:
 @example(run_id="0123456789ab\n")
 @example(run_id="٠١٢٣٤٥٦٧٨٩٠١")
 @example(run_id="0123456789AB")
-def test_a_runs_folder_lies_in_its_store_or_there_is_none(run_id: str, scripts_folder: Path) -> None:
+def test_a_runs_folder_lies_in_its_store_or_there_is_none(run_id, scripts_folder):
     store = Store(scripts_folder / "names")
     try:
         folder = store.run_folder(run_id)
@@ -458,7 +451,7 @@ def test_a_runs_folder_lies_in_its_store_or_there_is_none(run_id: str, scripts_f
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_is_a_path_names_no_run_and_makes_nothing(name: str, tmp_path: Path) -> None:
+def test_a_name_that_is_a_path_names_no_run_and_makes_nothing(name, tmp_path):
     store = Store(tmp_path / "a" / "store")
     for look in (store.run_folder, store.find_run_id):
         with pytest.raises(ConfigError):
@@ -470,7 +463,7 @@ def test_a_name_that_is_a_path_names_no_run_and_makes_nothing(name: str, tmp_pat
 
 @FEW
 @given(label=st.one_of(st.sampled_from(NAMES), st.text(), st.text(alphabet="aé-_./", max_size=81)))
-def test_a_runs_record_lies_among_the_records_whatever_its_label(label: str, scripts_folder: Path) -> None:
+def test_a_runs_record_lies_among_the_records_whatever_its_label(label, scripts_folder):
     try:
         run = run_labelled(label)
     except ConfigError:
@@ -481,7 +474,7 @@ def test_a_runs_record_lies_among_the_records_whatever_its_label(label: str, scr
     assert record.file_name.isprintable()
 
 
-def test_the_longest_label_is_a_name_that_file_systems_take(tmp_path: Path) -> None:
+def test_the_longest_label_is_a_name_that_file_systems_take(tmp_path):
     try:
         run = run_labelled("\U0001d538" * 80)
     except ConfigError:
@@ -489,7 +482,7 @@ def test_the_longest_label_is_a_name_that_file_systems_take(tmp_path: Path) -> N
     Store(tmp_path).write_record(make_record(run.label, run.seed, run_id=run.run_id))
 
 
-def test_a_runs_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_runs_folder_that_is_a_link_is_refused(tmp_path):
     store, elsewhere, run = Store(tmp_path / "store"), tmp_path / "elsewhere", smoke().runs()[0]
     elsewhere.mkdir()
     store.work_folder.mkdir(parents=True)
@@ -513,19 +506,19 @@ def assert_nothing_beside(store: Store, write: Callable[[], object]) -> None:
         assert not left
 
 
-def test_a_record_whose_label_is_a_path_is_written_nowhere(tmp_path: Path) -> None:
+def test_a_record_whose_label_is_a_path_is_written_nowhere(tmp_path):
     store = Store(tmp_path / "a" / "store")
     store.root.mkdir(parents=True)
     assert_nothing_beside(store, lambda: store.write_record(make_record("../../x")))
 
 
-def test_an_experiment_whose_name_is_a_path_is_written_nowhere(tmp_path: Path) -> None:
+def test_an_experiment_whose_name_is_a_path_is_written_nowhere(tmp_path):
     store = Store(tmp_path / "a" / "store")
     store.root.mkdir(parents=True)
     assert_nothing_beside(store, lambda: store.write_manifest(make_manifest({}, name="../../x")))
 
 
-def test_tables_of_a_foreign_experiment_whose_name_is_a_path_are_refused(tmp_path: Path) -> None:
+def test_tables_of_a_foreign_experiment_whose_name_is_a_path_are_refused(tmp_path):
     store, record = Store(tmp_path / "a" / "store"), make_record()
     store.write_record(record)
     manifest = make_manifest({record.label: {"42": record.run_id}}, name="../../x")
@@ -546,7 +539,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_compilers_cache_is_its_users_alone(cache: Path) -> None:
+def test_the_compilers_cache_is_its_users_alone(cache):
     before = os.umask(0o002)  # of a system whose users share a group
     try:
         folder = compile_cache("nvidia-h200")
@@ -560,9 +553,7 @@ def test_the_compilers_cache_is_its_users_alone(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
-def test_a_folder_of_the_compilers_cache_that_others_may_write_is_refused_with_what_to_type(
-    mode: int, cache: Path
-) -> None:
+def test_a_folder_of_the_compilers_cache_that_others_may_write_is_refused_with_what_to_type(mode, cache):
     folder = compile_cache("nvidia-h200")
     folder.chmod(mode)
     with pytest.raises(StoreError, match=f"rm -r {re.escape(str(folder))}`, or set BENCH_CACHE_DIR"):
@@ -572,9 +563,7 @@ def test_a_folder_of_the_compilers_cache_that_others_may_write_is_refused_with_w
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_cache_in_a_folder_where_others_could_replace_it_is_refused_and_no_command_removes_that_folder(
-    mode: int, cache: Path
-) -> None:
+def test_a_cache_in_a_folder_where_others_could_replace_it_is_refused_and_no_command_removes_that_folder(mode, cache):
     """The folder is one that its user named, and holds what else they like."""
     cache.mkdir()
     cache.chmod(mode)
@@ -587,7 +576,7 @@ def test_a_cache_in_a_folder_where_others_could_replace_it_is_refused_and_no_com
     assert compile_cache("nvidia-h200").parent == cache
 
 
-def test_a_cache_may_lie_where_a_sticky_bit_keeps_others_from_replacing_it(cache: Path) -> None:
+def test_a_cache_may_lie_where_a_sticky_bit_keeps_others_from_replacing_it(cache):
     cache.mkdir()
     cache.chmod(0o1777)  # as /tmp
     folder = compile_cache("nvidia-h200")
@@ -595,9 +584,7 @@ def test_a_cache_may_lie_where_a_sticky_bit_keeps_others_from_replacing_it(cache
 
 
 @pytest.mark.parametrize("root_uid", [0, 54321])  # whether the folder above is root's or theirs
-def test_a_compilers_cache_of_another_user_is_refused(
-    root_uid: int, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compilers_cache_of_another_user_is_refused(root_uid, cache, monkeypatch):
     compile_cache("nvidia-h200")
     owner = os.getuid()
     monkeypatch.setattr("os.getuid", lambda: 54321 + owner)
@@ -607,9 +594,7 @@ def test_a_compilers_cache_of_another_user_is_refused(
     assert unused() == []
 
 
-def test_a_cache_that_is_refused_leaves_every_record_where_it_is(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_is_refused_leaves_every_record_where_it_is(cache, tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1)
     store = Store(tmp_path / "store")
     fast = smoke().on(corpus=None, mode="fast", seeds=None)
@@ -622,7 +607,7 @@ def test_a_cache_that_is_refused_leaves_every_record_where_it_is(
     assert store.statuses() == {failed.run_id: "failed"}
 
 
-def test_a_link_in_place_of_the_compilers_cache_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_compilers_cache_is_refused(cache, tmp_path):
     folder = compile_cache("nvidia-h200")
     folder.rmdir()
     (tmp_path / "elsewhere").mkdir()
@@ -631,9 +616,7 @@ def test_a_link_in_place_of_the_compilers_cache_is_refused(cache: Path, tmp_path
         compile_cache("nvidia-h200")
 
 
-def test_a_compilers_cache_that_cannot_be_made_is_an_error_that_names_the_variable(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compilers_cache_that_cannot_be_made_is_an_error_that_names_the_variable(cache, monkeypatch):
     cache.write_text("")
     with pytest.raises(UserError, match="set BENCH_CACHE_DIR to a folder of yours"):
         compile_cache("nvidia-h200")
@@ -660,13 +643,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("architecture", ["k_operators", "transformer"])
 def test_no_record_tells_a_secret_the_machine_or_its_user(
-    architecture: str,
-    planted: list[str],
-    tmp_path: Path,
-    tiny_run: Callable[..., Run],
-    corpus: Corpus,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    architecture, planted, tmp_path, tiny_run, corpus, monkeypatch
+):
     monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     store, run = Store(tmp_path / "store"), tiny_run(architecture)
     execute(run, store, Settings(device=torch.device("cpu"), n_threads=1, data_dir=tmp_path / "data"))
@@ -676,8 +654,8 @@ def test_no_record_tells_a_secret_the_machine_or_its_user(
 
 
 def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(
-    planted: list[str], tmp_path: Path, tiny_run: Callable[..., Run], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    planted, tmp_path, tiny_run, corpus, monkeypatch
+):
     def fail(*_: object) -> None:
         raise RuntimeError("some kernel failed")
 
@@ -690,7 +668,7 @@ def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(
     assert not [word for word in [*planted, str(tmp_path), str(ROOT)] if word in text]
 
 
-def test_no_plan_script_or_run_file_tells_a_secret_the_machine_or_its_user(planted: list[str], tmp_path: Path) -> None:
+def test_no_plan_script_or_run_file_tells_a_secret_the_machine_or_its_user(planted, tmp_path):
     store, [array] = arrays_of(tmp_path)
     texts = [(array.submission.write(store) / PLAN_FILE).read_text(), script(array, store)]
     texts += [(write_run(run, store) / RUN_FILE).read_text() for run in smoke().runs()]
@@ -710,7 +688,7 @@ def locked() -> dict[str, list[str]]:
     return found
 
 
-def test_every_locked_requirement_is_one_version_with_hashes() -> None:
+def test_every_locked_requirement_is_one_version_with_hashes():
     requirements = locked()
     assert len(requirements) > 20
     for text, hashes in requirements.items():
@@ -720,7 +698,7 @@ def test_every_locked_requirement_is_one_version_with_hashes() -> None:
         assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes), text
 
 
-def test_no_version_is_let_in_that_is_known_to_be_unsafe() -> None:
+def test_no_version_is_let_in_that_is_known_to_be_unsafe():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     [torch_range] = [
         one.specifier for one in map(Requirement, project["project"]["dependencies"]) if one.name == "torch"

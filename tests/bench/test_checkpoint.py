@@ -43,7 +43,7 @@ def write_raw(folder: Path, payload: bytes, step: int = 1) -> Path:
     return path
 
 
-def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+def test_what_was_saved_is_what_is_loaded(tmp_path):
     path = checkpoint.save(tmp_path, content_of(3))
     loaded = checkpoint.load(path)
     assert loaded["trainer"]["step"] == 3
@@ -51,14 +51,14 @@ def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert [one.name for one in checkpoint.paths(tmp_path)] == ["checkpoint-00000003.pt"]
 
 
-def test_the_last_two_are_kept_with_their_hashes_and_nothing_else(tmp_path: Path) -> None:
+def test_the_last_two_are_kept_with_their_hashes_and_nothing_else(tmp_path):
     for step in (0, 5, 9, 10, 100):
         checkpoint.save(tmp_path, content_of(step))
     names = ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names + [f"{name}.sha256" for name in names])
 
 
-def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert checkpoint.load_newest(tmp_path) == (None, [])
 
 
@@ -158,9 +158,7 @@ def kill_at_every_place(process: subprocess.Popen[str], folder: Path) -> Iterato
 
 
 @pytest.mark.fault("F3")
-def test_a_kill_during_a_write_never_costs_more_than_that_write(
-    tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
-) -> None:
+def test_a_kill_during_a_write_never_costs_more_than_that_write(tmp_path, writer):
     places, steps = [], []
     for place, folder in kill_at_every_place(writer("atomic"), tmp_path):
         content, passed_over = checkpoint.load_newest(folder)
@@ -180,9 +178,7 @@ def test_a_kill_during_a_write_never_costs_more_than_that_write(
     assert {*steps} == {2, 3}  # before the sha256 is in its place, and after
 
 
-def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(
-    tmp_path: Path, writer: Callable[[str], subprocess.Popen[str]]
-) -> None:
+def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(tmp_path, writer):
     left = dict(kill_at_every_place(writer("naive"), tmp_path))
     for torn in (THIRD, f"{THIRD}.sha256"):
         folder = left[f"half through {torn}"]
@@ -210,9 +206,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.fault("F5")
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(
-    two_checkpoints: Path, data: st.DataObject
-) -> None:
+def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(two_checkpoints, data):
     newest = checkpoint.paths(two_checkpoints)[-1]
     victim = data.draw(st.sampled_from([newest, newest.with_suffix(".pt.sha256")]), "file")
     whole = victim.read_bytes()
@@ -233,7 +227,7 @@ def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(
     assert checkpoint.load(newest)["trainer"]["step"] == 2
 
 
-def test_a_checkpoint_without_its_hash_is_not_used(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_hash_is_not_used(tmp_path):
     checkpoint.save(tmp_path, content_of(1))
     checkpoint.save(tmp_path, content_of(2)).with_suffix(".pt.sha256").unlink()
     content, passed_over = checkpoint.load_newest(tmp_path)
@@ -242,7 +236,7 @@ def test_a_checkpoint_without_its_hash_is_not_used(tmp_path: Path) -> None:
     assert "checkpoint-00000002.pt" in passed_over[0]
 
 
-def test_damage_to_every_checkpoint_means_to_start_anew_not_to_crash(tmp_path: Path) -> None:
+def test_damage_to_every_checkpoint_means_to_start_anew_not_to_crash(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, content_of(step)).write_bytes(b"")
     content, passed_over = checkpoint.load_newest(tmp_path)
@@ -251,9 +245,7 @@ def test_damage_to_every_checkpoint_means_to_start_anew_not_to_crash(tmp_path: P
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
-    tiny_run: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tiny_run, tmp_path, capsys):
     run = tiny_run(n_steps=6, eval_every=3)
     whole = execute(run, Store(tmp_path / "whole"), EVERY_STEP)
     store = Store(tmp_path / "damaged")
@@ -282,7 +274,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("how", ["torch.save", "pickle"])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(how: str, tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused_and_runs_none(how, tmp_path):
     canary, scratch = tmp_path / "canary", tmp_path / "hostile.pt"
     content = {"format": checkpoint.FORMAT, **content_of(1), "x": Hostile(canary)}
     if how == "pickle":
@@ -301,7 +293,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(how: str, tmp_path:
 
 
 @pytest.mark.parametrize("content", [{"format": 0}, {"weights": 1}, [1, 2]])
-def test_a_file_of_another_program_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_refused(content, tmp_path):
     scratch = tmp_path / "foreign"
     torch.save(content, scratch)
     path = write_raw(tmp_path, scratch.read_bytes())
@@ -340,9 +332,7 @@ def stop_at(step: int, run: Run, store: Store) -> None:
     ],
 )
 @pytest.mark.usefixtures("on_little_text")
-def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
-    other: dict[str, Any], difference: str, tiny_run: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(other, difference, tiny_run, tmp_path):
     run, store = tiny_run(), Store(tmp_path)
     another = tiny_run(**other)
     stop_at(2, another, store)
@@ -356,9 +346,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_checkpoint_of_other_sources_is_refused(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_other_sources_is_refused(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(), Store(tmp_path)
     stop_at(2, run, store)
     monkeypatch.setattr("bench.run.fingerprint", lambda _: "f" * 64)
@@ -371,9 +359,7 @@ def test_a_checkpoint_of_other_sources_is_refused(
 
 @pytest.mark.fault("F7")
 @pytest.mark.usefixtures("on_little_text")
-def test_a_full_disk_ends_the_run_as_io_error_and_leaves_the_checkpoints_before(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run_as_io_error_and_leaves_the_checkpoints_before(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(), Store(tmp_path)
 
     def full_after_step_3(path: Path, content: bytes) -> None:
@@ -407,7 +393,7 @@ except OSError as error:
 """
 
 
-def test_a_write_that_does_not_fit_leaves_the_old_file_and_no_part_of_the_new(tmp_path: Path) -> None:
+def test_a_write_that_does_not_fit_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
     path = tmp_path / "checkpoint-00000001.pt"
     child = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60

@@ -86,9 +86,7 @@ def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], object], *argu
         (["--cell", "unigram"], ["seed=42"]),
     ],
 )
-def test_a_config_that_makes_no_sense_is_one_line_with_the_next_step(
-    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_config_that_makes_no_sense_is_one_line_with_the_next_step(arguments, words, capsys, tmp_path):
     said = mistake(capsys, bench_app, *RUN, *arguments)
     for word in words:
         assert word in said
@@ -111,9 +109,7 @@ def test_a_config_that_makes_no_sense_is_one_line_with_the_next_step(
         (["--seeds", ","], ["--seeds"]),
     ],
 )
-def test_a_launch_that_makes_no_sense_is_one_line_with_the_next_step(
-    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_launch_that_makes_no_sense_is_one_line_with_the_next_step(arguments, words, capsys, tmp_path):
     said = mistake(capsys, jobs_app, *LAUNCH, *arguments)
     for word in words:
         assert word in said
@@ -121,15 +117,13 @@ def test_a_launch_that_makes_no_sense_is_one_line_with_the_next_step(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_here_is_refused_not_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_device_that_is_not_here_is_refused_not_replaced(capsys, tmp_path):
     for app, command in ((bench_app, RUN), (jobs_app, LAUNCH)):
         assert "torch sees no CUDA device here" in mistake(capsys, app, *command, "--device", "cuda")
     assert files(tmp_path) == set()
 
 
-def test_a_missing_or_altered_corpus_is_one_line_and_starts_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_altered_corpus_is_one_line_and_starts_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.run.load_corpus", load_corpus)
     monkeypatch.setattr("jobs.launch.find_text", find_text)
     for app, command in ((bench_app, RUN), (jobs_app, LAUNCH), (bench_app, ["data"])):
@@ -143,9 +137,7 @@ def test_a_missing_or_altered_corpus_is_one_line_and_starts_nothing(
     assert files(tmp_path) == {"data/tinyshakespeare/input.txt"}
 
 
-def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(capsys, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"in the way")  # stops a superuser, too
     for app, command in ((bench_app, RUN), (jobs_app, LAUNCH)):
         said = mistake(capsys, app, *command, "--store", tmp_path / "file" / "store")
@@ -158,13 +150,13 @@ def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(
 
 
 @pytest.mark.parametrize("command", [["table"], ["sample", "x"]])
-def test_a_store_that_is_not_there_is_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_is_not_there_is_one_line(command, capsys):
     assert "there is no store" in mistake(capsys, bench_app, *command, "--store", "nowhere")
     assert "there is no store" in mistake(capsys, jobs_app, "status", "--store", "nowhere")
     assert "there is no store" in mistake(capsys, jobs_app, "logs", "x", "--store", "nowhere")
 
 
-def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys, tmp_path):
     path = Store(tmp_path / "store").write_record(make_record())
     path.write_bytes(path.read_bytes()[:-30])
     for command in (["rerun", path], ["recheck", path], ["rerun", path, "--store", tmp_path / "other"]):
@@ -178,9 +170,7 @@ def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys: pytest.Captu
     assert path.name in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store", code=1)  # before it trains
 
 
-def test_the_other_records_still_make_a_table_when_one_is_cut(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_other_records_still_make_a_table_when_one_is_cut(capsys, tmp_path):
     store = Store(tmp_path / "store")
     whole, cut = make_record(), make_record(seed=69)
     store.write_record(whole)
@@ -208,9 +198,7 @@ def checkpoint_of_another(
     return str(folder)
 
 
-def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Corpus, tiny_run: Callable[..., Run]
-) -> None:
+def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(capsys, tmp_path, corpus, tiny_run):
     store = Store(tmp_path / "store")
     folder = checkpoint_of_another("transformer", "k_operators", store, corpus, tiny_run)
     before = files(tmp_path)
@@ -226,9 +214,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(
 # sampling from what a run left ----------------------------------------------------------------------------------------
 
 
-def test_sample_writes_what_a_checkpoint_gives_and_refuses_what_it_cannot(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, corpus: Corpus, tiny_run: Callable[..., Run]
-) -> None:
+def test_sample_writes_what_a_checkpoint_gives_and_refuses_what_it_cannot(capsys, tmp_path, corpus, tiny_run):
     store, run = Store(tmp_path / "store"), tiny_run(n_steps=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.run.load_corpus", lambda *_: corpus)
@@ -267,7 +253,7 @@ def test_sample_writes_what_a_checkpoint_gives_and_refuses_what_it_cannot(
 # one line, unless asked for more --------------------------------------------------------------------------------------
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", *map(str, RUN), "--set", "contxt=16", "--debug"])
     with pytest.raises(ConfigError, match="contxt"):
         run_guarded(bench_app)
@@ -282,9 +268,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         (KeyboardInterrupt(), 130, "interrupted: \n"),
     ],
 )
-def test_every_ending_has_its_exit_code(
-    ending: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_ending_has_its_exit_code(ending, code, said, capsys):
     def action() -> None:
         raise ending
 
@@ -292,7 +276,7 @@ def test_every_ending_has_its_exit_code(
     assert capsys.readouterr().err == said
 
 
-def test_a_mistake_of_ours_is_not_dressed_up_as_a_users() -> None:
+def test_a_mistake_of_ours_is_not_dressed_up_as_a_users():
     def action() -> None:
         raise ZeroDivisionError
 
@@ -300,7 +284,7 @@ def test_a_mistake_of_ours_is_not_dressed_up_as_a_users() -> None:
         run_guarded(action)
 
 
-def test_seeds_are_read_with_commas_or_spaces() -> None:
+def test_seeds_are_read_with_commas_or_spaces():
     assert parse_seeds(None) is None
     assert parse_seeds("42") == (42,)
     assert parse_seeds("42, 69 420") == (42, 69, 420)
@@ -316,9 +300,7 @@ def test_seeds_are_read_with_commas_or_spaces() -> None:
         (jobs_app, ["launch", "reproduce", "status", "logs"]),
     ],
 )
-def test_help_works_at_each_level(
-    app: Callable[[], object], commands: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_works_at_each_level(app, commands, capsys):
     assert call(app, "--help") == 0
     top = capsys.readouterr().out
     for command in commands:
@@ -334,7 +316,7 @@ def test_help_works_at_each_level(
 # real processes -------------------------------------------------------------------------------------------------------
 
 
-def test_a_real_process_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
+def test_a_real_process_ends_with_one_line_and_its_code(tmp_path):
     mistaken = [*map(str, RUN), "--set", "contxt=16", "--store", str(tmp_path / "store")]
     code, output, errors = finish(start("bench", *mistaken))
     assert (code, output) == (2, "")
@@ -346,7 +328,7 @@ def test_a_real_process_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-def test_a_real_worker_of_no_run_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
+def test_a_real_worker_of_no_run_ends_with_one_line_and_its_code(tmp_path):
     process = start("jobs.worker", "0" * 12, "--store", tmp_path)
     code, output, errors = finish(process)
     assert (code, output) == (2, "")

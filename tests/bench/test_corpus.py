@@ -16,7 +16,7 @@ import torch
 from bench import fetch, synthetic
 from bench.__main__ import app
 from bench.corpora import CORPORA, CorpusFacts
-from bench.corpus import Corpus, decode, encode, load_corpus
+from bench.corpus import decode, encode, load_corpus
 from bench.errors import CorpusError
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError, cache_dir, find_text
 from tests.command_line import call
@@ -71,8 +71,8 @@ TAMPERED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("place", ["named", "cached"])
 @pytest.mark.usefixtures("stand_in")
 def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
-    tampering: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tampering, place, tmp_path, monkeypatch, capsys
+):
     altered = TAMPERED[tampering](TEXT)
     path = put(tmp_path / "data" if place == "named" else cache_dir(), altered)
     if place == "named":
@@ -99,8 +99,8 @@ def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
 def test_a_folder_that_was_named_and_lacks_the_corpus_is_an_error_not_a_reason_to_look_elsewhere(
-    how: str, stand_in: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    how, stand_in, tmp_path, monkeypatch
+):
     put(cache_dir(), TEXT)  # would serve, were it asked
     folder = tmp_path / "data"
     if how == "variable":
@@ -113,9 +113,7 @@ def test_a_folder_that_was_named_and_lacks_the_corpus_is_an_error_not_a_reason_t
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_the_folder_given_goes_before_the_variable_and_the_variable_before_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_given_goes_before_the_variable_and_the_variable_before_the_cache(tmp_path, monkeypatch):
     cached = put(cache_dir(), TEXT)
     assert find_text(NAME) == cached == tmp_path / "cache" / "k-operators-bench" / PATH
     monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "variable"))
@@ -185,9 +183,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(
-    server: str, stand_in: Callable[[str], None]
-) -> None:
+def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(server, stand_in):
     stand_in(f"{server}/good")
     path = find_text(NAME)
     assert path == cache_dir() / PATH
@@ -206,14 +202,7 @@ def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(
         ("drop", True, "fetched"),
     ],
 )
-def test_a_bad_download_is_a_corpus_error_and_leaves_no_file(
-    page: str,
-    may_stand_in: bool,
-    reason: str,
-    server: str,
-    stand_in: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_bad_download_is_a_corpus_error_and_leaves_no_file(page, may_stand_in, reason, server, stand_in, monkeypatch):
     stand_in(f"{server}/{page}")
     monkeypatch.setattr(Handler, "n_bytes_sent", 0)
     with pytest.raises(CorpusError, match=reason) as error:
@@ -225,7 +214,7 @@ def test_a_bad_download_is_a_corpus_error_and_leaves_no_file(
     assert Handler.n_bytes_sent < 10 * fetch.MAX_DOWNLOAD_BYTES  # the limit, and what was on its way
 
 
-def test_no_connection_is_a_download_error_that_says_what_to_do(stand_in: Callable[[str], None]) -> None:
+def test_no_connection_is_a_download_error_that_says_what_to_do(stand_in):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         stand_in(f"http://127.0.0.1:{unused.getsockname()[1]}/input.txt")  # bound, but no one listens
@@ -233,7 +222,7 @@ def test_no_connection_is_a_download_error_that_says_what_to_do(stand_in: Callab
             find_text(NAME)
 
 
-def test_a_silent_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch, stand_in: Callable[[str], None]) -> None:
+def test_a_silent_server_is_given_up_on(monkeypatch, stand_in):
     assert fetch.CONNECT_SECONDS == 10
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -245,7 +234,7 @@ def test_a_silent_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch, stand_i
 # the texts ------------------------------------------------------------------------------------------------------------
 
 
-def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir: Path) -> None:
+def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir):
     corpus = load_corpus(NAME, CPU, data_dir)
     text = (data_dir / PATH).read_bytes().decode("ascii")
     assert len(text) == 1_115_394
@@ -256,7 +245,7 @@ def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir: Pa
     assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_synthetic_text_is_the_pinned_one_every_time() -> None:
+def test_the_synthetic_text_is_the_pinned_one_every_time():
     synthetic.text.cache_clear()
     text = synthetic.text()
     assert hashlib.sha256(text.encode()).hexdigest() == CORPORA["synthetic"].sha256
@@ -265,14 +254,14 @@ def test_the_synthetic_text_is_the_pinned_one_every_time() -> None:
     assert len(text) == 1_115_394
 
 
-def test_the_synthetic_text_uses_every_character_in_both_parts() -> None:
+def test_the_synthetic_text_uses_every_character_in_both_parts():
     corpus = load_corpus("synthetic", CPU)
     assert len(corpus.vocabulary) == 65
     assert corpus.vocabulary == synthetic.ALPHABET
     assert len(corpus.train.unique()) == len(corpus.val.unique()) == 65
 
 
-def test_the_synthetic_text_costs_a_perfect_model_one_and_three_quarter_bits_a_character() -> None:
+def test_the_synthetic_text_costs_a_perfect_model_one_and_three_quarter_bits_a_character():
     text = synthetic.text()
     triples, pairs = Counter(zip(text, text[1:], text[2:], strict=False)), Counter(itertools.pairwise(text))
     n = sum(triples.values())
@@ -282,7 +271,7 @@ def test_the_synthetic_text_costs_a_perfect_model_one_and_three_quarter_bits_a_c
     assert max(Counter(triple[:2] for triple in triples).values()) == 4  # successors of a pair
 
 
-def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch):
     monkeypatch.setattr(synthetic, "text", lambda: "another")
     with pytest.raises(CorpusError, match="another sha256 than pinned"):
         load_corpus("synthetic", CPU)
@@ -291,7 +280,7 @@ def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch: pytest.Monk
 # token ids ------------------------------------------------------------------------------------------------------------
 
 
-def test_decoding_what_was_encoded_gives_the_text(corpus: Corpus) -> None:
+def test_decoding_what_was_encoded_gives_the_text(corpus):
     text = decode(corpus.val[:500], corpus.vocabulary)
     ids = encode(text, corpus.vocabulary)
     assert ids.dtype == torch.int64
@@ -300,6 +289,6 @@ def test_decoding_what_was_encoded_gives_the_text(corpus: Corpus) -> None:
     assert decode(encode("", corpus.vocabulary), corpus.vocabulary) == ""
 
 
-def test_a_character_that_the_vocabulary_lacks_is_named(corpus: Corpus) -> None:
+def test_a_character_that_the_vocabulary_lacks_is_named(corpus):
     with pytest.raises(CorpusError, match="'ж'"):
         encode("aжa", corpus.vocabulary)

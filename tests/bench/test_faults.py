@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -145,7 +145,7 @@ def run_named(name: str) -> Run:
 # the plan -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_names_runs_steps_and_faults() -> None:
+def test_a_plan_names_runs_steps_and_faults():
     assert read_plan("k_operators-s42:17:kill, transformer-lr:0.1-s69:0:nan") == [
         Planned(run_name="k_operators-s42", step=17, fault="kill"),
         Planned(run_name="transformer-lr:0.1-s69", step=0, fault="nan"),
@@ -157,12 +157,12 @@ def test_a_plan_names_runs_steps_and_faults() -> None:
 @pytest.mark.parametrize(
     "part", ["a-s1:5", "a-s1", ":5:kill", "a-s1::kill", "a-s1:-1:kill", "a-s1:1.5:kill", "a-s1:5:flood", "a-s1:5:", ""]
 )
-def test_a_malformed_plan_is_an_error_that_names_the_part_and_the_faults(part: str) -> None:
+def test_a_malformed_plan_is_an_error_that_names_the_part_and_the_faults(part):
     with pytest.raises(ConfigError, match=rf"{VARIABLE}: {re.escape(repr(part))} is not .*kill, nan, disk_full"):
         read_plan(f"b-s1:5:kill,{part}")
 
 
-def test_a_run_meets_only_what_was_planned_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_meets_only_what_was_planned_for_it(monkeypatch):
     assert planned("a-s1") == []
     monkeypatch.setenv(VARIABLE, "a-s1:5:kill,a-s10:6:nan,a-s1:7:oom")
     assert [(one.step, one.fault) for one in planned("a-s1")] == [(5, "kill"), (7, "oom")]
@@ -184,9 +184,7 @@ def stopping_at(step: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=6), Store(tmp_path)
     struck: list[int] = []
     monkeypatch.setitem(FAULTS, "oom", lambda trainer, _: struck.append(trainer.step))
@@ -199,9 +197,7 @@ def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=6), Store(tmp_path)
     monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
     for _ in range(2):
@@ -214,9 +210,7 @@ def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_slow_holds_up_every_file_of_the_run_from_its_step_on(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_holds_up_every_file_of_the_run_from_its_step_on(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=8), Store(tmp_path)
     naps: list[float] = []
     held_up: dict[str, list[float]] = {}  # by file: the naps before it was last written
@@ -276,7 +270,7 @@ def store(struck: Struck, tmp_path: Path) -> Store:
     return Store(shutil.copytree(struck.root, tmp_path / "store"))
 
 
-def test_every_run_says_what_became_of_it(store: Store) -> None:
+def test_every_run_says_what_became_of_it(store):
     [manifest], _ = store.manifests()
     found = {one.name: one for one in states(store, manifest, store.records()[0])}
     assert {name: one.state for name, one in found.items()} == FATES
@@ -288,7 +282,7 @@ def test_every_run_says_what_became_of_it(store: Store) -> None:
         ]
 
 
-def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck: Struck) -> None:
+def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck):
     assert {name: one.status for name, one in struck.ended.items()} == {
         name: None if fate == "interrupted" else fate for name, fate in FATES.items()
     }
@@ -296,13 +290,13 @@ def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck: Str
     assert set(reasons.values()) == {"killed by SIGKILL"}, reasons
 
 
-def test_a_weight_that_becomes_nan_is_a_divergence_at_that_step(store: Store) -> None:
+def test_a_weight_that_becomes_nan_is_a_divergence_at_that_step(store):
     diverged = records(store)["k_operators-s69"]
     assert (diverged.status, diverged.stopped_at_step, diverged.result) == ("diverged", 9, None)
     assert "nan" in (diverged.error or "")
 
 
-def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(store: Store) -> None:
+def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(store):
     failed = records(store)["transformer-s42"]
     assert (failed.status, failed.stopped_at_step) == ("io_error", 16)
     assert "File too large" in (failed.error or "")
@@ -311,7 +305,7 @@ def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(s
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_memory_that_runs_out_is_recorded_as_such_at_that_step(store: Store) -> None:
+def test_memory_that_runs_out_is_recorded_as_such_at_that_step(store):
     failed = records(store)["transformer-s69"]
     assert (failed.status, failed.stopped_at_step) == ("oom", 9)
     assert (failed.error or "").startswith("OutOfMemoryError")
@@ -323,7 +317,7 @@ def counted(store: Store) -> tuple[list[str], str]:
     return [row[table.columns.index("n")] for row in table.rows], "\n".join(table.notes)
 
 
-def test_tables_count_what_did_not_end_well(store: Store) -> None:
+def test_tables_count_what_did_not_end_well(store):
     counts, notes = counted(store)
     assert counts == ["1 of 3", "0 of 3"]
     assert "k_operators: 1 of 3 runs done (diverged: seed 69 at step 9; missing: seed 42)." in notes
@@ -331,9 +325,7 @@ def test_tables_count_what_did_not_end_well(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(
-    store: Store, clean: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(store, clean, monkeypatch):
     def run_here(pool: LocalPool, runs: list[Run], _: object) -> list[Ended]:
         """Do runs in this process, which is sooner ready than workers; those are for the launches that are struck."""
         ended = [execute(run, pool.store, SELDOM) for run in runs]
@@ -413,9 +405,7 @@ INTERRUPTIONS = (  # and at what its workers are
 
 
 @pytest.mark.fault("F19")
-def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tables_of_a_clean_one(
-    tmp_path: Path, clean: Store
-) -> None:
+def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tables_of_a_clean_one(tmp_path, clean):
     store, rng, codes = Store(tmp_path / "store"), random.Random(19), []
     run_ids = [run.run_id for run in grid().runs()]
     # training takes a while, wherever a run is taken up
@@ -468,9 +458,7 @@ def told_by_no_clock(finished: Record) -> dict[str, Any]:
 @pytest.mark.fault("F15")
 @pytest.mark.parametrize("days", [1, -1])
 @pytest.mark.usefixtures("on_little_text")
-def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(
-    days: int, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(days, tiny_run, tmp_path, monkeypatch):
     run, looks, right = tiny_run(), itertools.count(1), time.time
 
     def wrong() -> float:

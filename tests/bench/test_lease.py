@@ -26,7 +26,7 @@ import torch
 
 from bench import files, lease
 from bench.config import Run
-from bench.corpus import Corpus, load_corpus
+from bench.corpus import load_corpus
 from bench.environment import describe
 from bench.errors import AlreadyDone, LeaseLost, RunIsTaken
 from bench.lease import Holder, hold, living, look
@@ -234,9 +234,7 @@ def test_a_run_that_another_machine_releases_is_taken_before_the_lease_runs_out(
 
 
 @pytest.mark.fault("F8")
-def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(
-    tmp_path: Path, short_lease: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_path, short_lease, monkeypatch):
     leave(tmp_path)
     everyone_has_judged, everyone_has_tried = threading.Barrier(N_RACERS), threading.Barrier(N_RACERS)
     wait = lease._wait_for_the_dead
@@ -336,8 +334,8 @@ def test_a_suspended_process_that_wakes_up_stops_and_says_why(tmp_path, holder_p
 @pytest.mark.fault("F8")
 @pytest.mark.parametrize("moment", ["a step", "measuring"])
 def test_a_training_that_was_taken_over_writes_no_checkpoint_and_no_record(
-    moment: str, tmp_path: Path, tiny_run: Callable[..., Run], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    moment, tmp_path, tiny_run, corpus, monkeypatch
+):
     monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     run, store = tiny_run(n_steps=8), Store(tmp_path)
     folder = store.run_folder(run.run_id)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,9 +71,7 @@ def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
 
 
 @pytest.mark.fault("F1")
-def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(tmp_path, monkeypatch):
     changes = ["corpus=synthetic", "training.n_steps=80", "training.eval_every=30"]
     command = [
         "tests.faults",
@@ -104,7 +101,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     for low, high in ((2, 20), (32, 44), (55, 70)):
         stop_at = rng.randint(low, high)
         process = start(*command)
-        wait_until(lambda at=stop_at: newest_step() >= at, f"step {stop_at}")  # type: ignore[misc]
+        wait_until(lambda at=stop_at: newest_step() >= at, f"step {stop_at}")
         threading.Event().wait(rng.random() * 0.01)  # anywhere within a step or the writing of its checkpoint
         process.kill()
         process.communicate()
@@ -127,9 +124,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
 
 @pytest.mark.fault("F4")
 @pytest.mark.usefixtures("on_little_text")
-def test_what_killed_writers_left_half_written_blocks_nothing_counts_nowhere_and_is_cleared(
-    tiny_run: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_what_killed_writers_left_half_written_blocks_nothing_counts_nowhere_and_is_cleared(tiny_run, tmp_path):
     run, store = tiny_run(), Store(tmp_path)
     folder = store.run_folder(run.run_id)
     left = [folder / ".checkpoint-00000004.pt.99-abcd.tmp", tmp_path / "runs" / f".{run.run_id}.json.99-abcd.tmp"]
@@ -147,9 +142,7 @@ def test_what_killed_writers_left_half_written_blocks_nothing_counts_nowhere_and
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_resumed_at_any_step_ends_with_the_same_bits(
-    architecture: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_resumed_at_any_step_ends_with_the_same_bits(architecture, tiny_run, tmp_path, monkeypatch):
     run = tiny_run(architecture, n_steps=N_STEPS, eval_every=5)
     source = Store(tmp_path / "whole")
     whole = measured(checkpoints_of_every_step(run, source, monkeypatch))
@@ -160,7 +153,7 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run, tmp_path):
     run = tiny_run(n_steps=6)
     whole = execute(run, Store(tmp_path / "whole"), SELDOM)
     store = Store(tmp_path / "stopped")
@@ -304,9 +297,7 @@ def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> In
 
 @pytest.mark.parametrize("item", LEFT_OUT)
 @pytest.mark.usefixtures("on_little_text")
-def test_the_comparison_sees_whatever_is_left_out_of_a_checkpoint(
-    item: str, interruption: Interruption, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_comparison_sees_whatever_is_left_out_of_a_checkpoint(item, interruption, corpus, tmp_path, monkeypatch):
     run, store = interruption.run, Store(tmp_path)
     resume_at(RESUME_AT, run, interruption.store, store)
     content = checkpoint.load(checkpoint.paths(store.run_folder(run.run_id))[0])
@@ -317,9 +308,7 @@ def test_the_comparison_sees_whatever_is_left_out_of_a_checkpoint(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_every_item_of_a_checkpoint_has_its_negative_control(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_item_of_a_checkpoint_has_its_negative_control(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=2), Store(tmp_path)
     checkpoints_of_every_step(run, store, monkeypatch)
     content = checkpoint.load(checkpoint.paths(store.run_folder(run.run_id))[-1])
@@ -338,9 +327,7 @@ def test_every_item_of_a_checkpoint_has_its_negative_control(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.usefixtures("on_little_text")
-def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(
-    architecture: str, tiny_run: Callable[..., Run], corpus: Corpus, tmp_path: Path
-) -> None:
+def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(architecture, tiny_run, corpus, tmp_path):
     never = Trainer(tiny_run(architecture, n_steps=N_STEPS), corpus, CPU)
     for _ in range(N_STEPS):
         never.advance()
@@ -353,7 +340,7 @@ def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(
     assert len(hashes) == 1
 
 
-def test_another_seed_ends_with_other_bits(tiny_run: Callable[..., Run], corpus: Corpus) -> None:
+def test_another_seed_ends_with_other_bits(tiny_run, corpus):
     def trained(seed: int) -> str:
         trainer = Trainer(tiny_run(seed=seed), corpus, CPU)
         trainer.advance()
@@ -368,9 +355,7 @@ def test_another_seed_ends_with_other_bits(tiny_run: Callable[..., Run], corpus:
 
 @pytest.mark.fault("F9")
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_before(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_before(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=12, eval_every=4), Store(tmp_path)
     advance = Trainer.advance
 
@@ -394,9 +379,7 @@ def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_bef
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
-    tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run, tmp_path, monkeypatch):
     evaluate = TrainingLoop.evaluate
 
     def poisoned(attempt: TrainingLoop, trainer: Trainer) -> None:
@@ -423,9 +406,7 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(
     ],
 )
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_that_ends_badly_leaves_a_record_that_says_how(
-    error: Exception, status: str, tiny_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_badly_leaves_a_record_that_says_how(error, status, tiny_run, tmp_path, monkeypatch):
     advance = Trainer.advance
 
     def failing(trainer: Trainer) -> Any:

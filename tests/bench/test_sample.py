@@ -1,7 +1,6 @@
 """What a model writes follows from its probabilities and the seed alone."""
 
 import math
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.config import Run
 from bench.errors import ConfigError
 from bench.sample import generate, kept_probabilities
 from models import ARCHITECTURES, SequenceModel, build
@@ -57,13 +55,11 @@ def close(found: Tensor, expected: tuple[float, ...]) -> None:
         (3, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
     ],
 )
-def test_top_k_and_top_p_keep_the_likeliest_and_share_out_the_rest(
-    top_k: int | None, top_p: float, expected: tuple[float, ...]
-) -> None:
+def test_top_k_and_top_p_keep_the_likeliest_and_share_out_the_rest(top_k, top_p, expected):
     close(kept_probabilities(LOGITS, 1.0, top_k, top_p), expected)
 
 
-def test_temperature_sharpens_and_flattens_before_the_cut() -> None:
+def test_temperature_sharpens_and_flattens_before_the_cut():
     squares = [p * p for p in PROBABILITIES]
     close(kept_probabilities(LOGITS, 0.5, None, 1.0), tuple(p / sum(squares) for p in squares))
     roots = [math.sqrt(p) for p in PROBABILITIES]
@@ -72,12 +68,12 @@ def test_temperature_sharpens_and_flattens_before_the_cut() -> None:
     close(kept_probabilities(LOGITS, 0.5, None, 0.5), (0, 1, 0, 0, 0))
 
 
-def test_temperature_zero_takes_the_likeliest_whatever_else_is_asked() -> None:
+def test_temperature_zero_takes_the_likeliest_whatever_else_is_asked():
     for top_k, top_p in ((None, 1.0), (3, 0.1)):
         close(kept_probabilities(LOGITS, 0.0, top_k, top_p), (0, 1, 0, 0, 0))
 
 
-def test_drawn_tokens_have_the_probabilities_of_the_model() -> None:
+def test_drawn_tokens_have_the_probabilities_of_the_model():
     class Constant(Next):
         def forward(self, tokens: Tensor) -> Tensor:
             return LOGITS.expand(*tokens.shape, -1)
@@ -90,9 +86,7 @@ def test_drawn_tokens_have_the_probabilities_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_seed_writes_the_same_text_every_time_and_another_seed_another(
-    architecture: str, tiny_run: Callable[..., Run]
-) -> None:
+def test_a_seed_writes_the_same_text_every_time_and_another_seed_another(architecture, tiny_run):
     torch.manual_seed(0)
     model = build(tiny_run(architecture).config.model)
     prompt = torch.tensor([3, 1, 4])
@@ -111,7 +105,7 @@ def test_a_seed_writes_the_same_text_every_time_and_another_seed_another(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_temperature_zero_follows_the_model_step_by_step(architecture: str, tiny_run: Callable[..., Run]) -> None:
+def test_temperature_zero_follows_the_model_step_by_step(architecture, tiny_run):
     torch.manual_seed(0)
     model = build(tiny_run(architecture).config.model).eval()
     tokens = torch.tensor([3, 1, 4])
@@ -123,7 +117,7 @@ def test_temperature_zero_follows_the_model_step_by_step(architecture: str, tiny
     assert torch.equal(written, tokens)
 
 
-def test_a_text_longer_than_the_context_is_seen_from_its_newest_half_on() -> None:
+def test_a_text_longer_than_the_context_is_seen_from_its_newest_half_on():
     Next.shown.clear()
     written = generate(Next(), torch.arange(5), 6, 4, seed=0)
     assert written.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
@@ -132,18 +126,15 @@ def test_a_text_longer_than_the_context_is_seen_from_its_newest_half_on() -> Non
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kept", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_k": 9, "top_p": 0.9}])
-def test_the_cache_changes_no_token(architecture: str, kept: dict[str, float], tiny_run: Callable[..., Run]) -> None:
+def test_the_cache_changes_no_token(architecture, kept, tiny_run):
     torch.manual_seed(0)
     model = build(tiny_run(architecture).config.model)
     prompt = torch.tensor([3, 1, 4])
-    cached, recomputed = (
-        generate(model, prompt, 60, 16, seed=5, cached=cached, **kept)  # type: ignore[arg-type]
-        for cached in (True, False)
-    )
+    cached, recomputed = (generate(model, prompt, 60, 16, seed=5, cached=cached, **kept) for cached in (True, False))
     assert torch.equal(cached, recomputed)
 
 
-def test_no_tokens_asked_for_is_the_prompt() -> None:
+def test_no_tokens_asked_for_is_the_prompt():
     assert generate(Next(), torch.arange(3), 0, 4, seed=0).tolist() == [0, 1, 2]
 
 
@@ -159,6 +150,6 @@ def test_no_tokens_asked_for_is_the_prompt() -> None:
         {"top_p": math.nan},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError):
-        generate(Next(), torch.arange(3), 1, 4, seed=0, **wrong)  # type: ignore[arg-type]
+        generate(Next(), torch.arange(3), 1, 4, seed=0, **wrong)

@@ -62,9 +62,7 @@ def counted(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return found
 
 
-def test_every_slot_store_and_launch_has_the_same_cache(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_slot_store_and_launch_has_the_same_cache(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/another")
     environments: list[dict[str, str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda _, *, env, **__: environments.append(env))
@@ -83,7 +81,7 @@ def test_every_slot_store_and_launch_has_the_same_cache(
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/tmp/another"
 
 
-def test_each_torch_version_and_kind_of_device_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_torch_version_and_kind_of_device_has_a_folder_of_its_own(monkeypatch):
     folders = [compile_cache("nvidia-h200"), compile_cache("nvidia-a100-sxm4-80gb")]
     monkeypatch.setattr("torch.__version__", "2.11.0+cu130")
     monkeypatch.setattr("torch.version.cuda", "13.0")
@@ -93,18 +91,18 @@ def test_each_torch_version_and_kind_of_device_has_a_folder_of_its_own(monkeypat
     assert all(FOLDER_NAME.fullmatch(folder.name) for folder in folders)
 
 
-def test_the_cache_lies_beside_the_corpora_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_lies_beside_the_corpora_where_none_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv(CACHE_DIR_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert compile_cache("cpu").parent == tmp_path / "xdg" / "k-operators-bench" / "compiled"
 
 
-def test_runs_on_the_cpu_need_no_cache(cache: Path, tmp_path: Path) -> None:
+def test_runs_on_the_cpu_need_no_cache(cache, tmp_path):
     LocalPool(Store(tmp_path / "store"), [Slot(device="cpu", n_threads=1)])
     assert not cache.exists()
 
 
-def test_gc_removes_what_no_launch_has_used_for_a_month_and_no_other_folder(cache: Path, tmp_path: Path) -> None:
+def test_gc_removes_what_no_launch_has_used_for_a_month_and_no_other_folder(cache, tmp_path):
     recent, old = compile_cache("nvidia-h200"), compile_cache("nvidia-a100")
     strange = cache / "My Documents"
     strange.mkdir()
@@ -122,7 +120,7 @@ def test_gc_removes_what_no_launch_has_used_for_a_month_and_no_other_folder(cach
     assert leftovers(Store(tmp_path / "store")) == []
 
 
-def test_runs_that_differ_in_rates_schedule_or_seed_have_one_compiled_step() -> None:
+def test_runs_that_differ_in_rates_schedule_or_seed_have_one_compiled_step():
     runs = find_experiment("stress").on(corpus=None, mode="fast", seeds=(42, 69)).runs()
     assert len({run.config.training for run in runs}) == 4
     assert len({step_key(run, SLOT) for run in runs}) == 3  # refine, plain, frozen
@@ -147,7 +145,7 @@ def test_runs_that_differ_in_rates_schedule_or_seed_have_one_compiled_step() -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(COMPILE_SECONDS)
-def test_all_of_stress_at_two_seeds_compiles_three_steps_one_a_shape(tmp_path: Path) -> None:
+def test_all_of_stress_at_two_seeds_compiles_three_steps_one_a_shape(tmp_path):
     """Nothing that differs among learning rates and seeds is a constant of the graph: it would miss the cache."""
     runs = [small(run) for run in find_experiment("stress").on(corpus=None, mode="fast", seeds=(42, 69)).runs()]
     shapes = {step_key(run, SLOT) for run in runs}
@@ -162,7 +160,7 @@ def test_all_of_stress_at_two_seeds_compiles_three_steps_one_a_shape(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(COMPILE_SECONDS)
-def test_two_workers_that_compile_the_same_step_at_once_harm_nothing_and_a_third_finds_it(tmp_path: Path) -> None:
+def test_two_workers_that_compile_the_same_step_at_once_harm_nothing_and_a_third_finds_it(tmp_path):
     run = small(find_experiment("stress").on(corpus=None, mode="fast", seeds=(42,)).runs()[4])
     path = write_runs(tmp_path / "runs.json", [run])
     pair = [compiling(path), compiling(path)]

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,9 +113,7 @@ def only(runs: list[Run], stores: list[Store], place: Place = HERE, **options: A
 # what a run takes, from what others took ------------------------------------------------------------------------------
 
 
-def test_the_tokens_of_an_estimate_are_those_that_a_run_evaluates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tokens_of_an_estimate_are_those_that_a_run_evaluates(tmp_path, monkeypatch):
     config = tiny_cell("tiny", n_steps=5, eval_every=2).config
     n_read, n_calls = 0, 0
 
@@ -130,7 +127,7 @@ def test_the_tokens_of_an_estimate_are_those_that_a_run_evaluates(
     assert n_read == pytest.approx(n_evaluated_tokens(config), rel=0.01)
 
 
-def test_both_corpora_have_as_many_validation_tokens_as_estimates_count() -> None:
+def test_both_corpora_have_as_many_validation_tokens_as_estimates_count():
     assert len(load_corpus("synthetic", torch.device("cpu")).val) == VAL_TOKENS
     assert {one.corpus.n_val_tokens for one in COMMITTED.records()[0]} == {VAL_TOKENS}
 
@@ -145,9 +142,7 @@ def test_both_corpora_have_as_many_validation_tokens_as_estimates_count() -> Non
         ({"eval_every": 100}, "records of the same shape"),
     ],
 )
-def test_a_run_that_differs_in_seed_rates_schedule_or_length_is_known_from_records(
-    change: dict[str, Any], source: str, tmp_path: Path
-) -> None:
+def test_a_run_that_differs_in_seed_rates_schedule_or_length_is_known_from_records(change, source, tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0)  # 2 s a step
     config = changed(K_OPERATORS_PAPER, **change)
@@ -156,7 +151,7 @@ def test_a_run_that_differs_in_seed_rates_schedule_or_length_is_known_from_recor
     assert estimate.seconds == pytest.approx(whole(config, 2.0))
 
 
-def test_of_several_records_the_median_counts_and_for_a_time_limit_the_slowest(tmp_path: Path) -> None:
+def test_of_several_records_the_median_counts_and_for_a_time_limit_the_slowest(tmp_path):
     store = Store(tmp_path)
     for seconds in (3500.0, 3850.0, 7000.0):
         recorded(store, train_seconds=seconds)
@@ -165,7 +160,7 @@ def test_of_several_records_the_median_counts_and_for_a_time_limit_the_slowest(t
     assert only([a_run()], [store], longest=True).seconds == pytest.approx(whole(K_OPERATORS_PAPER, 2.0))
 
 
-def test_records_of_this_machine_come_before_others_which_are_named(tmp_path: Path) -> None:
+def test_records_of_this_machine_come_before_others_which_are_named(tmp_path):
     own, committed = Store(tmp_path / "own"), Store(tmp_path / "committed")
     recorded(committed, train_seconds=3500.0, name="Other CPU", n_threads=4)
     assert only([a_run()], [own, committed]).source == "records on Other CPU, 4 threads"
@@ -177,7 +172,7 @@ def test_records_of_this_machine_come_before_others_which_are_named(tmp_path: Pa
     assert known_estimates([a_run(mode="fast")], [own, committed], HERE) == {}
 
 
-def test_what_was_measured_on_purpose_comes_before_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_on_purpose_comes_before_records(tmp_path, monkeypatch):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0)
     submission = Submission(
@@ -228,7 +223,7 @@ def benchmark(store: Store, config: RunConfig, step_seconds: float, name: str, b
     (store.root / "throughput" / "machine.json").write_text(json.dumps(content))
 
 
-def test_throughput_of_this_machine_tells_where_no_record_of_it_does(tmp_path: Path) -> None:
+def test_throughput_of_this_machine_tells_where_no_record_of_it_does(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0, name="Other CPU")
     benchmark(store, K_OPERATORS_PAPER, 0.5, "Plain CPU", "chunked", n_threads=1)
@@ -238,14 +233,12 @@ def test_throughput_of_this_machine_tells_where_no_record_of_it_does(tmp_path: P
 
 
 @pytest.mark.parametrize(("name", "n_threads"), [("Other CPU", 1), ("Plain CPU", 2)])
-def test_throughput_of_another_machine_or_with_other_threads_tells_nothing(
-    name: str, n_threads: int, tmp_path: Path
-) -> None:
+def test_throughput_of_another_machine_or_with_other_threads_tells_nothing(name, n_threads, tmp_path):
     benchmark(Store(tmp_path), K_OPERATORS_PAPER, 0.5, name, "chunked", n_threads)
     assert known_estimates([a_run()], [Store(tmp_path)], HERE) == {}
 
 
-def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured() -> None:
+def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured():
     place = Place(device="cpu", n_threads=2, name="AMD EPYC")
     mask = changed(K_OPERATORS_PAPER, model={"backend": "mask"})
     found = known_estimates([a_run(NANOGPT), a_run(mask)], [COMMITTED], place)
@@ -257,7 +250,7 @@ def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured(
 # a GPU, and several runs on it ----------------------------------------------------------------------------------------
 
 
-def test_only_the_first_run_of_a_shape_compiles(tmp_path: Path) -> None:
+def test_only_the_first_run_of_a_shape_compiles(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=35.0, device="cuda", mode="fast", runs_per_gpu=1)
     runs = [a_run(seed=seed, mode="fast") for seed in (1, 2, 3)]
@@ -267,7 +260,7 @@ def test_only_the_first_run_of_a_shape_compiles(tmp_path: Path) -> None:
     assert first.seconds == pytest.approx(warm + COMPILE_SECONDS)
 
 
-def test_runs_that_share_a_gpu_take_turns_on_it(tmp_path: Path) -> None:
+def test_runs_that_share_a_gpu_take_turns_on_it(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=35.0, device="cuda", runs_per_gpu=1)
     recorded(store, train_seconds=70.0, device="cuda", runs_per_gpu=1)  # other programs were there, unknown to it
@@ -279,7 +272,7 @@ def test_runs_that_share_a_gpu_take_turns_on_it(tmp_path: Path) -> None:
     assert only([a_run()], [store], shared) == estimate
 
 
-def test_records_that_shared_a_gpu_with_more_runs_give_an_upper_estimate_that_says_so(tmp_path: Path) -> None:
+def test_records_that_shared_a_gpu_with_more_runs_give_an_upper_estimate_that_says_so(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=70.0, device="cuda", runs_per_gpu=3)
     estimate = only([a_run()], [store], GPU)
@@ -292,9 +285,7 @@ def test_records_that_shared_a_gpu_with_more_runs_give_an_upper_estimate_that_sa
     assert only([a_run()], [store], GPU).source == "records"
 
 
-def test_what_was_measured_on_this_kind_of_gpu_comes_before_what_was_measured_unshared_on_another(
-    tmp_path: Path,
-) -> None:
+def test_what_was_measured_on_this_kind_of_gpu_comes_before_what_was_measured_unshared_on_another(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=7.0, device="cuda", runs_per_gpu=1, name="Other GPU")
     assert only([a_run()], [store], GPU).source == "records on Other GPU"
@@ -305,7 +296,7 @@ def test_what_was_measured_on_this_kind_of_gpu_comes_before_what_was_measured_un
 # scaled by FLOPs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_shape_that_is_not_known_is_scaled_by_flops_from_the_nearest_that_is(tmp_path: Path) -> None:
+def test_a_shape_that_is_not_known_is_scaled_by_flops_from_the_nearest_that_is(tmp_path):
     store = Store(tmp_path)
     recorded(store, NANOGPT, train_seconds=50_000.0)
     recorded(store, K_OPERATORS_PAPER, train_seconds=7000.0)
@@ -318,7 +309,7 @@ def test_a_shape_that_is_not_known_is_scaled_by_flops_from_the_nearest_that_is(t
     assert only([a_run(arm("lstm"))], [store]).source == "scaled by FLOPs from known-1"
 
 
-def test_a_form_of_the_recurrence_is_not_scaled_from_another_whose_flops_take_another_time() -> None:
+def test_a_form_of_the_recurrence_is_not_scaled_from_another_whose_flops_take_another_time():
     place = Place(device="cpu", n_threads=1, name="AMD EPYC")
     found = known_estimates(backends().runs(), [COMMITTED], place)
     known = {run.label.split("-")[0] for run in backends().runs() if run.run_id in found}
@@ -326,9 +317,7 @@ def test_a_form_of_the_recurrence_is_not_scaled_from_another_whose_flops_take_an
 
 
 @pytest.mark.parametrize("config", [K_OPERATORS_PAPER, arm("transformer")], ids=["k_operators", "transformer"])
-def test_flops_foretell_the_committed_records_from_those_of_the_laptop_within_a_factor_of_two(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flops_foretell_the_committed_records_from_those_of_the_laptop_within_a_factor_of_two(config, monkeypatch):
     place = Place(device="cpu", n_threads=1, name="AMD EPYC")
     known = known_estimates([a_run(config)], [COMMITTED], place)[a_run(config).run_id]
     assert known.source == "records"
@@ -340,7 +329,7 @@ def test_flops_foretell_the_committed_records_from_those_of_the_laptop_within_a_
     assert 0.5 < guess.seconds / known.seconds < 2
 
 
-def test_a_smaller_step_is_not_that_much_faster_on_a_gpu_which_small_kernels_cannot_fill(tmp_path: Path) -> None:
+def test_a_smaller_step_is_not_that_much_faster_on_a_gpu_which_small_kernels_cannot_fill(tmp_path):
     store, small = Store(tmp_path), laptop_arm("transformer", 1e-3)
     recorded(store, NANOGPT, train_seconds=50.0, device="cuda")
     seconds = only([a_run(small)], [store], GPU).seconds
@@ -352,8 +341,8 @@ def test_a_smaller_step_is_not_that_much_faster_on_a_gpu_which_small_kernels_can
 
 
 def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_source_of_each_time(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, data_dir, monkeypatch, capsys
+):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     monkeypatch.setattr(Trainer, "advance", lambda _: pytest.fail("a step was trained"))
     monkeypatch.setattr("jobs.speeds.cpu_name", lambda: "AMD EPYC")  # as in the committed records
@@ -380,8 +369,8 @@ def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_sou
     ],
 )
 def test_only_what_is_unknown_is_timed_and_only_when_asked_or_before_a_real_launch(
-    mode: str, dry_run: bool, probe: bool, timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    mode, dry_run, probe, timed, tmp_path, monkeypatch
+):
     asked: list[Run] = []
 
     def note(runs: list[Run], *_: object) -> dict[str, float]:
@@ -400,14 +389,14 @@ def test_only_what_is_unknown_is_timed_and_only_when_asked_or_before_a_real_laun
     assert found.get(unknown.run_id) == (Estimate(seconds=9.0, source="timed just now") if timed else None)
 
 
-def test_a_probe_that_has_nothing_to_time_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_probe_that_has_nothing_to_time_is_said(tmp_path, capsys):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0)
     find_estimates([a_run()], store, [Slot(device="cpu", n_threads=1)], None, probe=True, dry_run=True)
     assert capsys.readouterr().out == "--probe: the time of every run is known already\n"
 
 
-def test_the_total_counts_what_is_known_and_says_how_many_runs_are_not() -> None:
+def test_the_total_counts_what_is_known_and_says_how_many_runs_are_not():
     runs = [a_run(seed=seed) for seed in (1, 2)]
     assert total(runs, 60.0, {run.run_id for run in runs}) == "about 0:01:00"
     assert total(runs, 60.0, {runs[0].run_id}) == "about 0:01:00, and 1 run of unknown time"
@@ -415,7 +404,7 @@ def test_the_total_counts_what_is_known_and_says_how_many_runs_are_not() -> None
     assert total([], 0.0, set()) == "about 0:00:00"
 
 
-def test_a_run_of_unknown_time_names_the_option_that_times_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_unknown_time_names_the_option_that_times_it(capsys):
     run = a_run()
     todo = launching.Todo(selected=[run], runs=[run], statuses={})
     list_grid(todo, {})
@@ -424,9 +413,7 @@ def test_a_run_of_unknown_time_names_the_option_that_times_it(capsys: pytest.Cap
     assert capsys.readouterr().out.endswith("about 0:02:10 (records)\n")
 
 
-def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(tmp_path, monkeypatch):
     asked: list[Run] = []
 
     def note(runs: list[Run], *_: object) -> dict[str, float]:

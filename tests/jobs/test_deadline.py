@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -39,22 +38,22 @@ def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "seconds"),
     [("90s", 90), ("12m", 720), ("1h30m", 5400), ("2h", 7200), ("1H", 3600), ("1m5s", 65), (" 5m ", 300), (None, None)],
 )
-def test_a_deadline_is_read_as_people_write_it(text: str | None, seconds: float | None) -> None:
+def test_a_deadline_is_read_as_people_write_it(text, seconds):
     assert parse_deadline(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "12", "0m", "-5m", "1:30:00", "30m1h", "1.5h", "12 minutes", "m"])
-def test_any_other_deadline_is_refused_with_an_example(text: str) -> None:
+def test_any_other_deadline_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match="as 90s, 12m or 1h30m"):
         parse_deadline(text)
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(60, 12), (90, 18), (300, 60), (3600, 60)])
-def test_some_of_the_time_is_kept_for_saving_and_for_the_tables(seconds: float, kept: float) -> None:
+def test_some_of_the_time_is_kept_for_saving_and_for_the_tables(seconds, kept):
     assert Deadline(seconds, 100.0).stop_at == 100 + seconds - kept
 
 
-def test_nothing_starts_that_cannot_end_in_time_by_the_estimate() -> None:
+def test_nothing_starts_that_cannot_end_in_time_by_the_estimate():
     short, long = runs_of("paper", 1, "k_operators nanogpt")
     deadline = Deadline(600.0, 0.0)  # 540 to train
     deadline.known = {short: 70.0, long: 100.0}
@@ -64,7 +63,7 @@ def test_nothing_starts_that_cannot_end_in_time_by_the_estimate() -> None:
     assert not deadline.allows(long, 441.0)
 
 
-def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate() -> None:
+def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate():
     first, second = runs_of("paper", 2, "k_operators")
     other = runs_of("paper", 1, "nanogpt")[0]
     deadline = Deadline(600.0, 0.0)
@@ -80,7 +79,7 @@ def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate() 
     assert not deadline.allows(other, 301.0)
 
 
-def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others() -> None:
+def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others():
     """It goes on from its checkpoint, and so takes less time than a whole run."""
     runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 3, "k_operators")]
     deadline = Deadline(3600.0, 0.0)
@@ -95,7 +94,7 @@ def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others() -> None
     assert deadline.expected(runs[2]) == 100.0
 
 
-def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path: Path) -> None:
+def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path):
     begun, fresh = runs_of("paper", 2, "k_operators")
     store = Store(tmp_path)
     folder = store.run_folder(begun.run_id)
@@ -116,7 +115,7 @@ def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path: Path) -> N
     assert deadline.expected(begun) == 200.0
 
 
-def test_headline_arms_come_first_and_within_them_seed_by_seed() -> None:
+def test_headline_arms_come_first_and_within_them_seed_by_seed():
     paper = find_experiment("paper")
     names = [run.name for run in headline_first(paper, paper.runs())]
     assert names[:4] == ["k_operators-s42", "nanogpt_2023-s42", "k_operators-s69", "nanogpt_2023-s69"]
@@ -126,7 +125,7 @@ def test_headline_arms_come_first_and_within_them_seed_by_seed() -> None:
     assert {run.label for run in headline_first(matched, matched.runs())[:20]} == {"k_operators", "transformer-params"}
 
 
-def test_a_run_that_does_not_fit_is_skipped_for_a_shorter_one() -> None:
+def test_a_run_that_does_not_fit_is_skipped_for_a_shorter_one():
     short, long = runs_of("paper", 1, "k_operators nanogpt")
     deadline = Deadline(100.0, 0.0)
     deadline.known = {short: 50.0, long: 200.0}
@@ -146,7 +145,7 @@ def on_the_gpu(name: str, minutes: float, seconds: dict[str, float], seconds_gon
     return expected_cells(experiment, runs, NINE, deadline, 5000.0 + seconds_gone)
 
 
-def test_it_is_said_beforehand_which_cells_will_be_done() -> None:
+def test_it_is_said_beforehand_which_cells_will_be_done():
     floors = dict.fromkeys(("unigram", "bigram", "kneser_ney"), 5.0)
     seconds = {"k_operators": 130.0, "nanogpt": 340.0, "nanogpt_2023": 340.0, **floors}
     whole = on_the_gpu("paper", 20, seconds)
@@ -164,9 +163,7 @@ def test_it_is_said_beforehand_which_cells_will_be_done() -> None:
 # launches -------------------------------------------------------------------------------------------------------------
 
 
-def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     cell = tiny_cell("long", seeds=(1, 2, 3), n_steps=10_000_000, eval_every=10_000_000)
     endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
@@ -188,9 +185,7 @@ def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(
     assert "3 runs are left, since the deadline came first" in printed
 
 
-def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_begun(tmp_path, monkeypatch):
     given: list[Run] = []
 
     def run(_: LocalPool, runs: list[Run], __: object) -> list[Ended]:
@@ -208,7 +203,7 @@ def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_be
     assert deadline.left == {begun: 0.75}  # 3 of 12 steps are done
 
 
-def test_the_pool_stops_at_the_deadline_by_the_clock(tmp_path: Path) -> None:
+def test_the_pool_stops_at_the_deadline_by_the_clock(tmp_path):
     cell = tiny_cell("long", n_steps=10_000_000, eval_every=10_000_000)
     endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
     now = time.monotonic()
@@ -244,9 +239,7 @@ COMMAND = ("--experiment", "smoke", "--device", "cpu", "--seeds", "42")
 
 @pytest.mark.fault("F25")
 @pytest.mark.usefixtures("half_done")
-def test_a_launch_that_was_cut_writes_its_tables_and_exits_3_with_the_command_that_goes_on(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_launch_that_was_cut_writes_its_tables_and_exits_3_with_the_command_that_goes_on(tmp_path, data_dir, capsys):
     store = tmp_path / "my store"
     command = ["launch", *COMMAND, "-k", "!gram !kneser", "--data-dir", data_dir, "--store", store, "--deadline", "12m"]
     assert call(app, *command) == 3
@@ -259,7 +252,7 @@ def test_a_launch_that_was_cut_writes_its_tables_and_exits_3_with_the_command_th
 
 
 @pytest.mark.usefixtures("half_done")
-def test_a_record_that_cannot_be_read_counts_more_than_runs_that_are_left(tmp_path: Path, data_dir: Path) -> None:
+def test_a_record_that_cannot_be_read_counts_more_than_runs_that_are_left(tmp_path, data_dir):
     command = ["launch", *COMMAND, "-k", "!gram !kneser", "--data-dir", data_dir, "--store", tmp_path]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "torn-s1-0123456789ab.json").write_text('{"schema_ver')
@@ -267,9 +260,7 @@ def test_a_record_that_cannot_be_read_counts_more_than_runs_that_are_left(tmp_pa
 
 
 @pytest.mark.usefixtures("half_done")
-def test_a_launch_that_ends_early_is_like_any_other(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_launch_that_ends_early_is_like_any_other(tmp_path, data_dir, capsys):
     command = ["launch", *COMMAND, "-k", "trans", "--data-dir", data_dir, "--store", tmp_path, "--deadline", "1h"]
     assert call(app, *command) == 0
     assert "To go on" not in capsys.readouterr().out
@@ -277,9 +268,7 @@ def test_a_launch_that_ends_early_is_like_any_other(
 
 
 @pytest.mark.usefixtures("half_done")
-def test_reproduce_shows_what_there_is_and_how_to_go_on(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reproduce_shows_what_there_is_and_how_to_go_on(tmp_path, data_dir, capsys):
     command = ["reproduce", *COMMAND, "--data-dir", data_dir, "--store", tmp_path, "--deadline", "12m"]
     assert call(app, *command, "--committed", tmp_path / "none") == 3
     printed = capsys.readouterr().out
@@ -288,7 +277,7 @@ def test_reproduce_shows_what_there_is_and_how_to_go_on(
     assert " -m jobs reproduce " in printed.splitlines()[-1]
 
 
-def test_a_failed_run_counts_more_than_one_that_is_left() -> None:
+def test_a_failed_run_counts_more_than_one_that_is_left():
     first, second, third = runs_of("paper", 3, "k_operators")
     cut = Ended(run=first, status=None, reason=OUT_OF_TIME)
     failed = Ended(run=second, status="failed", reason="")
@@ -296,13 +285,13 @@ def test_a_failed_run_counts_more_than_one_that_is_left() -> None:
     assert (summary([done, cut]), summary([done, cut, failed]), summary([done])) == (3, 1, 0)
 
 
-def test_a_deadline_on_slurm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deadline_on_slurm_is_refused(tmp_path, capsys):
     command = ["launch", "--experiment", "smoke", "--store", tmp_path, "--cluster", "slurm", "--deadline", "12m"]
     assert call(app, *command) == 2
     assert "timeout_min" in capsys.readouterr().err
 
 
-def test_the_command_that_goes_on_starts_with_the_python_that_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_goes_on_starts_with_the_python_that_is_running(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", "launch", "-k", "!gram x"])
     monkeypatch.setattr("shutil.which", lambda _: "/elsewhere/python")
     assert same_command() == f"{sys.executable} -m jobs launch -k '!gram x'"
@@ -310,9 +299,7 @@ def test_the_command_that_goes_on_starts_with_the_python_that_is_running(monkeyp
     assert same_command() == "python -m jobs launch -k '!gram x'"
 
 
-def test_a_dry_run_with_a_deadline_lists_what_it_expects_and_starts_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_with_a_deadline_lists_what_it_expects_and_starts_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(LocalPool, "run", lambda *_: pytest.fail("a run was started"))
     slots = [Slot(device="cpu", n_threads=1)]
     deadline = Deadline(60.0, time.monotonic())

@@ -113,7 +113,7 @@ def record_path(store: Store, run: Run) -> Path:
     return next(path for path in store.record_paths() if read(path, Record).run_id == run.run_id)
 
 
-def test_what_is_missing_is_the_grid_minus_the_records() -> None:
+def test_what_is_missing_is_the_grid_minus_the_records():
     runs = smoke().runs()
     assert missing(runs, {}, None) == runs
     statuses = {runs[0].run_id: "done", runs[2].run_id: "failed", runs[3].run_id: "diverged", "0" * 12: "done"}
@@ -130,7 +130,7 @@ def test_what_is_missing_is_the_grid_minus_the_records() -> None:
         ("diverged", {"diverged"}),
     ],
 )
-def test_only_what_is_named_is_tried_again(retry: str | None, statuses: set[str]) -> None:
+def test_only_what_is_named_is_tried_again(retry, statuses):
     every = ["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
     runs = [Run(label="x", config=tiny_cell("x").config, seed=seed, mode="exact") for seed in range(len(every))]
     recorded = {run.run_id: state for run, state in zip(runs, every, strict=True)}
@@ -154,24 +154,22 @@ SMOKE_TRAINED = ("k_operators-s42", "k_operators-s69", "transformer-s42", "trans
         ("s?9 !trans", {"k_operators-s69"}),
     ],
 )
-def test_k_keeps_the_runs_whose_name_has_every_word(pattern: str | None, names: set[str]) -> None:
+def test_k_keeps_the_runs_whose_name_has_every_word(pattern, names):
     assert {run.name.removesuffix("-fitted") for run in select(smoke(), pattern)} == names
 
 
-def test_a_pattern_that_leaves_nothing_is_an_error_that_lists_the_labels() -> None:
+def test_a_pattern_that_leaves_nothing_is_an_error_that_lists_the_labels():
     with pytest.raises(ConfigError, match="k_operators, transformer, unigram, bigram, kneser_ney"):
         select(smoke(), "nothing-like-this")
 
 
-def test_the_estimate_is_when_the_last_slot_is_free() -> None:
+def test_the_estimate_is_when_the_last_slot_is_free():
     assert schedule_seconds([5, 3, 3, 1], 2) == 6  # 5 + 1 beside 3 + 3
     assert schedule_seconds([5, 3], 1) == 8
     assert schedule_seconds([], 2) == 0
 
 
-def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_were_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_were_mended(tmp_path, monkeypatch):
     run = run_named("good")
     recorded = make_record().sources.fingerprint
     for state, now, kept in (
@@ -184,7 +182,7 @@ def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_w
         folder = store.run_folder(run.run_id)
         folder.mkdir(parents=True)
         (folder / "checkpoint-00000002.pt").write_bytes(b"")
-        old = store.write_record(make_record(run_id=run.run_id, status=state)).read_bytes()  # type: ignore[arg-type]
+        old = store.write_record(make_record(run_id=run.run_id, status=state)).read_bytes()
         set_aside(run, store)
         assert store.statuses() == {}
         assert [path.name for path in folder.glob("checkpoint-*")] == kept
@@ -193,9 +191,7 @@ def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_w
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path, data_dir, capsys):
     store = tmp_path / "store"
     command = ["launch", "--experiment", "smoke", "--dry-run", "--device", "cpu", "--data-dir", data_dir]
     assert call(app, *command, "--store", store) == 0
@@ -240,7 +236,7 @@ def store(launched: Launched, tmp_path: Path) -> Store:
     return Store(shutil.copytree(launched.store, tmp_path / "store"))
 
 
-def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launched: Launched) -> None:
+def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launched):
     assert {one.run.label: one.status for one in launched.ended} == {
         "failing": "failed",
         "diverging": "diverged",
@@ -258,7 +254,7 @@ def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launche
     ]
 
 
-def test_a_diverged_run_is_a_result_with_a_warning_and_exit_0(launched: Launched) -> None:
+def test_a_diverged_run_is_a_result_with_a_warning_and_exit_0(launched):
     diverged = [one for one in launched.ended if one.status == "diverged"]
     assert summary(diverged) == 0
     assert "WARNING: diverging-s42 diverged" in launched.printed
@@ -270,9 +266,7 @@ def test_a_diverged_run_is_a_result_with_a_warning_and_exit_0(launched: Launched
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_finished_store_is_left_as_it_is_bytes_and_times(
-    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_store_is_left_as_it_is_bytes_and_times(store, capsys, monkeypatch):
     before = contents(store.root)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
     ended = launch_missing(mixed(), store, make_slots("cpu", 2))
@@ -282,7 +276,7 @@ def test_a_finished_store_is_left_as_it_is_bytes_and_times(
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_retry_does_what_failed_again_and_leaves_the_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_does_what_failed_again_and_leaves_the_rest(store, monkeypatch):
     before = {name: found for name, found in contents(store.root).items() if name.startswith("runs/")}
     done: list[Run] = []
 
@@ -299,9 +293,7 @@ def test_a_retry_does_what_failed_again_and_leaves_the_rest(store: Store, monkey
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the_grid_is_not_done(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the_grid_is_not_done(store, capsys):
     good = run_named("good")
     record_path(store, good).unlink()
     with hold(store.run_folder(good.run_id)):
@@ -311,9 +303,7 @@ def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the
     assert f"process {os.getpid()} on" in capsys.readouterr().out
 
 
-def test_status_shows_every_run_and_exits_3_until_each_has_its_record(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_shows_every_run_and_exits_3_until_each_has_its_record(store, capsys):
     assert call(app, "status", "--store", store.root) == 0
     printed = capsys.readouterr().out
     for run in mixed().runs():
@@ -339,9 +329,7 @@ def test_status_shows_every_run_and_exits_3_until_each_has_its_record(
     assert call(app, "status", "--store", store.root, "--experiment", "another") == 2
 
 
-def test_status_names_a_record_that_cannot_be_read_shows_the_rest_and_exits_1(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_names_a_record_that_cannot_be_read_shows_the_rest_and_exits_1(store, capsys):
     path = record_path(store, run_named("good"))
     path.write_bytes(path.read_bytes()[:-9])
     assert call(app, "status", "--store", store.root) == 1
@@ -350,7 +338,7 @@ def test_status_names_a_record_that_cannot_be_read_shows_the_rest_and_exits_1(
     assert "diverged" in printed.out
 
 
-def test_logs_are_found_by_id_by_the_start_of_it_and_by_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_are_found_by_id_by_the_start_of_it_and_by_name(store, capsys):
     failing = run_named("failing")
     for wanted in (failing.run_id, failing.run_id[:7], "failing-s42"):
         assert call(app, "logs", wanted, "--store", store.root) == 0
@@ -361,7 +349,7 @@ def test_logs_are_found_by_id_by_the_start_of_it_and_by_name(store: Store, capsy
     assert "nobody-s1" in capsys.readouterr().err
 
 
-def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path: Path) -> None:
+def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path):
     store = Store(tmp_path)
     store.write_manifest(make_manifest({"a": {"1": "abc" + "0" * 9, "2": "abd" + "0" * 9}}))
     assert store.find_run_id("abc") == "abc" + "0" * 9
@@ -372,9 +360,7 @@ def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path: Pat
 # runs side by side ----------------------------------------------------------------------------------------------------
 
 
-def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     cell = tiny_cell("pair", seeds=(42, 69), n_steps=300, eval_every=150)
     runs = [Run(label=cell.label, config=cell.config, seed=seed, mode="exact") for seed in cell.seeds]
@@ -396,9 +382,7 @@ def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(
     assert [one.runs_per_gpu for one in packed.attempts] == [None]  # each had a core of its own
 
 
-def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(tmp_path, data_dir, capsys):
     command = ["launch", "--experiment", "smoke", "--device", "cpu", "--runs-per-gpu", 2, "--data-dir", data_dir]
     assert call(app, *command, "--store", tmp_path / "store") == 2
     assert "use --workers" in capsys.readouterr().err
@@ -407,7 +391,7 @@ def test_packing_a_gpu_is_refused_where_runs_are_on_the_cpu(
 # one worker a run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:
+def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
     run, store = run_named("good"), Store(tmp_path)
     with hold(store.run_folder(run.run_id)):
         ended = LocalPool(store, make_slots("cpu", 1)).run([run], lambda *_: None)
@@ -433,7 +417,7 @@ worker.wait()
 """
 
 
-def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path, request):
     cell = tiny_cell("long", n_steps=100_000, eval_every=100_000)
     run, store = Run(label="long", config=cell.config, seed=42, mode="exact"), Store(tmp_path / "store")
     folder = write_run(run, store)
@@ -458,9 +442,7 @@ def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path: Path, req
     assert (tmp_path / "log").read_text().count("Traceback") == 0
 
 
-def test_ctrl_c_saves_every_run_and_exits_130_and_the_same_command_ends_with_the_same_numbers(
-    tmp_path: Path, data_dir: Path
-) -> None:
+def test_ctrl_c_saves_every_run_and_exits_130_and_the_same_command_ends_with_the_same_numbers(tmp_path, data_dir):
     store = Store(tmp_path / "store")
     command = ["jobs", "launch", "--experiment", "smoke", "-k", "s42 !trans", "--store", store.root, "--device", "cpu"]
     command += ["--workers", os.cpu_count(), "--seeds", "42", "--checkpoint-seconds", 1e9]  # one thread each
@@ -504,7 +486,7 @@ def no_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_corpus")
-def test_small_experiments_fall_back_to_the_synthetic_text_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_small_experiments_fall_back_to_the_synthetic_text_and_say_so(capsys):
     for name in ("smoke", "laptop", "laptop-tuning"):
         chosen = prepare(name, mode=None, device="cpu", seeds=None, data_dir=None)
         assert {cell.config.corpus for cell in chosen.cells} == {"synthetic"}
@@ -518,9 +500,7 @@ def test_small_experiments_fall_back_to_the_synthetic_text_and_say_so(capsys: py
 
 
 @pytest.mark.usefixtures("no_corpus", "no_probe")
-def test_the_paper_experiment_stops_rather_than_use_another_text(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_paper_experiment_stops_rather_than_use_another_text(tmp_path, capsys):
     store = tmp_path / "store"
     command = ["launch", "--experiment", "paper", "--dry-run", "--device", "cpu", "--store", store]
     assert call(app, *command) == 2
@@ -529,9 +509,7 @@ def test_the_paper_experiment_stops_rather_than_use_another_text(
 
 
 @pytest.mark.usefixtures("no_corpus")
-def test_nothing_stands_in_for_a_corpus_that_was_named_or_is_altered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_stands_in_for_a_corpus_that_was_named_or_is_altered(tmp_path, monkeypatch):
     with pytest.raises(CorpusError, match="missing"):
         prepare("smoke", mode=None, device="cpu", seeds=None, data_dir=tmp_path / "data")
     monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "data"))
@@ -545,7 +523,7 @@ def test_nothing_stands_in_for_a_corpus_that_was_named_or_is_altered(
         prepare("smoke", mode=None, device="cpu", seeds=None, data_dir=None)
 
 
-def test_the_corpus_that_is_there_is_used_without_a_word(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_corpus_that_is_there_is_used_without_a_word(data_dir, capsys):
     chosen = prepare("smoke", mode=None, device="cpu", seeds=None, data_dir=data_dir)
     assert {cell.config.corpus for cell in chosen.cells} == {"tinyshakespeare"}
     assert capsys.readouterr().out == ""
@@ -554,9 +532,7 @@ def test_the_corpus_that_is_there_is_used_without_a_word(data_dir: Path, capsys:
 # what a worker reads --------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(tmp_path, capsys):
     from jobs.worker import work
 
     store, run = Store(tmp_path), run_named("good")
@@ -573,9 +549,7 @@ def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(
 
 
 @pytest.mark.fault("F14")
-def test_a_run_that_waited_refuses_sources_that_were_edited_meanwhile_unless_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_waited_refuses_sources_that_were_edited_meanwhile_unless_told_otherwise(tmp_path, monkeypatch):
     store, run = Store(tmp_path), run_named("good")
     write_run(run, store)
     assert find_run(run.run_id, store) == run
@@ -588,7 +562,7 @@ def test_a_run_that_waited_refuses_sources_that_were_edited_meanwhile_unless_tol
     assert find_run(run.run_id, store) == run
 
 
-def test_records_of_workers_hold_no_path_and_no_name_of_the_machine(launched: Launched) -> None:
+def test_records_of_workers_hold_no_path_and_no_name_of_the_machine(launched):
     for path in Store(launched.store).record_paths():
         text = path.read_text()
         assert str(launched.store) not in text

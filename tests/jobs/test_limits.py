@@ -60,29 +60,25 @@ CASES = [  # what /proc/self/cgroup says, the files that there are, bytes, cores
 
 
 @pytest.mark.parametrize(("membership", "files", "n_bytes", "n_cores"), CASES)
-def test_the_least_limit_from_the_own_cgroup_up_to_the_root_counts(
-    membership: str, files: dict[str, str], n_bytes: int | None, n_cores: float | None, tree: Path
-) -> None:
+def test_the_least_limit_from_the_own_cgroup_up_to_the_root_counts(membership, files, n_bytes, n_cores, tree):
     plant(tree, membership, files)
     assert (memory_limit(), cpu_limit()) == (n_bytes, n_cores)
 
 
 @pytest.mark.parametrize(("said", "n_bytes"), [("4096", 4 * GIB), ("16384", 8 * GIB), ("0", 8 * GIB), ("x", 8 * GIB)])
-def test_a_job_of_slurm_has_the_memory_that_it_asked_for(
-    said: str, n_bytes: int, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_of_slurm_has_the_memory_that_it_asked_for(said, n_bytes, tree, monkeypatch):
     plant(tree, "0::/\n", {"memory.max": str(8 * GIB)})
     monkeypatch.setenv("SLURM_MEM_PER_NODE", said)
     assert memory_limit() == n_bytes
 
 
-def test_a_machine_without_cgroups_has_no_limit(tree: Path) -> None:
+def test_a_machine_without_cgroups_has_no_limit(tree):
     assert (memory_limit(), cpu_limit()) == (None, None)
     assert host_bytes() > GIB // 4
 
 
 @pytest.mark.parametrize(("quota", "n_cores"), [("450000", 4), ("50000", 1), ("9900000", 16)])
-def test_runs_side_by_side_are_counted_by_the_cpu_time_that_there_is(quota: str, n_cores: int, tree: Path) -> None:
+def test_runs_side_by_side_are_counted_by_the_cpu_time_that_there_is(quota, n_cores, tree):
     plant(tree, "0::/\n", {"cpu.max": f"{quota} 100000", "memory.max": str(GIB // 8)})
     assert usable_cores(16) == n_cores
     assert host_bytes() == GIB // 8

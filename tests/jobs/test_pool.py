@@ -79,9 +79,7 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
     return planned
 
 
-def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(monkeypatch, tmp_path):
     events: list[str] = []
 
     def start(run: Run, _slot: Slot, store: Store, *_: object) -> Attempt:
@@ -125,9 +123,7 @@ def statuses(ended: list[Ended]) -> dict[str, str | None]:
 
 @pytest.mark.fault("F24")
 @pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
-def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(
-    fate: Fate, fates: dict[str, list[Fate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(fate, fates, tmp_path, capsys):
     """By the kernel, by torch in a record, or by the driver before there could be one."""
     fates["k_operators-s1"] = [fate, "done"]
     store, most = Store(tmp_path / "store"), []
@@ -142,9 +138,7 @@ def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(
 
 @pytest.mark.parametrize("n_slots", [2, 3])
 @pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
-def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(
-    fate: Fate, n_slots: int, fates: dict[str, list[Fate]], tmp_path: Path
-) -> None:
+def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(fate, n_slots, fates, tmp_path):
     """Of those that die together none was alone on the GPU, also not the last one to be looked at."""
     runs = some_runs()
     for run in runs[:n_slots]:
@@ -157,7 +151,7 @@ def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(
     assert max(n_side_by_side[n_side_by_side.index(1) :]) == 1
 
 
-def test_the_second_time_that_memory_runs_out_counts(fates: dict[str, list[Fate]], tmp_path: Path) -> None:
+def test_the_second_time_that_memory_runs_out_counts(fates, tmp_path):
     fates["k_operators-s1"] = ["oom"]
     fates["k_operators-s2"] = [-signal.SIGKILL]
     ended = LocalPool(Store(tmp_path / "store"), GPU).run(some_runs(), lambda *_: None)
@@ -171,15 +165,13 @@ def test_the_second_time_that_memory_runs_out_counts(fates: dict[str, list[Fate]
 
 
 @pytest.mark.parametrize("slots", [CPU, GPU[:1]])
-def test_on_the_cpu_or_alone_on_a_gpu_the_first_time_counts(
-    slots: list[Slot], fates: dict[str, list[Fate]], tmp_path: Path
-) -> None:
+def test_on_the_cpu_or_alone_on_a_gpu_the_first_time_counts(slots, fates, tmp_path):
     fates["k_operators-s1"] = ["oom", "done"]
     ended = LocalPool(Store(tmp_path / "store"), slots).run(some_runs(2), lambda *_: None)
     assert statuses(ended) == {"k_operators-s1": "oom", "k_operators-s2": "done"}
 
 
-def test_what_an_earlier_attempt_said_of_memory_does_not_count(fates: dict[str, list[Fate]], tmp_path: Path) -> None:
+def test_what_an_earlier_attempt_said_of_memory_does_not_count(fates, tmp_path):
     store, runs = Store(tmp_path / "store"), some_runs(2)
     fates["k_operators-s1"] = [2]
     write_atomically(store.run_folder(runs[0].run_id) / LOG_FILE, f"{OUT_OF_MEMORY}\n".encode())
@@ -208,13 +200,11 @@ OTHER_LINES = [
 @pytest.mark.parametrize(
     ("line", "expected"), [*((line, True) for line in NO_MEMORY_LINES), *((line, False) for line in OTHER_LINES)]
 )
-def test_a_log_says_that_memory_ran_out_in_the_words_of_whatever_ran_out_of_it(
-    line: str, expected: bool, tmp_path: Path
-) -> None:
+def test_a_log_says_that_memory_ran_out_in_the_words_of_whatever_ran_out_of_it(line, expected, tmp_path):
     (tmp_path / LOG_FILE).write_text(f"Traceback (most recent call last):\n{line}\nand more\n")
     attempt = Attempt(
         run=some_runs()[0],
-        process=SimpleNamespace(),  # type: ignore[arg-type]
+        process=SimpleNamespace(),
         folder=tmp_path,
         log_start=0,
         progress_before=None,
@@ -223,14 +213,14 @@ def test_a_log_says_that_memory_ran_out_in_the_words_of_whatever_ran_out_of_it(
     assert bool(NO_MEMORY.search(line)) is expected
 
 
-def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_path: Path) -> None:
+def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_path):
     progress = Progress(tmp_path)
     progress.write("training", step=500)
     before = progress_mark(tmp_path)
     assert before is not None
     attempt = Attempt(
         run=some_runs()[0],
-        process=SimpleNamespace(),  # type: ignore[arg-type]
+        process=SimpleNamespace(),
         folder=tmp_path,
         log_start=0,
         progress_before=before,
@@ -244,7 +234,7 @@ def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_pa
     assert not attempt.trains()
 
 
-def test_the_share_of_time_that_a_gpu_trains_is_told_from_the_start_on() -> None:
+def test_the_share_of_time_that_a_gpu_trains_is_told_from_the_start_on():
     seconds = 0.0
     gpus: set[str | None] = {"0", "1"}
     meter = Meter(gpus, clock=lambda: seconds)
@@ -260,9 +250,7 @@ def test_the_share_of_time_that_a_gpu_trains_is_told_from_the_start_on() -> None
     assert on_cpu.share() is None
 
 
-def test_what_a_gpu_did_is_told_while_runs_execute_and_not_where_they_are_on_the_cpu(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_gpu_did_is_told_while_runs_execute_and_not_where_they_are_on_the_cpu(tmp_path, capsys):
     from jobs.display import Display
 
     with Display(Store(tmp_path), 3, None, lambda: 0.834) as display:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config import Mode, Run
+from bench.config import Run
 from bench.experiments import smoke
 from bench.store import Store
 from bench.train import Trainer
@@ -40,9 +40,7 @@ def runs_of_two_shapes() -> list[Run]:
     return [*first, longer, other]
 
 
-def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(monkeypatch, capsys):
     asked = []
 
     def answer(run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
@@ -59,32 +57,26 @@ def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(
     assert [seconds[run.run_id] for run in runs] == [start + 2, start + 2, start + 2000, start + 2]
 
 
-def test_a_probe_answers_from_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_answers_from_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(probing, "STEPS_SECONDS", 0.01)
     monkeypatch.setattr(probing, "LIMIT_SECONDS", 120.0)  # this machine may be busy with other work
     [run] = runs_of_two_shapes()[:1]
     assert estimate_seconds([run], SLOTS, None)[run.run_id] > START_SECONDS["cpu"]
 
 
-def test_a_probe_that_takes_too_long_is_ended_and_leaves_its_runs_unknown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_probe_that_takes_too_long_is_ended_and_leaves_its_runs_unknown(monkeypatch, capsys):
     monkeypatch.setattr(probing, "LIMIT_SECONDS", 0.05)  # no Python starts that fast
     assert estimate_seconds(runs_of_two_shapes(), SLOTS, None) == {}
     assert "first could not be timed within 0 s" in capsys.readouterr().out
 
 
-def test_a_probe_that_fails_leaves_its_runs_unknown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_probe_that_fails_leaves_its_runs_unknown(monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
     assert "what it takes stays unknown" in capsys.readouterr().out
 
 
-def test_no_step_is_timed_after_a_tenth_of_a_deadline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_step_is_timed_after_a_tenth_of_a_deadline(monkeypatch, capsys):
     deadline, now, limits = Deadline(90.0, 1000.0), 1000.5, []
 
     def answer(_run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
@@ -101,9 +93,7 @@ def test_no_step_is_timed_after_a_tenth_of_a_deadline(
     assert "No time to time other before the deadline; what it takes stays unknown" in capsys.readouterr().out
 
 
-def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(monkeypatch, tmp_path):
     asked: list[float | None] = []
 
     def note(runs: list[Run], _slots: object, _data_dir: object, until: float | None) -> dict[str, float]:
@@ -119,16 +109,14 @@ def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(
 
 
 @pytest.mark.parametrize("answer", ["", "no numbers", "[1.0", "3.0"])
-def test_a_probe_whose_answer_cannot_be_read_estimates_nothing(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_whose_answer_cannot_be_read_estimates_nothing(answer, monkeypatch):
     done = subprocess.CompletedProcess([], 0, stdout=answer)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
 
 
 @pytest.mark.parametrize(("mode", "n_variables"), [("exact", 0), ("fast", 4)])
-def test_a_probe_compiles_into_the_cache_that_the_runs_use(
-    mode: Mode, n_variables: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_probe_compiles_into_the_cache_that_the_runs_use(mode, n_variables, monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     for name in cache_environment("nvidia-h200"):
         monkeypatch.delenv(name, raising=False)
@@ -146,9 +134,7 @@ def test_a_probe_compiles_into_the_cache_that_the_runs_use(
 
 
 @pytest.mark.parametrize(("most", "n_steps"), [(0.0, 1), (1e9, N_STEPS + 1)])
-def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(
-    most: float, n_steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(most, n_steps, monkeypatch):
     done: list[int] = []
     advance = Trainer.advance
 
@@ -180,9 +166,7 @@ else:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(
-    platform: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(platform, request):
     parent = subprocess.Popen([sys.executable, "-c", TIED, platform], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent:
@@ -239,9 +223,7 @@ def launching(store: Path, data_dir: Path) -> Iterator[tuple["subprocess.Popen[s
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_probe_ends_with_its_launcher_whatever_ends_that(
-    number: signal.Signals, tmp_path: Path, data_dir: Path
-) -> None:
+def test_a_probe_ends_with_its_launcher_whatever_ends_that(number, tmp_path, data_dir):
     with launching(tmp_path / "store", data_dir) as (launcher, pid):
         assert alive(pid)
         launcher.send_signal(number)

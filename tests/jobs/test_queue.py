@@ -34,7 +34,7 @@ def start_all(queue: Queue, now: float = 0.0) -> list[tuple[int, str]]:
     return started
 
 
-def test_runs_of_one_shape_wait_for_the_first_to_compile_and_others_go_ahead() -> None:
+def test_runs_of_one_shape_wait_for_the_first_to_compile_and_others_go_ahead():
     queue = Queue(runs_of("paper", 2, "k_operators nanogpt unigram"), NINE)
     assert start_all(queue) == [(0, "k_operators-s42"), (1, "nanogpt-s42"), (2, "unigram-fitted")]
     queue.has_compiled(1)
@@ -44,7 +44,7 @@ def test_runs_of_one_shape_wait_for_the_first_to_compile_and_others_go_ahead() -
     assert start_all(queue) == [(4, "k_operators-s69")]
 
 
-def test_the_next_run_of_a_shape_compiles_where_the_first_ended_before_it_had() -> None:
+def test_the_next_run_of_a_shape_compiles_where_the_first_ended_before_it_had():
     queue = Queue(runs_of("paper", 3, "k_operators"), NINE)
     assert start_all(queue) == [(0, "k_operators-s42")]
     queue.end(0, 1.0, done=False)
@@ -55,12 +55,12 @@ def test_the_next_run_of_a_shape_compiles_where_the_first_ended_before_it_had() 
     assert queue.active[0].compiles is None
 
 
-def test_arms_that_differ_only_in_their_learning_rate_wait_for_one_another() -> None:
+def test_arms_that_differ_only_in_their_learning_rate_wait_for_one_another():
     queue = Queue(runs_of("stress", 1), NINE)
     assert [name for _, name in start_all(queue)] == ["refine-lr0.1-s42", "plain-lr0.1-s42", "frozen-lr0.1-s42"]
 
 
-def test_at_most_a_third_of_the_slots_compile_at_a_time_so_that_the_others_can_train() -> None:
+def test_at_most_a_third_of_the_slots_compile_at_a_time_so_that_the_others_can_train():
     queue = Queue(runs_of("ablation"), NINE)
     assert len(start_all(queue)) == 3
     queue.has_compiled(0)
@@ -69,13 +69,13 @@ def test_at_most_a_third_of_the_slots_compile_at_a_time_so_that_the_others_can_t
     assert sum(one.compiles is not None for one in queue.active.values()) == 3
 
 
-def test_runs_that_compile_nothing_never_wait() -> None:
+def test_runs_that_compile_nothing_never_wait():
     exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 10, "k_operators")]
     assert len(start_all(Queue(exact, NINE))) == 9
     assert len(start_all(Queue(exact, ON_CPU))) == 2
 
 
-def test_a_step_is_compiled_once_for_each_kind_of_gpu() -> None:
+def test_a_step_is_compiled_once_for_each_kind_of_gpu():
     mixed = [dataclasses.replace(slot, kind=f"kind-{slot.visible_gpu}") for slot in TWO_GPUS]
     queue = Queue(runs_of("paper", 4, "k_operators"), mixed)
     assert start_all(queue) == [(0, "k_operators-s42"), (1, "k_operators-s69")]
@@ -83,7 +83,7 @@ def test_a_step_is_compiled_once_for_each_kind_of_gpu() -> None:
     assert start_all(queue) == [(3, "k_operators-s420")]
 
 
-def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_beside_it() -> None:
+def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_beside_it():
     queue = Queue(runs_of("noise") + runs_of("paper", 10, "k_operators"), NINE)
     start_all(queue)
     queue.has_compiled(0)
@@ -103,7 +103,7 @@ def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_besid
     assert queue.end(index, 2.0, done=False) == killed
 
 
-def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs() -> None:
+def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs():
     exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 10, "k_operators")]
     queue = Queue(exact, TWO_GPUS)
     assert len(start_all(queue)) == 4
@@ -114,7 +114,7 @@ def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs() -> None:
 
 
 @pytest.mark.parametrize("n_active", [2, 1])  # when the second is looked at: at the same time, or a moment later
-def test_of_two_runs_that_die_together_for_want_of_memory_none_was_alone(n_active: int) -> None:
+def test_of_two_runs_that_die_together_for_want_of_memory_none_was_alone(n_active):
     runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 2, "k_operators")]
     queue = Queue(runs, NINE)
     assert len(start_all(queue)) == 2
@@ -123,7 +123,7 @@ def test_of_two_runs_that_die_together_for_want_of_memory_none_was_alone(n_activ
     assert len(start_all(queue)) == 1
 
 
-def test_a_run_that_was_alone_or_on_the_cpu_does_not_go_back() -> None:
+def test_a_run_that_was_alone_or_on_the_cpu_does_not_go_back():
     alone = Queue(runs_of("paper", 1, "k_operators"), NINE)
     start_all(alone)
     assert alone.put_back(0, 1) is None
@@ -156,8 +156,8 @@ def measured(compile_seconds: Callable[[], float]) -> Callable[[Run, bool], Work
 
 @pytest.mark.parametrize("compile_seconds", [[41.0], [82.0], [41.0, 82.0, 55.0, 68.0]])
 def test_over_the_four_experiments_the_gpu_trains_more_than_four_fifths_of_the_time_and_paper_takes_20_minutes(
-    compile_seconds: list[float],
-) -> None:
+    compile_seconds,
+):
     cycle = itertools.cycle(compile_seconds)
     found = {name: simulate(Queue(runs_of(name), NINE), measured(lambda: next(cycle))) for name in EXPERIMENTS}
     assert {name: len(one.ended_at) for name, one in found.items()} == {name: len(runs_of(name)) for name in found}
@@ -165,7 +165,7 @@ def test_over_the_four_experiments_the_gpu_trains_more_than_four_fifths_of_the_t
     assert found["paper"].seconds < 20 * 60
 
 
-def test_compiling_anew_in_every_slot_would_leave_the_gpu_idle() -> None:
+def test_compiling_anew_in_every_slot_would_leave_the_gpu_idle():
     """What the simulation says of the way it was: a cache a slot, so that each slot compiles, at the same time."""
     runs = runs_of("paper", 10, "k_operators")
     cold: set[int] = set()
@@ -181,7 +181,7 @@ def test_compiling_anew_in_every_slot_would_leave_the_gpu_idle() -> None:
     assert found.training_seconds < 0.6 * found.seconds
 
 
-def test_runs_that_share_a_gpu_share_its_time() -> None:
+def test_runs_that_share_a_gpu_share_its_time():
     runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 3, "k_operators")]
     found = simulate(Queue(runs, NINE), lambda *_: Work(10.0, 5.0))
     assert set(found.ended_at.values()) == {25.0}

@@ -70,13 +70,8 @@ CASES = [  # CUDA_VISIBLE_DEVICES of the launcher, GPUs that torch counts, the s
 
 @pytest.mark.parametrize(("visible", "n_gpus", "names"), CASES)
 def test_each_worker_is_started_with_one_gpu_that_the_launcher_sees(
-    visible: str | None,
-    n_gpus: int,
-    names: list[str | None],
-    started: list[tuple[list[str], dict[str, str]]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    visible, n_gpus, names, started, tmp_path, monkeypatch
+):
     put_gpus(monkeypatch, n_gpus, visible=visible)
     slots = make_slots(None, None, runs_per_gpu=1)
     pool = LocalPool(Store(tmp_path / "store"), slots)
@@ -88,9 +83,7 @@ def test_each_worker_is_started_with_one_gpu_that_the_launcher_sees(
 
 
 @pytest.mark.parametrize("visible", ["", "NoDevFiles", "-1"])
-def test_where_every_gpu_is_hidden_runs_are_on_the_cpu_and_cuda_is_refused(
-    visible: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_every_gpu_is_hidden_runs_are_on_the_cpu_and_cuda_is_refused(visible, monkeypatch):
     put_gpus(monkeypatch, 0, visible=visible)
     assert {(slot.device, slot.visible_gpu) for slot in make_slots(None, None)} == {("cpu", None)}
     with pytest.raises(ConfigError, match="torch sees no CUDA device here; use --device cpu"):
@@ -98,9 +91,7 @@ def test_where_every_gpu_is_hidden_runs_are_on_the_cpu_and_cuda_is_refused(
 
 
 @pytest.mark.parametrize("visible", [None, "0", UUIDS[0]])
-def test_a_real_child_finds_the_variable_as_its_launcher_has_it_where_there_is_one_gpu(
-    visible: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_child_finds_the_variable_as_its_launcher_has_it_where_there_is_one_gpu(visible, tmp_path, monkeypatch):
     """The only GPU of a machine was hidden from every worker once, by an empty variable in place of none."""
     put_gpus(monkeypatch, 1, visible=visible)
     program = tmp_path / "python"
@@ -113,9 +104,7 @@ def test_a_real_child_finds_the_variable_as_its_launcher_has_it_where_there_is_o
     assert attempt.log_lines == [f"GPU={visible or 'not set'}"]
 
 
-def test_a_counted_model_is_fitted_on_the_cpu_also_where_there_is_a_gpu(
-    started: list[tuple[list[str], dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_counted_model_is_fitted_on_the_cpu_also_where_there_is_a_gpu(started, tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1)
     pool = LocalPool(Store(tmp_path / "store"), make_slots(None, 1))
     pool.start(0, next(run for run in smoke().runs() if run.config.training is None))
@@ -137,16 +126,14 @@ def test_a_counted_model_is_fitted_on_the_cpu_also_where_there_is_a_gpu(
     ],
 )
 def test_a_gpu_is_shared_by_as_many_runs_as_cores_and_memory_carry(
-    n_cores: int, gpu_gib: int, memory_gib: int, n_gpus: int, n_runs: int, reason: str
-) -> None:
+    n_cores, gpu_gib, memory_gib, n_gpus, n_runs, reason
+):
     found, said = runs_that_fit(n_cores, gpu_gib * GIB, memory_gib * GIB, n_gpus)
     assert found == n_runs
     assert reason in said
 
 
-def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without_one(monkeypatch):
     put_gpus(monkeypatch, 1)
     slots = make_slots(None, None)
     assert len(slots) == 9
@@ -162,9 +149,7 @@ def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without
     assert side_by_side(make_slots(None, None)) == "8 at a time on 2 GPUs (as many as 16 CPU cores carry)"
 
 
-def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(tmp_path, monkeypatch, capsys):
     put_gpus(monkeypatch, 1, n_cores=4)
     fast = smoke().on(corpus=None, mode="fast", seeds=None)
     launch_missing(fast, Store(tmp_path), make_slots(None, None), dry_run=True)
@@ -176,9 +161,7 @@ def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(
     assert capsys.readouterr().out.splitlines()[0].endswith(", 2 at a time on cuda (as many as there are to do)")
 
 
-def test_a_gpu_that_takes_one_process_at_a_time_is_not_shared_unless_mps_shares_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_takes_one_process_at_a_time_is_not_shared_unless_mps_shares_it(tmp_path, monkeypatch):
     put_gpus(monkeypatch, 2, compute_mode="Exclusive_Process")
     monkeypatch.setattr("bench.cuda.machine.mps_state", lambda: "off")
     assert [slot.runs_per_gpu for slot in make_slots(None, None)] == [1, 1]
@@ -191,9 +174,7 @@ def test_a_gpu_that_takes_one_process_at_a_time_is_not_shared_unless_mps_shares_
 
 
 @pytest.mark.parametrize(("answer", "modes"), [("Default\nExclusive_Process\n", ["Default", "Exclusive_Process"])])
-def test_nvidia_smi_is_asked_for_the_compute_modes(
-    answer: str, modes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nvidia_smi_is_asked_for_the_compute_modes(answer, modes, tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     program.write_text(f"#!/bin/sh\n[ \"$1\" = --query-gpu=compute_mode ] && printf '{answer}'\n")
@@ -203,15 +184,13 @@ def test_nvidia_smi_is_asked_for_the_compute_modes(
     assert compute_modes() == []
 
 
-def test_gpus_are_counted_after_cuda_has_started_since_a_process_can_use_one_mig_instance_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_gpus_are_counted_after_cuda_has_started_since_a_process_can_use_one_mig_instance_alone(monkeypatch):
     put_gpus(monkeypatch, 2, visible=",".join(MIG))
     monkeypatch.setattr(torch.cuda, "init", lambda: monkeypatch.setattr(torch.cuda, "device_count", lambda: 1))
     assert {slot.visible_gpu for slot in make_slots(None, None)} == {MIG[0]}
 
 
-def test_a_driver_that_does_not_start_is_an_error_that_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_does_not_start_is_an_error_that_says_what_to_type(monkeypatch):
     put_gpus(monkeypatch, 1)
 
     def fail() -> None:
@@ -222,7 +201,7 @@ def test_a_driver_that_does_not_start_is_an_error_that_says_what_to_type(monkeyp
         make_slots(None, None)
 
 
-def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one(monkeypatch):
     put_gpus(monkeypatch, 2, visible="4,7")
     assert [(slot.visible_gpu, slot.n_threads) for slot in make_slots("cuda", None)] == [("4", 2), ("7", 2)] * 4
     packed = make_slots("cuda", None, runs_per_gpu=3)
@@ -233,7 +212,7 @@ def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one(monke
         make_slots("cuda", 2, runs_per_gpu=2)
 
 
-def test_a_run_that_is_alone_on_its_gpu_is_not_said_to_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_alone_on_its_gpu_is_not_said_to_share_it(monkeypatch):
     put_gpus(monkeypatch, 2)
     slots = make_slots(None, None)
     assert [(slot.visible_gpu, slot.runs_per_gpu) for slot in as_needed(slots, 2)] == [("0", 1), ("1", 1)]
@@ -244,9 +223,7 @@ def test_a_run_that_is_alone_on_its_gpu_is_not_said_to_share_it(monkeypatch: pyt
     assert as_needed(on_cpu, 1) == on_cpu
 
 
-def test_doctor_says_which_gpus_there_are_and_how_many_runs_share_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_says_which_gpus_there_are_and_how_many_runs_share_them(tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1, visible="3")
     found = {one.name: one for one in examine(Store(tmp_path), None)}
     assert found["gpu"].finding == "NVIDIA H200 with 139 GiB; CUDA_VISIBLE_DEVICES='3' hides any other"
@@ -258,9 +235,7 @@ def test_doctor_says_which_gpus_there_are_and_how_many_runs_share_them(
 
 
 @pytest.mark.parametrize("visible", ["0", UUIDS[0], MIG[0]])
-def test_a_task_of_slurm_shares_its_gpu_among_as_many_runs_as_were_planned(
-    visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_of_slurm_shares_its_gpu_among_as_many_runs_as_were_planned(visible, tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1, visible=visible)
     planned = Submission(
         name="kops-0123abcd",

@@ -107,7 +107,7 @@ def state_of(store: Store, run: Run) -> str:
 # what SLURM says ------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_of_the_queue_reads_as_a_task_and_foreign_jobs_do_not_count() -> None:
+def test_a_line_of_the_queue_reads_as_a_task_and_foreign_jobs_do_not_count():
     found = read_queue(
         f"{NAME}|12|3|RUNNING|n1|1-02:03:04|None\n"
         f"{NAME}|12|4|PENDING||30:00|Resources\n"
@@ -125,7 +125,7 @@ def test_a_line_of_the_queue_reads_as_a_task_and_foreign_jobs_do_not_count() -> 
 @pytest.mark.parametrize(
     "lines", [("5|CANCELLED", "7|RUNNING"), ("7|RUNNING", "5|CANCELLED"), ("7|RUNNING", "9|FAILED")]
 )
-def test_of_several_jobs_of_one_name_the_active_one_counts(lines: tuple[str, ...]) -> None:
+def test_of_several_jobs_of_one_name_the_active_one_counts(lines):
     text = "\n".join(f"{NAME}|{job}|0|{state}||0:10|None" for job, state in (line.split("|") for line in lines))
     assert read_queue(text)[NAME, 0].job_id == "7_0"
 
@@ -133,7 +133,7 @@ def test_of_several_jobs_of_one_name_the_active_one_counts(lines: tuple[str, ...
 @pytest.mark.parametrize(
     ("text", "seconds"), [("0:05", 5), ("30:00", 1800), ("2:00:00", 7200), ("1-00:00:00", 86400), ("UNLIMITED", None)]
 )
-def test_durations_are_read_as_slurm_writes_them(text: str, seconds: int | None) -> None:
+def test_durations_are_read_as_slurm_writes_them(text, seconds):
     assert read_duration(text) == seconds
 
 
@@ -149,18 +149,14 @@ def test_durations_are_read_as_slurm_writes_them(text: str, seconds: int | None)
         ("COMPLETED|n1|0:00|None", "missing"),
     ],
 )
-def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(
-    line: str, state: str, launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(line, state, launched, monkeypatch):
     store, runs = launched
     submitted(store, [[runs[0]], [runs[1], runs[2]]])
     slurm_says(monkeypatch, f"{NAME}|5|1|{line}")
     assert [state_of(store, run) for run in runs] == ["missing", state, state]
 
 
-def test_a_record_and_a_living_process_count_for_more_than_slurms_word(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_and_a_living_process_count_for_more_than_slurms_word(launched, monkeypatch):
     store, runs = launched
     submitted(store, [[run] for run in runs])
     slurm_says(monkeypatch, *(f"{NAME}|5|{index}|CANCELLED||0:00|None" for index in range(3)))
@@ -170,9 +166,7 @@ def test_a_record_and_a_living_process_count_for_more_than_slurms_word(
     assert state_of(store, runs[1]) == "cancelled"
 
 
-def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(launched, monkeypatch):
     store, runs = launched
     submitted(store, [[runs[0]]])
     slurm_says(monkeypatch, f"{NAME}|5|N/A|CANCELLED||0:00|None")
@@ -181,9 +175,7 @@ def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(
     assert state_of(store, runs[0]) == "cancelled"
 
 
-def test_accounts_are_asked_where_the_queue_has_forgotten(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accounts_are_asked_where_the_queue_has_forgotten(launched, monkeypatch):
     store, runs = launched
     note_job(submitted(store, [[run] for run in runs]).folder(store), "77")
     told = "JobID|State|NodeList\n77_0|TIMEOUT|n1\n77_0.batch|CANCELLED|n1\n77_[1-2]|CANCELLED by 0|None assigned\n"
@@ -192,25 +184,21 @@ def test_accounts_are_asked_where_the_queue_has_forgotten(
     assert any(command[0] == "sacct" and "77" in command for command in asked)
 
 
-def test_accounts_that_are_behind_do_not_keep_a_run_in_the_queue_for_ever(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accounts_that_are_behind_do_not_keep_a_run_in_the_queue_for_ever(launched, monkeypatch):
     store, runs = launched
     note_job(submitted(store, [[runs[0]]]).folder(store), "77")
     slurm_says(monkeypatch, accounts="JobID|State|NodeList\n77|RUNNING|n1\n")
     assert state_of(store, runs[0]) == "missing"
 
 
-def test_a_cluster_that_cannot_be_asked_still_has_a_status(
-    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_that_cannot_be_asked_still_has_a_status(launched, capsys):
     store, runs = launched
     submitted(store, [[runs[0]]])
     assert call(app, "status", "--store", store.root) == 3
     assert capsys.readouterr().out.count("missing") == 3
 
 
-def test_status_is_json_for_scripts(launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_is_json_for_scripts(launched, capsys):
     store, runs = launched
     assert call(app, "status", "--store", store.root, "--json") == 3
     found = json.loads(capsys.readouterr().out)
@@ -218,9 +206,7 @@ def test_status_is_json_for_scripts(launched: tuple[Store, list[Run]], capsys: p
     assert {one["state"] for one in found} == {"missing"}
 
 
-def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(launched, monkeypatch):
     store, runs = launched
     submitted(store, [[runs[0]], [runs[1]]])
     submitted(store, [[runs[0]], [runs[1]]], name="kops-aaaaaaaa", number=1)
@@ -264,9 +250,7 @@ def died(store: Store, run: Run) -> None:
         ("step 3: validation 3.2500 nats a token", "was killed, or its machine failed"),
     ],
 )
-def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(
-    log: str, cause: str, launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause, launched, capsys):
     store, runs = launched
     died(store, runs[0])
     (store.run_folder(runs[0].run_id) / LOG_FILE).write_text(log + "\n")
@@ -290,16 +274,9 @@ def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(
         ("done", None, "none, it is done", "bench table"),
     ],
 )
-def test_why_of_a_recorded_run_tells_its_end(
-    status: str,
-    error: str | None,
-    cause: str,
-    following: str,
-    launched: tuple[Store, list[Run]],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, launched, capsys):
     store, runs = launched
-    recorded = make_record(run_id=runs[0].run_id, label="tiny", status=status, error=error)  # type: ignore[arg-type]
+    recorded = make_record(run_id=runs[0].run_id, label="tiny", status=status, error=error)
     store.write_record(recorded)
     assert call(app, "why", runs[0].run_id, "--store", store.root) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -308,9 +285,7 @@ def test_why_of_a_recorded_run_tells_its_end(
     assert following.replace("RUN_ID", runs[0].run_id) in lines[-1]  # a name may be that of several runs
 
 
-def test_why_of_a_run_in_the_queue_gives_slurms_reason(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_why_of_a_run_in_the_queue_gives_slurms_reason(launched, monkeypatch, capsys):
     store, runs = launched
     submitted(store, [[runs[0]]])
     slurm_says(monkeypatch, f"{NAME}|5|N/A|PENDING||30:00|QOSMaxJobsPerUserLimit")
@@ -321,9 +296,7 @@ def test_why_of_a_run_in_the_queue_gives_slurms_reason(
     assert "status" in printed.splitlines()[-1]
 
 
-def test_control_characters_of_a_log_do_not_reach_the_terminal(
-    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_control_characters_of_a_log_do_not_reach_the_terminal(launched, capsys):
     store, runs = launched
     (store.run_folder(runs[0].run_id) / LOG_FILE).write_bytes(b"\x1b[2Jgone\x07\xff\n")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
@@ -333,9 +306,7 @@ def test_control_characters_of_a_log_do_not_reach_the_terminal(
 # cancel, retry --------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_next_launch(
-    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_next_launch(tmp_path, request, capsys):
     store, long = Store(tmp_path / "store"), some_run(n_steps=100_000, eval_every=100_000)
     store.write_manifest(make_manifest(name="smoke", cells={"tiny": {"42": long.run_id}}))
     folder = write_run(long, store)
@@ -358,9 +329,7 @@ def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_ne
     assert state_of(store, long) == "interrupted"
 
 
-def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(launched, monkeypatch):
     store, runs = launched
     submitted(store, [[runs[0]], [runs[1], runs[2]]])
     asked = slurm_says(monkeypatch, f"{NAME}|5|0|PENDING||1:00|None", f"{NAME}|5|1|RUNNING|n1|1:00|None")
@@ -371,9 +340,7 @@ def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(
     assert {state_of(store, run) for run in runs} == {"cancelled"}
 
 
-def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(
-    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(launched, capsys):
     store, runs = launched
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
     assert call(app, "cancel", "tiny-s42", "--store", store.root) == 0
@@ -383,9 +350,7 @@ def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(
     assert "bench rerun" in capsys.readouterr().err
 
 
-def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(launched, monkeypatch, capsys):
     store, runs = launched
     failed = make_record(run_id=runs[0].run_id, label="tiny", status="failed", config=to_json(runs[0].config))
     path = store.write_record(failed)
@@ -402,7 +367,7 @@ def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_typ
 # what nothing needs ---------------------------------------------------------------------------------------------------
 
 
-def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(launched: tuple[Store, list[Run]]) -> None:
+def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(launched):
     store, runs = launched
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny", status="io_error"))
     for step in (4, 8):
@@ -410,9 +375,7 @@ def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(launched: tuple[
     assert leftovers(store) == []
 
 
-def test_gc_leaves_submissions_that_slurm_may_still_need(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_leaves_submissions_that_slurm_may_still_need(launched, monkeypatch):
     store, runs = launched
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
     submitted(store, [[runs[0]]])
@@ -426,9 +389,7 @@ def test_gc_leaves_submissions_that_slurm_may_still_need(
     assert {one.path.name for one in leftovers(store)} == {NAME, "kops-aaaaaaaa", "compile-cache"}
 
 
-def test_gc_removes_what_no_run_needs_and_nothing_else(
-    launched: tuple[Store, list[Run]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_removes_what_no_run_needs_and_nothing_else(launched, capsys, monkeypatch):
     store, (done, at_work, waiting) = launched
     slurm_says(monkeypatch)
     store.write_record(make_record(run_id=done.run_id, label="tiny"))
@@ -466,9 +427,7 @@ def test_gc_removes_what_no_run_needs_and_nothing_else(
 # doctor ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_doctor_prints_json_alone_without_slurm(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_prints_json_alone_without_slurm(tmp_path, data_dir, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert call(app, "doctor", "--json", "--store", tmp_path / "store", "--data-dir", data_dir) == 0
     printed = capsys.readouterr()
@@ -483,9 +442,7 @@ def test_the_doctor_prints_json_alone_without_slurm(
 
 
 @pytest.mark.fault("F10")
-def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
     text = tmp_path / "tinyshakespeare" / "input.txt"
     text.parent.mkdir()
     text.write_bytes(b"altered")
@@ -507,7 +464,7 @@ def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(
     assert lines["torch"].startswith("ok")
 
 
-def test_the_doctor_reads_what_slurm_says_of_preemption(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reads_what_slurm_says_of_preemption(monkeypatch):
     config = {"PreemptMode": "REQUEUE", "PreemptParameters": "", "MaxArraySize": "1001", "KillWait": "30 sec"}
     monkeypatch.setattr(doctor, "settings", lambda: config)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/x")
@@ -520,16 +477,14 @@ def test_the_doctor_reads_what_slurm_says_of_preemption(monkeypatch: pytest.Monk
 # how long -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_time_limit_is_half_again_what_was_measured_and_never_below_thirty_minutes() -> None:
+def test_a_time_limit_is_half_again_what_was_measured_and_never_below_thirty_minutes():
     assert timeout_minutes(10.0) == 30
     assert timeout_minutes(3600.0) == 95  # 1.5 hours and 5 minutes
     assert timeout_minutes(None) == 240
     assert schedule_seconds([5, 3, 3, 1], 2) == 6
 
 
-def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(tmp_path, monkeypatch):
     store, run, longer = Store(tmp_path), some_run(7), some_run(7, n_steps=5)
     recorded = make_record(run_id=run.run_id, config=to_json(run.config))
     store.write_record(recorded)
@@ -546,7 +501,7 @@ def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(
 
 
 @pytest.mark.fault("F16")
-def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path, monkeypatch):
     path, naps = tmp_path / "late", []
 
     def nap(seconds: float) -> None:
@@ -565,9 +520,7 @@ def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path: Path, mo
 
 
 @pytest.mark.fault("F16")
-def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(
-    launched: tuple[Store, list[Run]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(launched, monkeypatch):
     store, runs = launched
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
     with monkeypatch.context() as stale:
@@ -576,7 +529,7 @@ def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(
     assert state_of(store, runs[0]) == "done"
 
 
-def test_a_retry_of_nothing_names_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_retry_of_nothing_names_what_to_do(tmp_path, capsys):
     store = Store(tmp_path)
     store.write_manifest(make_manifest({"a": {"1": "0" * 12}}))
     assert call(app, "retry", "--store", tmp_path) == 2

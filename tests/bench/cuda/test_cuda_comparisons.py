@@ -5,7 +5,6 @@ The checks run here on a CPU, with a stand-in for what a broken GPU would do.
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -155,7 +154,7 @@ def test_a_speed_is_measured_and_a_loss_that_is_not_finite_fails(corpus, tiny_ru
 # whole runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_beside_another_is_held_to_the_same_run_alone(corpus, tiny_run, tmp_path: Path, monkeypatch):
+def test_a_run_beside_another_is_held_to_the_same_run_alone(corpus, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     packed = execute(tiny_run(n_steps=3), Store(tmp_path / "a"), Settings(device=CPU, n_threads=1))
     assert cuda_runs.compare_with_lone(packed, HERE, Store(tmp_path / "b")).status == "held"
@@ -201,7 +200,7 @@ def test_a_pool_of_real_workers_passes_on_a_cpu(check, arguments, monkeypatch):
 # the machine ----------------------------------------------------------------------------------------------------------
 
 
-def test_mps_shows_by_its_daemon_or_by_its_pipes(tmp_path: Path, monkeypatch):
+def test_mps_shows_by_its_daemon_or_by_its_pipes(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path / "pipes"))
     (tmp_path / "proc" / "17").mkdir(parents=True)
     (tmp_path / "proc" / "17" / "comm").write_text("python\n")
@@ -220,7 +219,7 @@ def test_mps_shows_by_its_daemon_or_by_its_pipes(tmp_path: Path, monkeypatch):
         ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
     ],
 )
-def test_the_driver_is_read_from_the_kernel(text, version, tmp_path: Path, monkeypatch):
+def test_the_driver_is_read_from_the_kernel(text, version, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda_machine, "DRIVER_FILE", tmp_path / "version")
     (tmp_path / "version").write_text(text)
     assert cuda_machine.driver() == version

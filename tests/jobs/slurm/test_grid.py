@@ -184,9 +184,7 @@ def assert_equal_bits(recorded: Record, clean: Record) -> None:
 # whole grids ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(tmp_path, data_dir, capsys):
     store = Store(tmp_path / "store")
     command = ["launch", "--experiment", "smoke", "--cluster", "slurm", "--store", store.root, "--data-dir", data_dir]
     started = time.monotonic()
@@ -216,7 +214,7 @@ def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(
         assert (recorded.result, recorded.curve) == (clean.result, clean.curve)
 
 
-def test_several_runs_of_a_job_go_one_after_the_other_or_side_by_side(tmp_path: Path) -> None:
+def test_several_runs_of_a_job_go_one_after_the_other_or_side_by_side(tmp_path):
     experiment = grid("a", "b", "c", n_steps=4)
     for n_at_once in (1, 2):
         store = Store(tmp_path / f"{n_at_once}")
@@ -226,7 +224,7 @@ def test_several_runs_of_a_job_go_one_after_the_other_or_side_by_side(tmp_path: 
         assert {one.status for one in wait_for_records(store, 3)} == {"done"}
 
 
-def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster, tmp_path):
     line = f'setup = ["echo $CUDA_VISIBLE_DEVICES > {tmp_path}/seen"]\n'
     (tmp_path / "site.toml").write_text(line + "[cpu]\ngpus_per_node = 1\n")
     submit(grid("a", n_steps=4), Store(tmp_path / "store"), profile=str(tmp_path / "site.toml"))
@@ -234,9 +232,7 @@ def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster: Cluster, tmp_path: Path)
     assert (tmp_path / "seen").read_text() == "0\n"
 
 
-def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, monkeypatch):
     monkeypatch.setattr(
         submitting,
         "find_estimates",
@@ -260,9 +256,7 @@ def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(
 # what is tested where SLURM is asked, not submitted to ----------------------------------------------------------------
 
 
-def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(tmp_path, capsys):
     store = Store(tmp_path / "store")
     submit_missing(grid("a"), store, request(), test_only=True)
     assert "to start at" in capsys.readouterr().out
@@ -270,7 +264,7 @@ def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(
     assert not active()
 
 
-def test_what_is_rehearsed_is_submitted_to_the_letter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_rehearsed_is_submitted_to_the_letter(tmp_path, capsys):
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     submit_missing(experiment, store, request("mem=300M"), rehearse=True)
     rehearsed = capsys.readouterr().out.split(".sh\n", 1)[1]
@@ -280,7 +274,7 @@ def test_what_is_rehearsed_is_submitted_to_the_letter(tmp_path: Path, capsys: py
     wait_for_records(store, 2)
 
 
-def test_a_script_submitted_by_hand_does_its_runs(on_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_script_submitted_by_hand_does_its_runs(on_cluster, tmp_path):
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     submit_missing(experiment, store, request(), scripts=tmp_path / "scripts")
     assert not active()
@@ -289,9 +283,7 @@ def test_a_script_submitted_by_hand_does_its_runs(on_cluster: Cluster, tmp_path:
     assert {one.status for one in wait_for_records(store, 2)} == {"done"}
 
 
-def test_the_doctor_of_a_cluster_without_accounts_prints_json_alone(
-    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_doctor_of_a_cluster_without_accounts_prints_json_alone(data_dir, tmp_path, capsys):
     call(app, "doctor", "--json", "--store", tmp_path / "store", "--data-dir", data_dir)
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert "slurm" in found["slurm"]["finding"]
@@ -303,9 +295,7 @@ def test_the_doctor_of_a_cluster_without_accounts_prints_json_alone(
 
 
 @pytest.mark.fault("F1")
-def test_a_run_that_meets_its_time_limit_is_requeued_and_loses_nothing(
-    on_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Callable[[Run], Record]
-) -> None:
+def test_a_run_that_meets_its_time_limit_is_requeued_and_loses_nothing(on_cluster, tmp_path, monkeypatch, undisturbed):
     monkeypatch.setattr(submitting, "timeout_minutes", lambda _: 1)  # which a launch would refuse
     store, experiment = Store(tmp_path / "store"), grid("limited")
     submit(experiment, store, "signal_delay_s=10", checkpoint_seconds=1e9)
@@ -322,9 +312,7 @@ def test_a_run_that_meets_its_time_limit_is_requeued_and_loses_nothing(
 
 
 @pytest.mark.fault("F18")
-def test_scancel_of_one_run_leaves_the_others_and_shows_as_cancelled(
-    on_cluster: Cluster, tmp_path: Path, undisturbed: Callable[[Run], Record]
-) -> None:
+def test_scancel_of_one_run_leaves_the_others_and_shows_as_cancelled(on_cluster, tmp_path, undisturbed):
     store, experiment = Store(tmp_path / "store"), grid("kept", "dropped")
     submit(experiment, store)
     wait_for_steps(store, "dropped")
@@ -339,7 +327,7 @@ def test_scancel_of_one_run_leaves_the_others_and_shows_as_cancelled(
     assert_equal_bits(records["dropped"], undisturbed(dropped))
 
 
-def test_jobs_cancel_stops_one_run_of_a_job_and_leaves_those_beside_it(tmp_path: Path) -> None:
+def test_jobs_cancel_stops_one_run_of_a_job_and_leaves_those_beside_it(tmp_path):
     store, experiment = Store(tmp_path / "store"), grid("kept", "dropped")
     submit(experiment, store, "cpus_per_task=2", runs_per_job=2, runs_at_once=2)
     wait_for_steps(store, "dropped")
@@ -351,9 +339,7 @@ def test_jobs_cancel_stops_one_run_of_a_job_and_leaves_those_beside_it(tmp_path:
 
 
 @pytest.mark.fault("F1")
-def test_a_run_whose_node_dies_goes_on_on_the_other_from_its_last_checkpoint(
-    on_cluster: Cluster, tmp_path: Path, undisturbed: Callable[[Run], Record]
-) -> None:
+def test_a_run_whose_node_dies_goes_on_on_the_other_from_its_last_checkpoint(on_cluster, tmp_path, undisturbed):
     store, experiment = Store(tmp_path / "store"), grid("orphan")
     submit(experiment, store)
     [run] = experiment.runs()
@@ -373,7 +359,7 @@ def test_a_run_whose_node_dies_goes_on_on_the_other_from_its_last_checkpoint(
     assert_equal_bits(recorded, undisturbed(run))
 
 
-def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_path: Path, data_dir: Path) -> None:
+def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_path, data_dir):
     store = Store(tmp_path / "store")
     command = ["jobs", "launch", "--experiment", "smoke", "--cluster", "slurm", "--device", "cpu"]
     process = start(*command, "--store", store.root, data_dir=data_dir)
@@ -393,9 +379,7 @@ def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_p
 
 
 @pytest.mark.fault("F22")
-def test_a_requeue_that_is_refused_loses_the_job_and_not_the_run(
-    on_cluster: Cluster, tmp_path: Path, undisturbed: Callable[[Run], Record]
-) -> None:
+def test_a_requeue_that_is_refused_loses_the_job_and_not_the_run(on_cluster, tmp_path, undisturbed):
     store, experiment = Store(tmp_path / "store"), grid("refused")
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
@@ -414,9 +398,7 @@ def test_a_requeue_that_is_refused_loses_the_job_and_not_the_run(
     assert_equal_bits(recorded, undisturbed(run))
 
 
-def test_a_queued_run_refuses_sources_that_were_edited_after_it_was_launched(
-    on_cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_queued_run_refuses_sources_that_were_edited_after_it_was_launched(on_cluster, tmp_path, capsys):
     store, experiment = Store(tmp_path / "store"), grid("edited", n_steps=4)
     on_cluster.run("scontrol", "update", "PartitionName=debug", "State=DOWN")  # it has to wait
     try:
@@ -437,7 +419,7 @@ def test_a_queued_run_refuses_sources_that_were_edited_after_it_was_launched(
     wait_for_records(store, 1)
 
 
-def test_a_launch_from_within_a_job_is_as_one_from_a_login_node(on_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_launch_from_within_a_job_is_as_one_from_a_login_node(on_cluster, tmp_path):
     store = Store(tmp_path / "store")
     code = (
         "from tests.jobs.slurm.test_grid import *\n"
@@ -445,7 +427,7 @@ def test_a_launch_from_within_a_job_is_as_one_from_a_login_node(on_cluster: Clus
         f"submit(grid('inner', n_steps=4), Store(Path({str(store.root)!r})))\n"
     )
     (tmp_path / "inner.py").write_text(code)
-    python = f"cd {Path.cwd()} && PYTHONPATH=. {os.sys.executable} {tmp_path}/inner.py"  # type: ignore[attr-defined]
+    python = f"cd {Path.cwd()} && PYTHONPATH=. {os.sys.executable} {tmp_path}/inner.py"
     options = ["--wait", "--ntasks=2", "--mem=200M", f"--output={tmp_path}/out"]
     subprocess.run(["sbatch", *options, f"--wrap={python}"], check=True, capture_output=True)
     assert "submitted" in (tmp_path / "out").read_text()

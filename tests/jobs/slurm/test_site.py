@@ -95,9 +95,7 @@ def flags(text: str) -> dict[str, str]:
 # where a value comes from ---------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and_that_over_the_profile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and_that_over_the_profile(monkeypatch):
     layers: list[tuple[str, Callable[[], object]]] = [
         ("nothing", lambda: None),
         ("profile", lambda: profile('partition = "profile"')),
@@ -124,7 +122,7 @@ def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and
     assert choose_site(None, [], "cpu").describe() == "nothing: the site's defaults"
 
 
-def test_each_key_is_taken_from_the_highest_place_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_key_is_taken_from_the_highest_place_that_has_it(monkeypatch):
     profile('partition = "a"\naccount = "a"\nqos = "a"\nmem = "a"')
     sites.LOCAL_FILE.write_text('account = "b"\nqos = "b"\nmem = "b"')
     monkeypatch.setenv("BENCH_SLURM_QOS", "c")
@@ -133,18 +131,18 @@ def test_each_key_is_taken_from_the_highest_place_that_has_it(monkeypatch: pytes
     assert (found.partition, found.account, found.qos, found.mem) == ("a", "b", "c", "d")
 
 
-def test_of_two_assignments_the_last_counts_and_a_hyphen_is_an_underscore() -> None:
+def test_of_two_assignments_the_last_counts_and_a_hyphen_is_an_underscore():
     assert asks(None, "cpus_per_task=2", "cpus-per-task=4").cpus_per_task == 4
 
 
-def test_tables_of_a_profile_are_for_jobs_of_their_kind_and_win_over_its_common_lines() -> None:
+def test_tables_of_a_profile_are_for_jobs_of_their_kind_and_win_over_its_common_lines():
     profile('partition = "all"\nqos = "q"\n[gpu]\npartition = "big"\ngpus_per_node = 1\n[cpu]\nmem = "1G"')
     on_gpu, on_cpu = asks("mysite", part="gpu"), asks("mysite")
     assert (on_gpu.partition, on_gpu.qos, on_gpu.gpus_per_node, on_gpu.mem) == ("big", "q", 1, None)
     assert (on_cpu.partition, on_cpu.qos, on_cpu.gpus_per_node, on_cpu.mem) == ("all", "q", None, "1G")
 
 
-def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_are(tmp_path: Path) -> None:
+def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_are(tmp_path):
     profile('qos = "here"')
     (tmp_path / "other.toml").write_text('qos = "there"')
     assert asks("mysite").qos == "here"
@@ -179,16 +177,14 @@ def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_
         (["srun_args=--x"], ["srun_args (--slurm)", "file"]),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_key_its_origin_and_the_reason(
-    assignments: list[str], words: list[str]
-) -> None:
+def test_what_makes_no_sense_is_refused_with_the_key_its_origin_and_the_reason(assignments, words):
     with pytest.raises(ConfigError) as refused:
         choose_site(None, assignments, "cpu")
     assert all(word in str(refused.value) for word in words)
 
 
 @pytest.mark.parametrize("key", ["setup", "python", "srun_args"])
-def test_shell_words_come_from_files_alone(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shell_words_come_from_files_alone(key, monkeypatch):
     profile('setup = ["module load cuda"]\npython = "/shared/python"\nsrun_args = ["--cpus-per-task=4"]')
     assert getattr(asks("mysite"), key) is not None
     monkeypatch.setenv(f"BENCH_SLURM_{key.upper()}", "x")
@@ -204,9 +200,7 @@ def test_shell_words_come_from_files_alone(key: str, monkeypatch: pytest.MonkeyP
         ("profile mysite", lambda _: profile('mem = "a b"')),
     ],
 )
-def test_an_error_names_where_the_value_stands(
-    origin: str, give: Callable[[pytest.MonkeyPatch], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_names_where_the_value_stands(origin, give, monkeypatch):
     profile("")
     give(monkeypatch)
     with pytest.raises(ConfigError, match=re.escape(f"mem ({origin})")):
@@ -214,14 +208,14 @@ def test_an_error_names_where_the_value_stands(
 
 
 @pytest.mark.parametrize("text", ["partition", "[gpu", 'gpu = "x"', 'device = "cuda"', "[gup]\n", 'partition = ["a"]'])
-def test_a_file_that_is_no_profile_is_a_config_error(text: str) -> None:
+def test_a_file_that_is_no_profile_is_a_config_error(text):
     profile(text)
     with pytest.raises(ConfigError):
         choose_site("mysite", [], "cpu")
 
 
 @pytest.mark.parametrize(("key", "text"), [("account", "123456"), ("mem", "16000"), ("wckey", "true")])
-def test_a_word_that_looks_like_a_number_is_still_a_word(key: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_that_looks_like_a_number_is_still_a_word(key, text, monkeypatch):
     assert getattr(asks(None, f"{key}={text}"), key) == text
     monkeypatch.setenv(f"BENCH_SLURM_{key.upper()}", text)
     assert getattr(asks(), key) == text
@@ -230,14 +224,14 @@ def test_a_word_that_looks_like_a_number_is_still_a_word(key: str, text: str, mo
 # the profile that comes with the suite --------------------------------------------------------------------------------
 
 
-def test_the_example_profile_asks_for_a_gpu_where_one_is_used_and_for_no_partition() -> None:
+def test_the_example_profile_asks_for_a_gpu_where_one_is_used_and_for_no_partition():
     on_gpu, on_cpu = asks(str(EXAMPLE), part="gpu"), asks(str(EXAMPLE))
     assert on_gpu.asks_for_gpu
     assert not on_cpu.asks_for_gpu
     assert on_gpu.partition is on_cpu.partition is on_gpu.account is None
 
 
-def test_every_commented_line_of_the_example_profile_works_when_it_is_uncommented() -> None:
+def test_every_commented_line_of_the_example_profile_works_when_it_is_uncommented():
     lines, refused = [], []
     for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
         assignment = re.match(r"# ([a-z_]+) = ", line)
@@ -262,13 +256,13 @@ def test_every_commented_line_of_the_example_profile_works_when_it_is_uncommente
 # what stands in the script --------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_set_leaves_no_line_in_the_script(tmp_path: Path) -> None:
+def test_what_is_not_set_leaves_no_line_in_the_script(tmp_path):
     [array] = arrays_of(Store(tmp_path / "store"))
     assert set(flags(script(array, Store(tmp_path / "store")))) == ALWAYS_ASKED | {"array"}
 
 
 @pytest.mark.parametrize("key", SBATCH_FIELDS)
-def test_what_is_set_is_one_line_more(key: str, tmp_path: Path) -> None:
+def test_what_is_set_is_one_line_more(key, tmp_path):
     store, value = Store(tmp_path / "store"), "3" if key in ("cpus_per_task", "nice") else "a100:3"
     [plain], [array] = arrays_of(store), arrays_of(store, f"{key}={value}")
     before, after = flags(script(plain, store)), flags(script(array, store))
@@ -277,7 +271,7 @@ def test_what_is_set_is_one_line_more(key: str, tmp_path: Path) -> None:
     assert flag not in before
 
 
-def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_asked_for(tmp_path: Path) -> None:
+def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_asked_for(tmp_path):
     store = Store(tmp_path / "store")
     [array] = arrays_of(store)
     folder = array.submission.folder(store)
@@ -292,7 +286,7 @@ def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_as
     assert "\nmodule load x\n" in text
 
 
-def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path: Path) -> None:
+def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path):
     profile("[gpu]\ngpus_per_node = 1\ncpus_per_task = 4\n[cpu]\ncpus_per_task = 2")
     store = Store(tmp_path / "store")
     on_gpu, on_cpu = arrays_of(store, profile="mysite", device="cuda")
@@ -304,7 +298,7 @@ def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path: Path) -> None:
     assert "gpus-per-node" not in flags(script(on_cpu, store))
 
 
-def test_exported_sbatch_variables_are_named_with_what_they_overrule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_sbatch_variables_are_named_with_what_they_overrule(monkeypatch):
     found = asks(None, "partition=ours")
     assert overruled(found) == []
     monkeypatch.setenv("SBATCH_PARTITION", "theirs")
@@ -328,9 +322,7 @@ def test_exported_sbatch_variables_are_named_with_what_they_overrule(monkeypatch
         (None, "cuda", "cuda"),
     ],
 )
-def test_nodes_train_on_what_was_asked_else_what_the_profile_says_else_on_the_gpu_that_jobs_get(
-    text: str | None, asked: str | None, device: str
-) -> None:
+def test_nodes_train_on_what_was_asked_else_what_the_profile_says_else_on_the_gpu_that_jobs_get(text, asked, device):
     assert choose_device(profile(text) if text else None, [], asked) == device
 
 
@@ -343,7 +335,7 @@ def twenty() -> Experiment:
 
 
 @pytest.mark.parametrize("runs_per_job", [1, 3])
-def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job: int, tmp_path: Path) -> None:
+def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job, tmp_path):
     runs = twenty().runs()
     [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of(runs_per_job=runs_per_job), {})
     tasks = array.submission.tasks
@@ -352,19 +344,19 @@ def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job: int, tmp
     assert flags(script(array, Store(tmp_path)))["array"] == f"0-{len(tasks) - 1}%{len(tasks)}"
 
 
-def test_runs_side_by_side_share_a_job_and_its_threads(tmp_path: Path) -> None:
+def test_runs_side_by_side_share_a_job_and_its_threads(tmp_path):
     request = request_of("cpus_per_task=8", runs_at_once=4)
     [array] = make_arrays(twenty(), twenty().runs(), Store(tmp_path), request, {})
     assert {len(task) for task in array.submission.tasks} == {4}
     assert (array.submission.runs_at_once, array.submission.n_threads) == (4, 2)
 
 
-def test_no_more_tasks_go_at_a_time_than_the_site_wants(tmp_path: Path) -> None:
+def test_no_more_tasks_go_at_a_time_than_the_site_wants(tmp_path):
     [array] = make_arrays(twenty(), twenty().runs(), Store(tmp_path), request_of("array_parallelism=3"), {})
     assert flags(script(array, Store(tmp_path)))["array"] == "0-19%3"
 
 
-def test_a_single_task_is_no_array(tmp_path: Path) -> None:
+def test_a_single_task_is_no_array(tmp_path):
     [array] = make_arrays(twenty(), twenty().runs()[:1], Store(tmp_path), request_of(), {})
     assert "array" not in flags(script(array, Store(tmp_path)))
 
@@ -374,8 +366,8 @@ def test_a_single_task_is_no_array(tmp_path: Path) -> None:
     [(None, UNMEASURED_TIMEOUT_MINUTES), (1.0, 30), (1000.0, 30), (1200.0, 35), (7200.0, 180 + START_MINUTES)],
 )
 def test_a_time_limit_is_half_again_what_was_measured_and_the_start_and_never_below_thirty_minutes(
-    seconds: float | None, minutes: int, tmp_path: Path
-) -> None:
+    seconds, minutes, tmp_path
+):
     runs = twenty().runs()
     known = {} if seconds is None else {run.run_id: seconds for run in runs}
     [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of(), known)
@@ -384,7 +376,7 @@ def test_a_time_limit_is_half_again_what_was_measured_and_the_start_and_never_be
     assert array.known == (seconds is not None)
 
 
-def test_a_job_of_several_runs_has_time_for_all_of_them_and_a_named_limit_wins(tmp_path: Path) -> None:
+def test_a_job_of_several_runs_has_time_for_all_of_them_and_a_named_limit_wins(tmp_path):
     runs = twenty().runs()
     known = {run.run_id: 3600.0 for run in runs}
     for changes, minutes in (({"runs_per_job": 4}, 365), ({"runs_per_job": 4, "runs_at_once": 2}, 185)):
@@ -394,7 +386,7 @@ def test_a_job_of_several_runs_has_time_for_all_of_them_and_a_named_limit_wins(t
     assert array.submission.timeout_min == 45
 
 
-def test_the_same_rehearsal_gives_the_same_names_and_another_grid_or_store_others(tmp_path: Path) -> None:
+def test_the_same_rehearsal_gives_the_same_names_and_another_grid_or_store_others(tmp_path):
     def names(store: Path, **changes: Any) -> list[str]:
         return [array.submission.name for array in arrays_of(Store(store), **changes)]
 
@@ -461,9 +453,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 @pytest.mark.fault("F17")
-def test_a_grid_longer_than_slurms_arrays_goes_in_several_and_each_run_once(
-    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_grid_longer_than_slurms_arrays_goes_in_several_and_each_run_once(fake_slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "max_array_size", max_array_size)  # asks `scontrol`, which says 7
     store = Store(tmp_path / "store")
     submit_missing(twenty(), store, request_of())
@@ -478,16 +468,14 @@ def test_a_grid_longer_than_slurms_arrays_goes_in_several_and_each_run_once(
 
 @pytest.mark.fault("F17")
 @pytest.mark.parametrize(("limit", "n_arrays"), [(1, 20), (7, 3), (20, 1), (21, 1)])
-def test_the_limit_of_a_profile_cuts_the_grid(limit: int, n_arrays: int, tmp_path: Path) -> None:
+def test_the_limit_of_a_profile_cuts_the_grid(limit, n_arrays, tmp_path):
     arrays = make_arrays(twenty(), twenty().runs(), Store(tmp_path), request_of(f"max_array_size={limit}"), {})
     run_ids = [one for array in arrays for task in array.submission.tasks for one in task]
     assert len(arrays) == len({array.submission.name for array in arrays}) == n_arrays
     assert run_ids == [run.run_id for run in twenty().runs()]
 
 
-def test_the_script_that_is_shown_is_the_script_that_is_submitted(
-    fake_slurm: FakeSlurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_that_is_shown_is_the_script_that_is_submitted(fake_slurm, tmp_path, capsys):
     profile('partition = "debug"\nsetup = ["module load x"]\n[gpu]\ngpus_per_node = 1')
     for changes in ({}, {"runs_per_job": 6}, {"device": "cuda", "profile": "mysite"}):
         store, request = Store(tmp_path / f"store{len(changes)}{len(fake_slurm.scripts)}"), request_of(**changes)
@@ -500,9 +488,7 @@ def test_the_script_that_is_shown_is_the_script_that_is_submitted(
         assert all(text in printed for text in fake_slurm.scripts[before:])
 
 
-def test_another_signal_of_submitits_is_shown_as_it_is_submitted(
-    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_signal_of_submitits_is_shown_as_it_is_submitted(fake_slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR1")
     store = Store(tmp_path / "store")
     [array] = arrays_of(store)
@@ -510,9 +496,7 @@ def test_another_signal_of_submitits_is_shown_as_it_is_submitted(
     assert fake_slurm.scripts == [script(array, store)]
 
 
-def test_sbatch_sees_what_a_login_node_would_show_it(
-    fake_slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sbatch_sees_what_a_login_node_would_show_it(fake_slurm, tmp_path, monkeypatch):
     hidden = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "4", "SLURMD_NODENAME": "n1", "SUBMITIT_EXECUTOR": "slurm"}
     kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_PARTITION": "theirs", "MINE": "x"}
     for name, value in {**hidden, **kept}.items():
@@ -527,7 +511,7 @@ def test_sbatch_sees_what_a_login_node_would_show_it(
     assert os.environ["SBATCH_PARTITION"] == "theirs"
 
 
-def test_what_sbatch_refuses_is_an_error_with_its_own_words(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_what_sbatch_refuses_is_an_error_with_its_own_words(fake_slurm, tmp_path):
     fake_slurm.refuse("sbatch: error: invalid partition specified: nowhere")
     store = Store(tmp_path / "store")
     [array] = arrays_of(store)
@@ -536,9 +520,7 @@ def test_what_sbatch_refuses_is_an_error_with_its_own_words(fake_slurm: FakeSlur
     assert read_submission(array.submission.folder(store)) == array.submission  # what was planned can be looked at
 
 
-def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(
-    fake_slurm: FakeSlurm, tmp_path: Path
-) -> None:
+def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(fake_slurm, tmp_path):
     store = Store(tmp_path / "store")
     [array] = submit_missing(smoke(), store, request_of())
     folder = array.submission.folder(store)
@@ -564,9 +546,7 @@ def launch(store: Path, data_dir: Path, *more: object) -> int:
 
 
 @pytest.mark.usefixtures("no_slurm")
-def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_writes_nothing(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_writes_nothing(tmp_path, data_dir, capsys):
     store, runs = Store(tmp_path / "store"), smoke().runs()
     store.write_record(make_record(runs[0].label, runs[0].seed, run_id=runs[0].run_id))
     before = sorted(tmp_path.rglob("*"))
@@ -585,9 +565,7 @@ def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_write
 
 
 @pytest.mark.usefixtures("no_slurm")
-def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(tmp_path, data_dir, capsys):
     store, scripts = Store(tmp_path / "store"), tmp_path / "with space"
     assert launch(store.root, data_dir, "--dry-run", "--slurm", "partition=debug") == 0
     shown = capsys.readouterr().out
@@ -608,9 +586,7 @@ def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(
 
 
 @pytest.mark.usefixtures("no_slurm")
-def test_without_slurm_a_launch_is_an_error_in_one_line_that_names_what_is_missing(
-    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_slurm_a_launch_is_an_error_in_one_line_that_names_what_is_missing(tmp_path, data_dir, capsys):
     assert launch(tmp_path / "store", data_dir) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "srun" in line
@@ -619,15 +595,13 @@ def test_without_slurm_a_launch_is_an_error_in_one_line_that_names_what_is_missi
     assert "sbatch" in line
 
 
-def test_slurm_can_be_asked_when_jobs_would_start(
-    fake_slurm: FakeSlurm, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_slurm_can_be_asked_when_jobs_would_start(fake_slurm, tmp_path, data_dir, capsys):
     assert launch(tmp_path / "store", data_dir, "--test-only") == 0
     assert re.search("kops-[0-9a-f]{8}: Submitted batch job 101", capsys.readouterr().out)
     assert not list((tmp_path / "store").rglob(PLAN_FILE))
 
 
-def test_options_of_slurm_without_slurm_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_slurm_without_slurm_are_refused(tmp_path, capsys):
     for option in (["--slurm", "partition=x"], ["--test-only"], ["--emit-scripts", str(tmp_path)], ["--measure"]):
         assert call(app, "launch", "--experiment", "smoke", "--store", tmp_path / "s", *option) == 2
         assert "slurm" in capsys.readouterr().err

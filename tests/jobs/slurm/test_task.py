@@ -96,9 +96,7 @@ def assert_as_undisturbed(recorded: Record, run: Run, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault("F1")
-def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(tmp_path, request):
     store, run = Store(tmp_path / "store"), long_run()
     submission, folder = planned(store, run)
     job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=600)
@@ -116,9 +114,7 @@ def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(
 
 
 @pytest.mark.fault("F21")
-def test_the_signal_to_a_task_reaches_its_workers_and_leaves_no_orphan(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_the_signal_to_a_task_reaches_its_workers_and_leaves_no_orphan(tmp_path, request):
     store, run = Store(tmp_path / "store"), long_run(n_steps=100_000)
     submission, folder = planned(store, run)
     job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=600)
@@ -172,7 +168,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.fault("F2")
-def test_submitit_takes_any_signal_to_a_short_job_for_a_time_out_so_short_ones_are_refused(tmp_path: Path) -> None:
+def test_submitit_takes_any_signal_to_a_short_job_for_a_time_out_so_short_ones_are_refused(tmp_path):
     def timed_out(minutes: int) -> bool:
         delayed = DelayedSubmission(RunsTask(tmp_path, (), tmp_path))
         delayed.set_timeout(minutes, 3)
@@ -187,7 +183,7 @@ def test_submitit_takes_any_signal_to_a_short_job_for_a_time_out_so_short_ones_a
 
 
 @pytest.mark.fault("F20")
-def test_what_is_submitted_can_be_requeued_and_travels_light(tmp_path: Path) -> None:
+def test_what_is_submitted_can_be_requeued_and_travels_light(tmp_path):
     submission, folder = planned(Store(tmp_path / "store"), long_run())
     task = make_task(submission, 0, folder)
     assert hasattr(
@@ -231,9 +227,7 @@ def handlers_are_put_back():
 
 
 @pytest.mark.fault("F4")
-def test_a_task_needs_no_pickle_ignores_a_foreign_one_and_clears_what_a_kill_left(
-    tmp_path: Path, in_a_job: Callable[..., None]
-) -> None:
+def test_a_task_needs_no_pickle_ignores_a_foreign_one_and_clears_what_a_kill_left(tmp_path, in_a_job):
     store, run = Store(tmp_path / "store"), long_run(n_steps=4)
     _, folder = planned(store, run)
     canary = tmp_path / "canary"
@@ -258,9 +252,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def test_a_task_does_only_what_has_no_record(
-    tmp_path: Path, in_a_job: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_does_only_what_has_no_record(tmp_path, in_a_job, monkeypatch):
     store, run, other = Store(tmp_path / "store"), long_run(n_steps=4), long_run(n_steps=4, seed=69)
     _, folder = planned(store, run, other)
     execute(run, store, Settings(device=torch.device("cpu"), n_threads=1))
@@ -273,9 +265,7 @@ def test_a_task_does_only_what_has_no_record(
     assert start(folder) == 0  # a requeued task whose runs are all done
 
 
-def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(
-    tmp_path: Path, in_a_job: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(tmp_path, in_a_job, capsys):
     store, run, lost = Store(tmp_path / "store"), long_run(n_steps=4), long_run(n_steps=4, seed=69)
     _, folder = planned(store, lost, run)
     (store.run_folder(lost.run_id) / "run.json").write_text("{")
