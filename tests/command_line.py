@@ -1,5 +1,6 @@
 """Both command lines for tests: called in this process, or started as real ones; and git."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 
 from bench.cli import run_guarded
 from bench.fetch import DATA_DIR_VARIABLE
-from bench.store import RUNS_DIR_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 120.0  # a machine may be busy with other work
@@ -29,21 +29,20 @@ def call(app: Callable[[], Any], *arguments: object) -> int:
 
 
 def start(*arguments: object, data_dir: Path | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start `python -m ARGUMENTS` from the root of the project, one thread, its output piped as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop(RUNS_DIR_VARIABLE, None)
+    """Start `python -m ARGUMENTS` from the root of the project, its output piped as text."""
+    environment = dict(os.environ)
     if data_dir is not None:
         environment[DATA_DIR_VARIABLE] = str(data_dir.resolve())
+    return start_python("-m", *arguments, env=environment, **options)
+
+
+def start_python(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start `python ARGUMENTS` from the root of the project, its output piped as text."""
     # a shell starts what it puts in the background with SIGINT ignored, which children inherit; here it must count
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        return subprocess.Popen(
-            [sys.executable, "-m", *map(str, arguments)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-        )
+        return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, **{**pipes, **options})
     finally:
         signal.signal(signal.SIGINT, inherited)
 
@@ -64,6 +63,30 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_if_alive(pid: int) -> None:
+    """Let no test leave a process behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def git(folder: Path, *arguments: str) -> str:

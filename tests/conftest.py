@@ -17,6 +17,7 @@ from bench.corpus import Corpus, load_corpus
 from bench.environment import describe
 from bench.fetch import DATA_DIR_VARIABLE
 from bench.sources import commit
+from bench.store import RUNS_DIR_VARIABLE
 from models import ARCHITECTURES
 from models.decay import BACKENDS
 
@@ -39,6 +40,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "tests/jobs/slurm" if file.startswith("tests/jobs/slurm/") else file
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment() -> Iterator[None]:
+    """Run folders lie in the stores, and processes that tests start compute on one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -89,30 +99,48 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture
+def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that this process executes read the little text."""
+    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the processes that estimate the cost of a launch."""
+    monkeypatch.setattr("jobs.launch.estimate_seconds", lambda *_: {})
+
+
+def tiny_config(architecture: str, context: int = CONTEXT, n_sampled_batches: int = 2, **training: object) -> RunConfig:
+    """A tiny model on the synthetic text, trained for twelve steps unless `training` says otherwise."""
+    recipe = {
+        "n_steps": 12,
+        "batch_size": 4,
+        "eval_every": 4,
+        "learning_rate": 1e-2,
+        "final_learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "schedule": "nanogpt",
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.1,
+        **training,
+    }
+    model: Any = TINY_MODELS[architecture]
+    return RunConfig(
+        architecture=architecture,
+        model=dataclasses.replace(model, context=context),
+        context=context,
+        corpus="synthetic",
+        n_sampled_batches=n_sampled_batches,
+        training=TrainingConfig(**recipe),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
 def tiny_run() -> Callable[..., Run]:
     """A run of a second or less: `tiny_run("transformer", seed=1, n_steps=8)`."""
 
     def make(architecture: str = "k_operators", seed: int = 42, mode: Mode = "exact", **training: object) -> Run:
-        recipe = {
-            "n_steps": 12,
-            "batch_size": 4,
-            "eval_every": 4,
-            "learning_rate": 1e-2,
-            "final_learning_rate": 1e-3,
-            "warmup_steps": 2,
-            "schedule": "nanogpt",
-            "betas": (0.9, 0.99),
-            "weight_decay": 0.1,
-        }
-        config = RunConfig(
-            architecture=architecture,
-            model=TINY_MODELS[architecture],
-            context=CONTEXT,
-            corpus="synthetic",
-            n_sampled_batches=2,
-            training=TrainingConfig(**{**recipe, **training}),  # type: ignore[arg-type]
-        )
-        return Run(label=architecture, config=config, seed=seed, mode=mode)
+        return Run(label=architecture, config=tiny_config(architecture, **training), seed=seed, mode=mode)  # type: ignore[arg-type]
 
     return make
 

@@ -38,7 +38,7 @@ from jobs.layout import JOBS_FOLDER, PLAN_FILE, RUN_FILE
 from jobs.slots import make_slots
 from jobs.slurm import arrays as slurm
 from jobs.slurm import site as sites
-from jobs.slurm.arrays import Array, Request, command, make_arrays, script
+from jobs.slurm.arrays import Array, command, make_arrays, script
 from jobs.slurm.scheduler import read_duration, read_queue
 from jobs.slurm.site import SBATCH_FIELDS, Site
 from jobs.slurm.submission import Submission, check_private, read_submission, submissions
@@ -46,6 +46,7 @@ from jobs.worker import write_run
 from tests.command_line import ROOT
 from tests.gpus import put_gpus
 from tests.records import make_manifest, make_record
+from tests.tiny import request_of, submission_of
 
 FEW = settings(max_examples=50, deadline=None)
 OURS = {"job-name", "nodes", "open-mode", "output", "requeue", "signal", "time", "array"}
@@ -94,39 +95,25 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 # folders whose content is executed ------------------------------------------------------------------------------------
 
 
-def submission_of(store: Store) -> Submission:
-    """A submission of two tasks."""
-    return Submission(
-        name="kops-0123abcd",
-        experiment="smoke",
-        store=str(store.root.resolve()),
-        tasks=(("0123456789ab",), ("ba9876543210", "0123456789ac")),
-        device="cpu",
-        n_threads=1,
-        runs_at_once=1,
-        timeout_min=30,
-        checkpoint_seconds=60.0,
-        data_dir=None,
-        number=0,
-    )
+TASKS = (("0123456789ab",), ("ba9876543210", "0123456789ac"))
 
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
     """The folder of a submission."""
     store = Store(tmp_path / "store")
-    return submission_of(store).write(store)
+    return submission_of(store, *TASKS).write(store)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
 def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask, tmp_path):
     store, before = Store(tmp_path / "store"), os.umask(umask)
     try:
-        folder = submission_of(store).write(store)
+        folder = submission_of(store, *TASKS).write(store)
     finally:
         os.umask(before)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert read_submission(folder) == submission_of(store)
+    assert read_submission(folder) == submission_of(store, *TASKS)
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o770, 0o777])
@@ -159,7 +146,7 @@ def test_a_file_in_place_of_a_submissions_folder_is_not_read(tmp_path):
 def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path):
     store, elsewhere = Store(tmp_path / "store"), tmp_path / "elsewhere"
     elsewhere.mkdir()
-    submission = submission_of(store)
+    submission = submission_of(store, *TASKS)
     submission.folder(store).parent.mkdir(parents=True)
     submission.folder(store).symlink_to(elsewhere)
     with pytest.raises(UserError):
@@ -174,7 +161,7 @@ def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path):
 def plan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a submission that a test may damage, if it mends it."""
     store = Store(tmp_path_factory.mktemp("plans") / "store")
-    return submission_of(store).write(store)
+    return submission_of(store, *TASKS).write(store)
 
 
 def read_as(folder: Path, content: bytes) -> Submission | None:
@@ -266,15 +253,7 @@ def scripts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arrays_of(folder: Path, *assignments: str, profile: str | None = None) -> tuple[Store, list[Array]]:
     """A store, and the arrays of the smoke experiment on CPUs for it."""
-    request = Request(
-        profile=profile,
-        assignments=list(assignments),
-        device="cpu",
-        runs_per_job=1,
-        runs_at_once=1,
-        data_dir=None,
-        checkpoint_seconds=60.0,
-    )
+    request = request_of(*assignments, profile=profile)
     store, experiment = Store(folder / "store"), smoke()
     return store, make_arrays(experiment, experiment.runs(), store, request, {})
 
@@ -641,11 +620,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sorted({*secrets.values(), real.nodename if len(real.nodename) > 3 else host})
 
 
+@pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize("architecture", ["k_operators", "transformer"])
-def test_no_record_tells_a_secret_the_machine_or_its_user(
-    architecture, planted, tmp_path, tiny_run, corpus, monkeypatch
-):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+def test_no_record_tells_a_secret_the_machine_or_its_user(architecture, planted, tmp_path, tiny_run):
     store, run = Store(tmp_path / "store"), tiny_run(architecture)
     execute(run, store, Settings(device=torch.device("cpu"), n_threads=1, data_dir=tmp_path / "data"))
     [path] = store.record_paths()
@@ -653,13 +630,11 @@ def test_no_record_tells_a_secret_the_machine_or_its_user(
     assert not [word for word in [*planted, str(tmp_path), str(ROOT), sys.prefix] if word in text]
 
 
-def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(
-    planted, tmp_path, tiny_run, corpus, monkeypatch
-):
+@pytest.mark.usefixtures("on_little_text")
+def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(planted, tmp_path, tiny_run, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("some kernel failed")
 
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     monkeypatch.setattr("bench.train.Trainer.advance", fail)
     store = Store(tmp_path / "store")
     assert execute(tiny_run(), store, Settings(device=torch.device("cpu"), n_threads=1)).status == "failed"

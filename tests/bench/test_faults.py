@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +20,14 @@ import pytest
 import torch
 
 from bench import checkpoint
-from bench.config import Run, RunConfig, TrainingConfig
-from bench.corpus import Corpus
+from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments.grid import Cell, Experiment
 from bench.process import Interrupted
 from bench.record import Record
 from bench.report.tables import make_tables
 from bench.run import Settings
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from bench.train import Trainer
 from jobs import launch as launching
 from jobs.launch import launch_missing
@@ -37,8 +35,8 @@ from jobs.layout import LOG_FILE
 from jobs.local import Ended, LocalPool
 from jobs.slots import Slot
 from jobs.status import at_work, states
-from tests.command_line import ROOT, finish, wait_until
-from tests.conftest import TINY_MODELS
+from tests.command_line import finish, start_python, wait_until
+from tests.conftest import tiny_config
 from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, Planned, execute, planned, read_plan
 
 CPU = torch.device("cpu")
@@ -67,45 +65,22 @@ WITHOUT_TIMES = ("perplexity", "parameters")  # the kinds of table that hold not
 
 @pytest.fixture(autouse=True)
 def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores, and only a test itself asks for faults."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    """Only a test itself asks for faults."""
     monkeypatch.delenv(VARIABLE, raising=False)
-
-
-@pytest.fixture
-def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `execute` find the small corpus."""
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
 
 
 def grid() -> Experiment:
     """Two architectures at three seeds, small enough for seconds."""
-    training = TrainingConfig(
-        n_steps=N_STEPS,
-        batch_size=4,
-        eval_every=EVAL_EVERY,
-        learning_rate=1e-2,
-        final_learning_rate=1e-3,
-        warmup_steps=2,
-        schedule="nanogpt",
-        betas=(0.9, 0.99),
-        weight_decay=0.1,
-    )
     context = 64  # fewer windows to evaluate than at the context of other tests
-
-    def cell(label: str) -> Cell:
-        model = dataclasses.replace(TINY_MODELS[label], context=context)
-        config = RunConfig(
-            architecture=label,
-            model=model,
-            context=context,
-            corpus="synthetic",
-            n_sampled_batches=1,
-            training=training,
+    cells = tuple(
+        Cell(
+            label=label,
+            config=tiny_config(label, context, 1, n_steps=N_STEPS, eval_every=EVAL_EVERY),
+            seeds=(42, 69, 420),
         )
-        return Cell(label=label, config=config, seeds=(42, 69, 420))
-
-    return Experiment(name="grid", question="What becomes of each?", cells=(cell("k_operators"), cell("transformer")))
+        for label in ("k_operators", "transformer")
+    )
+    return Experiment(name="grid", question="What becomes of each?", cells=cells)
 
 
 def tables(store: Store) -> list[bytes]:
@@ -123,7 +98,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("clean") / "store")
     store.write_manifest(grid().manifest())
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
         patch.delenv(VARIABLE, raising=False)
         for run in grid().runs():
             execute(run, store, SELDOM)
@@ -243,20 +217,11 @@ class Struck:
     ended: dict[str, Ended]
 
 
-@pytest.fixture
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the processes that estimate the cost."""
-    monkeypatch.setattr(launching, "estimate_seconds", lambda *_: {})
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
     """The grid, launched once with real workers under the plan."""
     root = tmp_path_factory.mktemp("faults") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv(VARIABLE, ",".join(f"{name}:{part}" for name, parts in PLAN.items() for part in parts))
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
         patch.setattr("jobs.attempt.WORKER", WORKER)
@@ -368,21 +333,9 @@ def start_launch(store: Store, output: Path, plan: str = "") -> subprocess.Popen
     """Launch the grid from a process of its own, in a group of its own, with a checkpoint at each step."""
     arguments = ["launch", "--experiment", "grid", "--store", store.root, "--device", "cpu", "--checkpoint-seconds", 0]
     arguments += ["--workers", os.cpu_count()]  # one thread each
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # as tests.command_line.start, and why
-    try:
-        with output.open("w") as file:
-            return subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, *map(str, arguments)],
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", VARIABLE: plan},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-    finally:
-        signal.signal(signal.SIGINT, inherited)
+    options = {"env": {**os.environ, VARIABLE: plan}, "stderr": subprocess.STDOUT, "start_new_session": True}
+    with output.open("w") as file:
+        return start_python("-c", LAUNCH, *arguments, stdout=file, **options)
 
 
 def written(store: Store) -> dict[str, tuple[bytes, int]]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench import checkpoint
-from bench.config import Run, RunConfig, TrainingConfig, override
+from bench.config import Run, override
 from bench.corpus import Corpus
 from bench.errors import AlreadyDone
 from bench.experiments import find_experiment
@@ -25,19 +25,13 @@ from bench.store import Store
 from bench.train import Trainer, parameters_sha256
 from models import ARCHITECTURES
 from tests.command_line import finish, start, wait_until
-from tests.conftest import CONTEXT, TINY_MODELS
+from tests.conftest import tiny_config
 from tests.faults import VARIABLE
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
 SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
 N_STEPS = 12
-
-
-@pytest.fixture
-def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `execute` find the small corpus."""
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
 
 
 def measured(finished: Record) -> dict[str, Any]:
@@ -112,11 +106,9 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     assert (code, errors) == (0, "")
     assert "resumed at step" in output
 
-    monkeypatch.delenv("BENCH_RUNS_DIR", raising=False)
     uninterrupted = execute(run, Store(tmp_path / "clean"), EVERY_STEP)
     resumed = read(store.record_paths()[0], Record)
     assert measured(resumed) == measured(uninterrupted)
-    assert resumed.result is not None
     assert [one.first_step for one in resumed.attempts[1:]] == [one.last_step for one in resumed.attempts[:-1]]
     assert len(resumed.attempts) == 4
     assert resumed.attempts[-1].last_step == 80
@@ -261,25 +253,8 @@ class Interruption:
 @pytest.fixture(scope="module")
 def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Interruption:
     """Interrupted with its best evaluation behind it: at this rate the loss only rises after step 5."""
-    training = TrainingConfig(
-        n_steps=10,
-        batch_size=4,
-        eval_every=5,
-        warmup_steps=0,
-        learning_rate=1.5,
-        final_learning_rate=1.5,
-        schedule="nanogpt",
-        betas=(0.9, 0.99),
-        weight_decay=0.1,
-    )
-    config = RunConfig(
-        architecture="k_operators",
-        model=TINY_MODELS["k_operators"],
-        context=CONTEXT,
-        corpus="synthetic",
-        n_sampled_batches=2,
-        training=training,
-    )
+    rates: dict[str, Any] = {"learning_rate": 1.5, "final_learning_rate": 1.5, "warmup_steps": 0}
+    config = tiny_config("k_operators", n_steps=10, eval_every=5, **rates)
     run = Run(label="k_operators", config=config, seed=42, mode="exact")
     folder = tmp_path_factory.mktemp("interruption")
     source, target = Store(folder / "whole"), Store(folder / "resumed")
@@ -335,19 +310,8 @@ def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(archite
     for eval_every in (1, 3, 5, N_STEPS):
         run = tiny_run(architecture, n_steps=N_STEPS, eval_every=eval_every)
         finished = execute(run, Store(tmp_path / str(eval_every)), SELDOM)
-        assert finished.result is not None
         hashes.add(finished.result.parameters_sha256)
     assert len(hashes) == 1
-
-
-def test_another_seed_ends_with_other_bits(tiny_run, corpus):
-    def trained(seed: int) -> str:
-        trainer = Trainer(tiny_run(seed=seed), corpus, CPU)
-        trainer.advance()
-        return parameters_sha256(trainer.model)
-
-    assert trained(42) == trained(42)
-    assert trained(42) != trained(69)
 
 
 # divergence -----------------------------------------------------------------------------------------------------------
@@ -370,7 +334,6 @@ def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_bef
     assert finished.status == "diverged"
     assert finished.stopped_at_step == 6
     assert "nan" in (finished.error or "")
-    assert finished.error is not None
     assert "\n" not in finished.error
     assert [one.step for one in finished.curve] == [0, 4]
     assert finished.result is None  # no best, final or cross-fitted loss is made up
@@ -418,7 +381,6 @@ def test_a_run_that_ends_badly_leaves_a_record_that_says_how(error, status, tiny
     store = Store(tmp_path)
     finished = execute(tiny_run(eval_every=4), store, EVERY_STEP)
     assert (finished.status, finished.stopped_at_step, finished.result) == (status, 5, None)
-    assert finished.error is not None
     assert type(error).__name__ in finished.error
     assert "\n" not in finished.error
     assert [one.step for one in finished.curve] == [0, 4]

@@ -202,8 +202,8 @@ def test_fast_mode_traces_as_one_graph(architecture):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
-def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+@pytest.mark.usefixtures("on_little_text")
+def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, corpus, tmp_path):
     run = tiny_run()
     made = execute(run, Store(tmp_path), Settings(device=CPU))
     assert made.status == "done"
@@ -211,11 +211,11 @@ def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, c
     assert len(made.diagnostics.first_train_nats) == 12
 
 
+@pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize("older", [False, True])
 def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
-    older, tiny_run, corpus, tmp_path, monkeypatch, fast_on_paper
+    older, tiny_run, tmp_path, monkeypatch, fast_on_paper
 ):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     monkeypatch.setattr("bench.run.set_numerics", lambda *_: None)
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda *_: None)
     monkeypatch.setattr("bench.run.N_FIRST", 8)
@@ -237,8 +237,8 @@ def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
     assert resumed.diagnostics.first_fast_train_nats == ([] if older else taken[:8])
 
 
-def test_a_record_says_what_was_measured(tiny_run, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_record_says_what_was_measured(tiny_run, tmp_path):
     made = execute(tiny_run(), Store(tmp_path), Settings(device=CPU))
     assert [one.step for one in made.curve] == [0, 4, 8, 12]
     assert made.curve[0].train_nats_per_token is None
@@ -255,9 +255,9 @@ def test_a_record_says_what_was_measured(tiny_run, corpus, tmp_path, monkeypatch
     assert made.diagnostics.by_step[0]["eta"] == pytest.approx(0.3)
 
 
-def test_the_best_weights_are_measured_not_the_last(tiny_run, corpus, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("on_little_text")
+def test_the_best_weights_are_measured_not_the_last(tiny_run, tmp_path, monkeypatch):
     """A rate that ruins the model late: `sampled` on the best weights must be far below `sampled` on the final ones."""
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     monkeypatch.setattr("bench.train.learning_rate", lambda step, _: 1e-2 if step < 40 else 3.0)
     made = execute(tiny_run(n_steps=48, batch_size=16), Store(tmp_path), Settings(device=CPU))
     assert made.result.sweep.best.step < 48

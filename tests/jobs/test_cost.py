@@ -18,7 +18,7 @@ from bench.experiments.matched import arm
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, changed
 from bench.run import Settings, execute
 from bench.sources import ROOT
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from bench.train import Trainer
 from bench.workload import step_flops
 from jobs import launch as launching
@@ -36,21 +36,14 @@ from jobs.cost import (
 from jobs.launch import find_estimates, list_grid, total
 from jobs.slots import Slot
 from jobs.slurm import arrays as slurm
-from jobs.slurm.submission import Submission
 from jobs.speeds import Place
 from tests.command_line import call
-from tests.jobs.test_jobs import tiny_cell
 from tests.records import make_environment, make_record
+from tests.tiny import request_of, submission_of, tiny_cell
 
 HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
 GPU = Place(device="cuda", n_threads=1, name="Plain GPU")
 COMMITTED = Store(ROOT / "results")
-
-
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
 
 
 def a_run(config: RunConfig = K_OPERATORS_PAPER, seed: int = 1, mode: Any = "exact") -> Run:
@@ -175,21 +168,8 @@ def test_records_of_this_machine_come_before_others_which_are_named(tmp_path):
 def test_what_was_measured_on_purpose_comes_before_records(tmp_path, monkeypatch):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0)
-    submission = Submission(
-        name="kops-0123abcd",
-        experiment="paper",
-        store=str(tmp_path),
-        tasks=((a_run().run_id,),),
-        device="cpu",
-        n_threads=1,
-        runs_at_once=1,
-        timeout_min=30,
-        checkpoint_seconds=60.0,
-        data_dir=None,
-        number=0,
-    )
     monkeypatch.setattr("jobs.probe.probe", lambda *_: 123.0)
-    note_seconds(a_run(), submission, store)
+    note_seconds(a_run(), submission_of(store, (a_run().run_id,)), store)
     assert only([a_run()], [store]) == Estimate(seconds=123.0, source="measured with --measure")
 
 
@@ -424,16 +404,7 @@ def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(tmp_p
     monkeypatch.setattr(slurm, "ROOT", tmp_path)
     store, unknown = Store(tmp_path / "store"), a_run(changed(K_OPERATORS_PAPER, model={"refine_steps": 3}))
     recorded(store, train_seconds=7000.0)
-    request = slurm.Request(
-        profile=None,
-        assignments=[],
-        device="cpu",
-        runs_per_job=1,
-        runs_at_once=1,
-        data_dir=None,
-        checkpoint_seconds=60.0,
-    )
-    assert list(slurm.find_estimates([a_run(), unknown], store, request)) == [a_run().run_id]
+    assert list(slurm.find_estimates([a_run(), unknown], store, request_of())) == [a_run().run_id]
     assert asked == []
-    slurm.find_estimates([a_run(), unknown], store, dataclasses.replace(request, probe=True))
+    slurm.find_estimates([a_run(), unknown], store, request_of(probe=True))
     assert asked == [unknown]

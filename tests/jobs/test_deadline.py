@@ -11,7 +11,7 @@ from bench.errors import ConfigError
 from bench.experiments import find_experiment, smoke
 from bench.experiments.grid import Experiment
 from bench.process import read_progress
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs import launch as launching
 from jobs.__main__ import app
 from jobs.cost import Estimate
@@ -22,15 +22,14 @@ from jobs.local import OUT_OF_TIME, Ended, LocalPool
 from jobs.queue import Queue
 from jobs.slots import Slot, make_slots
 from tests.command_line import call
-from tests.jobs.test_jobs import tiny_cell
 from tests.jobs.test_queue import NINE, runs_of, start_all
 from tests.records import make_record
+from tests.tiny import tiny_cell
 
 
 @pytest.fixture(autouse=True)
 def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores, and no time is known beforehand."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    """No time is known beforehand."""
     monkeypatch.setattr(launching, "find_estimates", lambda *_, **__: {})
 
 
@@ -164,7 +163,6 @@ def test_it_is_said_beforehand_which_cells_will_be_done():
 
 
 def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     cell = tiny_cell("long", seeds=(1, 2, 3), n_steps=10_000_000, eval_every=10_000_000)
     endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
     store, deadline = Store(tmp_path / "store"), Deadline(3600.0, time.monotonic())

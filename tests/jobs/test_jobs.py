@@ -1,6 +1,5 @@
 """An experiment is brought to its records, whatever fails, stops or kills it on the way."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -13,17 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.config import Run, RunConfig, TrainingConfig
+from bench.config import Run
 from bench.errors import ConfigError, CorpusError, EditedSources
 from bench.experiments import EXPERIMENTS, smoke
-from bench.experiments.grid import Cell, Experiment
+from bench.experiments.grid import Experiment
 from bench.experiments.recipes import floors
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError
 from bench.lease import hold
 from bench.process import read_progress
 from bench.record import Record, read
 from bench.run import Settings, execute
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs import launch as launching
 from jobs import status
 from jobs.__main__ import app
@@ -33,51 +32,12 @@ from jobs.launch import launch_missing, prepare, summary
 from jobs.local import Ended, LocalPool
 from jobs.slots import Slot, make_slots
 from jobs.worker import find_run, write_run
-from models import TransformerConfig
-from tests.command_line import ROOT, call, finish, start, wait_until
-from tests.conftest import CONTEXT, TINY_MODELS
+from tests.command_line import ROOT, call, finish, kill_if_alive, start, wait_until
+from tests.conftest import CONTEXT
 from tests.records import make_manifest, make_record
+from tests.tiny import tiny_cell, tiny_runs
 
 ESCAPE = "\x1b"
-
-
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
-
-
-@pytest.fixture
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the processes that estimate the cost."""
-    monkeypatch.setattr(launching, "estimate_seconds", lambda *_: {})
-
-
-def tiny_cell(label: str, seeds: tuple[int, ...] = (42,), context: int = CONTEXT, **training: object) -> Cell:
-    """A trained cell on the synthetic text."""
-    recipe = {
-        "n_steps": 4,
-        "batch_size": 4,
-        "eval_every": 4,
-        "learning_rate": 1e-2,
-        "final_learning_rate": 1e-3,
-        "warmup_steps": 0,
-        "schedule": "nanogpt",
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.1,
-        **training,
-    }
-    tiny = TINY_MODELS["transformer"]
-    assert isinstance(tiny, TransformerConfig)
-    config = RunConfig(
-        architecture="transformer",
-        model=dataclasses.replace(tiny, context=context),
-        context=context,
-        corpus="synthetic",
-        n_sampled_batches=1,
-        training=TrainingConfig(**recipe),  # type: ignore[arg-type]
-    )
-    return Cell(label=label, config=config, seeds=seeds)
 
 
 def mixed() -> Experiment:
@@ -132,7 +92,7 @@ def test_what_is_missing_is_the_grid_minus_the_records():
 )
 def test_only_what_is_named_is_tried_again(retry, statuses):
     every = ["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
-    runs = [Run(label="x", config=tiny_cell("x").config, seed=seed, mode="exact") for seed in range(len(every))]
+    runs = tiny_runs(seeds=tuple(range(len(every))))
     recorded = {run.run_id: state for run, state in zip(runs, every, strict=True)}
     assert {recorded[run.run_id] for run in missing(runs, recorded, retry)} == statuses
     with pytest.raises(ConfigError, match="failed, oom, diverged"):
@@ -220,8 +180,6 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """`mixed`, launched once with real workers."""
     store = tmp_path_factory.mktemp("jobs") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(RUNS_DIR_VARIABLE, raising=False)
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
         lines: list[str] = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
@@ -360,10 +318,8 @@ def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path):
 # runs side by side ----------------------------------------------------------------------------------------------------
 
 
-def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    cell = tiny_cell("pair", seeds=(42, 69), n_steps=300, eval_every=150)
-    runs = [Run(label=cell.label, config=cell.config, seed=seed, mode="exact") for seed in cell.seeds]
+def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(tmp_path):
+    runs = tiny_runs("pair", (42, 69), n_steps=300, eval_every=150)
     slot, most = Slot(device="cpu", n_threads=1), 0
 
     def watch(active: list[Run], _: object) -> None:
@@ -403,12 +359,6 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
     assert "Traceback" not in log
 
 
-def kill_if_alive(pid: int) -> None:
-    """Let no test leave a process behind."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 LAUNCHER = """
 import subprocess, sys, os
 worker = subprocess.Popen([sys.executable, *sys.argv[1:], "--parent", str(os.getpid())], start_new_session=True)
@@ -418,8 +368,7 @@ worker.wait()
 
 
 def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path, request):
-    cell = tiny_cell("long", n_steps=100_000, eval_every=100_000)
-    run, store = Run(label="long", config=cell.config, seed=42, mode="exact"), Store(tmp_path / "store")
+    [run], store = tiny_runs("long", n_steps=100_000, eval_every=100_000), Store(tmp_path / "store")
     folder = write_run(run, store)
     worker = ["-m", "jobs.worker", run.run_id, "--store", store.root, "--device", "cpu", "--threads", 1]
     worker += ["--checkpoint-seconds", 1e9]

@@ -16,7 +16,7 @@ from bench.experiments.recipes import floors
 from bench.record import Manifest
 from bench.repeat import run_of
 from bench.report.claims.registered import rules_sha256
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.__main__ import app
 from jobs.launch import Todo, find_todo, write_plan
 from jobs.layout import CANCEL_FILE
@@ -25,18 +25,17 @@ from jobs.slurm.scheduler import SchedulerError
 from jobs.worker import find_run
 from tests.command_line import call
 from tests.conftest import CONTEXT
-from tests.jobs.test_jobs import tiny_cell
 from tests.records import make_record
+from tests.tiny import tiny_cell
 
 
 @pytest.fixture(autouse=True)
 def _nothing_named(monkeypatch):
-    """Run folders lie in the stores, and no SLURM is asked."""
+    """No SLURM is asked."""
 
     def not_here(*_: str) -> str:
         raise SchedulerError("not here")
 
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
     monkeypatch.setattr(scheduler, "ask", not_here)
 
 

@@ -13,7 +13,7 @@ from bench.experiments import smoke
 from bench.files import write_atomically
 from bench.process import PROGRESS_FILE, Progress
 from bench.record import Status
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.attempt import Attempt, progress_mark
 from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.layout import LOG_FILE
@@ -30,8 +30,7 @@ OUT_OF_MEMORY = "torch.AcceleratorError: CUDA error: out of memory"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Folders of the test, and a pool that hardly sleeps."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    """A cache of the test, and a pool that hardly sleeps."""
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr("jobs.local.POLL_SECONDS", 0.001)
 

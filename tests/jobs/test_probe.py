@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import signal
 import subprocess
@@ -25,19 +24,16 @@ from jobs.deadline import Deadline
 from jobs.launch import launch_missing
 from jobs.probe import N_STEPS, estimate_seconds, pace
 from jobs.slots import Slot
-from tests.command_line import ROOT, wait_until
-from tests.jobs.slurm.test_task import alive
-from tests.jobs.test_jobs import kill_if_alive, tiny_cell
+from tests.command_line import alive, kill_if_alive, start_python, wait_until
+from tests.tiny import tiny_runs
 
 SLOTS = [Slot(device="cpu", n_threads=1)] * 2
 
 
 def runs_of_two_shapes() -> list[Run]:
     """Two seeds, another length, and another context, which is another shape."""
-    first = [Run(label="first", config=tiny_cell("x").config, seed=seed, mode="exact") for seed in (1, 2)]
-    longer = Run(label="longer", config=tiny_cell("x", n_steps=4000).config, seed=1, mode="exact")
-    other = Run(label="other", config=tiny_cell("x", context=8).config, seed=1, mode="exact")
-    return [*first, longer, other]
+    longer, other = tiny_runs("longer", (1,), n_steps=4000), tiny_runs("other", (1,), context=8)
+    return [*tiny_runs("first", (1, 2)), *longer, *other]
 
 
 def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(monkeypatch, capsys):
@@ -167,7 +163,7 @@ else:
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(platform, request):
-    parent = subprocess.Popen([sys.executable, "-c", TIED, platform], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    parent = start_python("-c", TIED, platform, stderr=None)
     assert parent.stdout is not None
     with parent:
         pid = int(parent.stdout.readline())
@@ -200,14 +196,7 @@ def launching(store: Path, data_dir: Path) -> Iterator[tuple["subprocess.Popen[s
     """A launch that is timing steps, and the process that does it."""
     arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]
     arguments += ["--store", str(store), "--data-dir", str(data_dir)]
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    launcher = start_python("-c", LAUNCHER, *arguments, stderr=None, start_new_session=True)
     assert launcher.stdout is not None
     try:
         assert launcher.stdout.readline().startswith("Timing a few steps of k_operators")

@@ -13,16 +13,16 @@ from bench.cli import pick_device
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import smoke
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.attempt import start_attempt
 from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.doctor import examine
 from jobs.launch import launch_missing
 from jobs.local import LocalPool
 from jobs.slots import Slot, as_needed, compute_modes, describe, gpu_names, make_slots, runs_that_fit, side_by_side
-from jobs.slurm.submission import Submission
 from jobs.slurm.task import task_slots
 from tests.gpus import GIB, put_gpus
+from tests.tiny import submission_of
 
 UUIDS = ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-1a2b")  # the second cut short, as CUDA allows
 MIG = ("MIG-7c2a0d1e-45f1-5d3b-9a0c-0123456789ab", "MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0")
@@ -30,8 +30,7 @@ MIG = ("MIG-7c2a0d1e-45f1-5d3b-9a0c-0123456789ab", "MIG-GPU-8932f937-d72c-4106-c
 
 @pytest.fixture(autouse=True)
 def nothing_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run folders lie in the stores, and the compilers' cache in a folder of the test."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    """The compilers' cache lies in a folder of the test."""
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
 
 
@@ -237,18 +236,6 @@ def test_doctor_says_which_gpus_there_are_and_how_many_runs_share_them(tmp_path,
 @pytest.mark.parametrize("visible", ["0", UUIDS[0], MIG[0]])
 def test_a_task_of_slurm_shares_its_gpu_among_as_many_runs_as_were_planned(visible, tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1, visible=visible)
-    planned = Submission(
-        name="kops-0123abcd",
-        experiment="paper",
-        store=str(tmp_path),
-        tasks=(("0" * 12,),),
-        device="cuda",
-        n_threads=4,
-        runs_at_once=2,
-        timeout_min=30,
-        checkpoint_seconds=60.0,
-        data_dir=None,
-        number=0,
-    )
+    planned = submission_of(Store(tmp_path), ("0" * 12,), device="cuda", n_threads=4, runs_at_once=2)
     slots = task_slots(planned)
     assert [(slot.visible_gpu, slot.n_threads, slot.runs_per_gpu) for slot in slots] == [(visible, 4, 2)] * 2

@@ -5,7 +5,6 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from bench import checkpoint
 from bench.config import Run, to_json
 from bench.experiments.grid import Experiment
 from bench.lease import Holder, boot_id, hold
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs import doctor
 from jobs.__main__ import app
 from jobs.control import leftovers, remove
@@ -26,18 +25,16 @@ from jobs.slurm.submission import Submission, note_job, patiently, submissions
 from jobs.speeds import Place
 from jobs.status import states
 from jobs.worker import write_run
-from tests.command_line import call, start, wait_until
-from tests.jobs.test_jobs import kill_if_alive, tiny_cell
+from tests.command_line import call, kill_if_alive, start, wait_until
 from tests.records import make_manifest, make_record
+from tests.tiny import NAME, submission_of, tiny_cell, tiny_runs
 
-NAME = "kops-0123abcd"
 HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
 
 
 @pytest.fixture(autouse=True)
 def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores, and no SLURM is asked unless a test gives one."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
+    """No SLURM is asked unless a test gives one."""
     monkeypatch.setattr(scheduler, "ask", lambda *command: no_slurm(command[0]))
 
 
@@ -45,15 +42,10 @@ def no_slurm(command: str) -> str:
     raise SchedulerError(f"{command}: not here")
 
 
-def some_run(seed: int = 42, **training: Any) -> Run:
-    """A run of a tiny cell."""
-    return Run(label="tiny", config=tiny_cell("tiny", **training).config, seed=seed, mode="exact")
-
-
 @pytest.fixture
 def launched(tmp_path: Path) -> tuple[Store, list[Run]]:
     """A store that knows of three runs, none of which has begun."""
-    store, runs = Store(tmp_path / "store"), [some_run(seed) for seed in (42, 69, 420)]
+    store, runs = Store(tmp_path / "store"), tiny_runs(seeds=(42, 69, 420))
     store.write_manifest(make_manifest(name="smoke", cells={"tiny": {str(run.seed): run.run_id for run in runs}}))
     for run in runs:
         write_run(run, store)
@@ -62,20 +54,7 @@ def launched(tmp_path: Path) -> tuple[Store, list[Run]]:
 
 def submitted(store: Store, tasks: list[list[Run]], **changes: object) -> Submission:
     """A submission of some tasks, as it lies on disk."""
-    made = Submission(
-        name=NAME,
-        experiment="smoke",
-        store=str(store.root.resolve()),
-        tasks=tuple(tuple(run.run_id for run in task) for task in tasks),
-        device="cpu",
-        n_threads=1,
-        runs_at_once=1,
-        timeout_min=30,
-        checkpoint_seconds=60.0,
-        data_dir=None,
-        number=0,
-    )
-    made = made.model_copy(update=changes)
+    made = submission_of(store, *(tuple(run.run_id for run in task) for task in tasks), **changes)
     made.write(store)
     return made
 
@@ -307,7 +286,7 @@ def test_control_characters_of_a_log_do_not_reach_the_terminal(launched, capsys)
 
 
 def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_next_launch(tmp_path, request, capsys):
-    store, long = Store(tmp_path / "store"), some_run(n_steps=100_000, eval_every=100_000)
+    store, [long] = Store(tmp_path / "store"), tiny_runs(n_steps=100_000, eval_every=100_000)
     store.write_manifest(make_manifest(name="smoke", cells={"tiny": {"42": long.run_id}}))
     folder = write_run(long, store)
     worker = start("jobs.worker", long.run_id, "--store", store.root, "--device", "cpu", "--threads", 1)
@@ -485,7 +464,7 @@ def test_a_time_limit_is_half_again_what_was_measured_and_never_below_thirty_min
 
 
 def test_a_runs_time_is_known_from_records_of_its_config_on_its_kind_of_device(tmp_path, monkeypatch):
-    store, run, longer = Store(tmp_path), some_run(7), some_run(7, n_steps=5)
+    store, [run], [longer] = Store(tmp_path), tiny_runs(seeds=(7,)), tiny_runs(seeds=(7,), n_steps=5)
     recorded = make_record(run_id=run.run_id, config=to_json(run.config))
     store.write_record(recorded)
     known, here = known_estimates([run, longer], [store], HERE), recorded.cost.train_seconds

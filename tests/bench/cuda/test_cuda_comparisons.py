@@ -154,8 +154,8 @@ def test_a_speed_is_measured_and_a_loss_that_is_not_finite_fails(corpus, tiny_ru
 # whole runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_beside_another_is_held_to_the_same_run_alone(corpus, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_beside_another_is_held_to_the_same_run_alone(tiny_run, tmp_path):
     packed = execute(tiny_run(n_steps=3), Store(tmp_path / "a"), Settings(device=CPU, n_threads=1))
     assert cuda_runs.compare_with_lone(packed, HERE, Store(tmp_path / "b")).status == "held"
     curve = [packed.curve[0].model_copy(update={"val_nats_per_token": 9.0}), *packed.curve[1:]]
@@ -164,14 +164,14 @@ def test_a_run_beside_another_is_held_to_the_same_run_alone(corpus, tiny_run, tm
     assert (found.status, "a number of the curve differs" in found.text) == ("failed", True)
 
 
+@pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize(("left", "status"), [({42: "oom", 69: "done"}, "held"), ({42: "oom"}, "failed")])
-def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left, status, corpus, monkeypatch):
+def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left, status, monkeypatch):
     def stand_in(store: Store, *_: object, **__: object) -> str:
         for seed, how in left.items():
             store.write_record(make_record("transformer", seed, status=how))
         return " (exit code 1: as it is told)"
 
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
     monkeypatch.setattr(cuda_runs, "launch", stand_in)
     found = cuda_runs.out_of_memory(HERE, n_windows=2**48)  # more than any address space holds
     assert found.status == status
@@ -180,8 +180,8 @@ def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left,
         assert found.text == f"the pool left transformer-s42 oom, and {expected}"
 
 
-def test_a_run_that_is_too_large_and_yet_ends_fails_the_check(corpus, monkeypatch):
-    monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
+@pytest.mark.usefixtures("on_little_text")
+def test_a_run_that_is_too_large_and_yet_ends_fails_the_check():
     found = cuda_runs.out_of_memory(HERE, n_windows=1)
     assert found.status == "failed"
     assert found.text == "a run too large for the memory ended as done, and oom expected: None"

@@ -21,7 +21,7 @@ from bench.experiments.grid import Experiment
 from bench.process import STOP_SIGNALS
 from bench.record import Record
 from bench.run import Settings, execute
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.__main__ import app
 from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, Estimate, known_estimates
 from jobs.slurm import arrays as submitting
@@ -31,7 +31,7 @@ from jobs.speeds import Place
 from jobs.status import RunState, states
 from tests.command_line import call, finish, start
 from tests.jobs.slurm.cluster import Cluster
-from tests.jobs.test_jobs import tiny_cell
+from tests.tiny import request_of, tiny_cell
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -46,7 +46,6 @@ def on_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clus
     """Commands of this process and its children speak to the test cluster, whose queue is empty before and after."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
     monkeypatch.setattr(submitting, "find_estimates", as_known)
     slurm.wait_until_idle()
     yield slurm
@@ -75,16 +74,7 @@ def submit(experiment: Experiment, store: Store, *assignments: str, **changes: A
 
 def request(*assignments: str, **changes: Any) -> Request:
     """One run a job, on a CPU."""
-    usual = {
-        "profile": None,
-        "assignments": list(assignments),
-        "device": "cpu",
-        "runs_per_job": 1,
-        "runs_at_once": 1,
-        "data_dir": None,
-        "checkpoint_seconds": 2.0,
-    }
-    return Request(**{**usual, **changes})
+    return request_of(*assignments, **{"checkpoint_seconds": 2.0, **changes})
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:

@@ -9,7 +9,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,20 @@ from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.experiments.grid import Experiment
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.__main__ import app
 from jobs.cost import START_MINUTES, UNMEASURED_TIMEOUT_MINUTES
 from jobs.layout import JOBS_FOLDER, PLAN_FILE
 from jobs.slurm import arrays as slurm
 from jobs.slurm import site as sites
-from jobs.slurm.arrays import Array, Request, choose_device, make_arrays, script, submit, submit_missing
+from jobs.slurm.arrays import Array, choose_device, make_arrays, script, submit, submit_missing
 from jobs.slurm.scheduler import SchedulerError, max_array_size
 from jobs.slurm.site import PART_NAMES, SBATCH_FIELDS, Site, choose_site, overruled, profile_names
 from jobs.slurm.submission import NAME_PREFIX, read_submission, submissions
 from jobs.worker import find_run
 from tests.command_line import call
-from tests.jobs.test_jobs import tiny_cell
 from tests.records import make_record
+from tests.tiny import request_of, tiny_cell
 
 ALWAYS_ASKED = {"job-name", "nodes", "open-mode", "output", "requeue", "signal", "time"}  # whatever the site
 EXAMPLE = sites.PROFILES / "example.toml"
@@ -44,7 +44,6 @@ def nothing_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith((sites.ENVIRONMENT_PREFIX, "SBATCH_", "SLURM_", "SUBMITIT_")):
             monkeypatch.delenv(name)
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
     monkeypatch.setattr(sites, "LOCAL_FILE", tmp_path / "jobs" / "slurm.local.toml")
     monkeypatch.setattr(sites, "PROFILES", tmp_path / "jobs" / "profiles")
     sites.PROFILES.mkdir(parents=True)
@@ -61,20 +60,6 @@ def profile(text: str, name: str = "mysite") -> str:
 def asks(profile_name: str | None = None, *assignments: str, part: str = "cpu") -> Site:
     """What jobs of a kind ask for."""
     return choose_site(profile_name, list(assignments), part).site
-
-
-def request_of(*assignments: str, **changes: Any) -> Request:
-    """How a grid is spread, one run a job on CPUs unless said otherwise."""
-    plain = Request(
-        profile=None,
-        assignments=list(assignments),
-        device="cpu",
-        runs_per_job=1,
-        runs_at_once=1,
-        data_dir=None,
-        checkpoint_seconds=60.0,
-    )
-    return replace(plain, **changes)
 
 
 def arrays_of(store: Store, *assignments: str, seconds: dict[str, float] | None = None, **changes: Any) -> list[Array]:

@@ -1,6 +1,5 @@
 """What a job executes survives the signals of a scheduler, through submitit's own controller and without a cluster."""
 
-import contextlib
 import os
 import pickle
 import signal
@@ -19,50 +18,32 @@ from bench.config import Run
 from bench.errors import ConfigError
 from bench.record import Record
 from bench.run import Settings, execute
-from bench.store import RUNS_DIR_VARIABLE, Store
+from bench.store import Store
 from jobs.cost import timeout_minutes
 from jobs.slurm.site import LEAST_TIMEOUT_MINUTES, choose_site
 from jobs.slurm.submission import Submission
 from jobs.slurm.task import RunsTask, make_task, start
 from jobs.status import at_work
 from jobs.worker import write_run
-from tests.command_line import wait_until
-from tests.jobs.test_jobs import kill_if_alive, tiny_cell
+from tests.command_line import alive, children, kill_if_alive, wait_until
+from tests.tiny import submission_of, tiny_runs
 
 N_STEPS = 8_000  # some twenty seconds
-
-
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run folders lie in the stores."""
-    monkeypatch.delenv(RUNS_DIR_VARIABLE, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def planned(store: Store, *runs: Run, timeout_min: int = 30) -> tuple[Submission, Path]:
     """A submission of one task that does `runs`, and its folder."""
     for run in runs:
         write_run(run, store)
-    made = Submission(
-        name="kops-0123abcd",
-        experiment="caught",
-        store=str(store.root.resolve()),
-        tasks=(tuple(run.run_id for run in runs),),
-        device="cpu",
-        n_threads=1,
-        runs_at_once=1,
-        timeout_min=timeout_min,
-        checkpoint_seconds=1e9,
-        data_dir=None,
-        number=0,
-    )
+    run_ids = tuple(run.run_id for run in runs)
+    made = submission_of(store, run_ids, experiment="caught", timeout_min=timeout_min, checkpoint_seconds=1e9)
     return made, made.write(store)
 
 
 def long_run(n_steps: int = N_STEPS, seed: int = 42) -> Run:
     """A run that is long enough to be caught at work."""
-    cell = tiny_cell("long", n_steps=n_steps, eval_every=2_000)
-    return Run(label="long", config=cell.config, seed=seed, mode="exact")
+    [run] = tiny_runs("long", (seed,), n_steps=n_steps, eval_every=2_000)
+    return run
 
 
 def submit_locally(task: RunsTask, folder: Path, timeout_seconds: float) -> "submitit.Job[dict[str, str]]":
@@ -147,24 +128,6 @@ def steps_written(store: Store, run: Run) -> int:
     """How many steps a run has logged so far."""
     path = store.run_folder(run.run_id) / "steps.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
-
-
-def children(pid: int) -> list[int]:
-    """The child processes of a process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.fault("F2")
