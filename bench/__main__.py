@@ -113,7 +113,7 @@ def recheck(
     from bench.recheck.check import can_repeat, prove_in, summary, this_machine
     from bench.recheck.check import stale as stale_records
     from bench.record import Record, read
-    from bench.standing import proofs_of, standing
+    from bench.sources import proofs_of, standing
     from bench.store import Store
 
     machine = this_machine(pick_device(device) if device else None, data_dir)
@@ -205,7 +205,7 @@ def table(
 ) -> None:
     """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
     from bench.report.explain import explain as explain_cell
-    from bench.report.tables import make_tables, write_tables
+    from bench.report.output import make_tables, write_tables
     from bench.store import Store
 
     here = Store(existing_store(store))
@@ -300,10 +300,10 @@ def verify(
     """
     from bench.report.claims import ledger
     from bench.report.published import PUBLISHED, load_published
-    from bench.report.runs import aggregate
+    from bench.report.runs import read_results
     from bench.store import Store
 
-    ours = aggregate(Store(existing_store(store)))
+    ours = read_results(Store(existing_store(store)))
     verdicts = ledger.verdicts_of(ours, load_published(PUBLISHED))
     print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
     for error in ours.errors:

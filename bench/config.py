@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from bench.corpora import CORPORA
-from bench.errors import ConfigError
+from bench.errors import ConfigError, first_problem
 from bench.record import PLAIN_NAME, run_name
 from models import ARCHITECTURES, FITTED
 from models.base import require
@@ -217,9 +217,8 @@ def _read(target: type, data: Any, path: str) -> Any:
     try:
         return _adapter(target).validate_python(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ([path] if path else []) + list(first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        key, message = first_problem(error)
+        where = ".".join(filter(None, (path, key)))
         raise ConfigError(f"{where}: {message}" if where else message) from error
 
 

@@ -22,10 +22,15 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def alike(here: dict[str, Any], there: dict[str, Any]) -> bool:
-    """Whether two configs agree in every field that both have: one that an older record lacks had its default."""
+def differing(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """The dotted keys that both configs have with another value; a key that an older record lacks had its default."""
     ours, theirs = dotted(here), dotted(there)
-    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+    return sorted(key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key])
+
+
+def alike(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    """Whether two configs agree in every field that both have."""
+    return not differing(here, there)
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, str, str]]:

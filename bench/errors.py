@@ -1,6 +1,21 @@
-"""What can go wrong by a user's doing or the machine's, each with the exit code that `python -m ...` ends with."""
+"""Errors of the user or of the machine with their exit codes, and the words that messages share."""
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+INCOMPLETE, NOT_REPRODUCED, INTERRUPTED = 3, 4, 130
+EXIT_CODES = {  # of every command; the help of both programs prints them
+    0: "done",
+    1: "a run failed, or a file could not be read (the rest is still written)",
+    2: "usage, config or corpus error",
+    INCOMPLETE: "incomplete: runs are missing",
+    NOT_REPRODUCED: "complete, but a claim was not reproduced",
+    INTERRUPTED: "interrupted",
+}
+EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 # What an error or a log says where memory ran out: torch on a GPU and on a CPU, CUDA's driver, its libraries, Triton,
 # Python, SLURM. Several of them come as a plain RuntimeError.
@@ -53,3 +68,19 @@ class LeaseLost(UserError):
 
 class EditedSources(UserError):
     """A queued run finds other sources than those it was launched with."""
+
+
+def count(n: int, thing: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+
+
+def clean(text: str) -> str:
+    """`text` as one line without control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def first_problem(error: "ValidationError") -> tuple[str, str]:
+    """The dotted key that pydantic refuses first, and its reason."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from bench.errors import RecordError
+from bench.errors import RecordError, first_problem
 
 SCHEMA_VERSION = 1
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # what labels and experiments may be called
@@ -206,6 +206,16 @@ class Record(Strict):
         return self.model_copy(update={"attempts": attempts})
 
     @property
+    def fitted(self) -> bool:
+        """Whether the model was fitted by counting, not trained: it has no seed, and its loss is exact."""
+        return self.seed is None
+
+    def nats(self, protocol: str = "sweep", selection: str = "best") -> float | None:
+        """A validation loss in nats per token; None where it was not measured."""
+        measured = None if self.result is None else getattr(getattr(self.result, protocol), selection)
+        return None if measured is None else float(measured.nats_per_token)
+
+    @property
     def file_name(self) -> str:
         """A label for people; nothing parses it."""
         return file_name(self.label, self.seed, self.run_id)
@@ -306,8 +316,7 @@ def parse(content: bytes, path: Path | str, kind: type[Content]) -> Content:
             raise RecordError(f"{path}: schema version {found}, this suite reads {SCHEMA_VERSION}")
         return kind.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{path}: {where}: {first['msg']}") from error
+        where, reason = first_problem(error)
+        raise RecordError(f"{path}: {where}: {reason}") from error
     except (ValueError, AttributeError) as error:
         raise RecordError(f"{path}: sealed, but not a {name} of this suite") from error

@@ -1,4 +1,4 @@
-"""Which code ran: the commit, and a fingerprint of the files that decide a run's numbers.
+"""Which code ran: the commit, a fingerprint of the files that decide a run's numbers, and whether records match it.
 
 Reads source text only, so that tables can tell old records from fresh ones without importing torch.
 """
@@ -7,18 +7,21 @@ import ast
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.errors import ConfigError
+from bench.record import Recheck, RecheckKind, Record
 
 ROOT = Path(__file__).resolve().parent.parent
 DECIDING = tuple(
     f"bench/{name}.py"
     for name in ("batches", "budget", "capture", "corpus", "evaluate", "history", "schedule", "train")
 )
+Proofs = dict[tuple[str, str], RecheckKind]  # by run id and the fingerprint of the sources that showed it
 DECODING = ("decoding", "decoder")  # how the names of those end that no training or evaluation calls
 
 
@@ -32,6 +35,34 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
     for name in sorted({*DECIDING, *_of_models(architecture, root)}):
         digest.update(f"{name}\n{syntax(root / name)}\n".encode())
     return digest.hexdigest()
+
+
+def proofs_of(rechecks: Iterable[Recheck]) -> Proofs:
+    """The runs proved by equal numbers; where both kinds of proof are there, the stronger one, repetition, counts."""
+    proofs: Proofs = {}
+    for recheck in rechecks:
+        key = recheck.run_id, recheck.fingerprint
+        if recheck.equal and proofs.get(key) != "repeated":
+            proofs[key] = recheck.kind
+    return proofs
+
+
+def standing(record: Record, proofs: Proofs) -> Literal["current"] | RecheckKind | None:
+    """Why a record stands: the present sources made it, or a proof of some kind; None where nothing shows it."""
+    current = current_fingerprint(record.config.get("architecture"))
+    if current is None:
+        return None
+    return "current" if record.sources.fingerprint == current else proofs.get((record.run_id, current))
+
+
+def current_fingerprint(architecture: object) -> str | None:
+    """The present sources' fingerprint; None for an architecture whose sources are not here."""
+    if not isinstance(architecture, str) or not architecture.isidentifier():
+        return None
+    try:
+        return fingerprint(architecture)
+    except OSError:
+        return None
 
 
 def syntax(path: Path) -> str:

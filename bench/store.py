@@ -1,4 +1,4 @@
-"""A store: the folder that holds the records of some runs and the tables made from them."""
+"""A store: the folder that holds records of runs, throughput measurements, and the tables made from them."""
 
 import hashlib
 import os
@@ -6,9 +6,14 @@ import re
 import shutil
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
-from bench.errors import ConfigError, RecordError, StoreError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
 from bench.files import write_atomically, write_once
 from bench.record import (
     NO_SEED,
@@ -26,7 +31,8 @@ from bench.record import (
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 ORIGINS = ("runs", "contributed", "replications")  # records: ours, other people's, and second ones of a run
-FOLDERS = (*ORIGINS, "experiments", "rechecks", "throughput")  # all that is written once and kept
+THROUGHPUT = "throughput"
+FOLDERS = (*ORIGINS, "experiments", "rechecks", THROUGHPUT)  # all that is written once and kept
 
 
 class Store:
@@ -79,6 +85,16 @@ class Store:
     def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
         """Proofs that an older record stands under newer sources."""
         return self._read_all(sorted((self.root / "rechecks").glob("*.json")), Recheck)
+
+    def measurements(self) -> tuple[list["Measurements"], list["ThroughputError"]]:
+        """Throughput by device, sorted by its slug, and an error for each file that cannot be read."""
+        found, errors = [], []
+        for path in sorted((self.root / THROUGHPUT).glob("*.json")):
+            try:
+                found.append(_read_throughput(path))
+            except ThroughputError as error:
+                errors.append(error)
+        return found, errors
 
     def take_record(self, run_id: str, folder: Path) -> Record | None:
         """Move the record of a run out of this store into `folder`, and return it; None where it has none."""
@@ -174,3 +190,168 @@ class Store:
             except RecordError as error:
                 errors.append(error)
         return contents, errors
+
+
+# --- throughput/: what `make bench` measured, one file of pytest-benchmark per session on one machine ---
+
+Phase = Literal["training step", "forward", "evaluation", "generation", "growth"]
+PHASES: tuple[Phase, ...] = get_args(Phase)  # in the order of the table
+AGAIN = "delete it and measure again: make bench"
+
+Count = Annotated[int, Field(gt=0)]
+Bytes = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ThroughputError(UserError):
+    """A file of measurements that cannot be read: cut, foreign or edited by hand."""
+
+    exit_code = 1
+
+
+class _Lenient(BaseModel):
+    """Passes over keys that nothing here reads; refuses other types, NaN and infinite numbers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Point(_Lenient):
+    """One thing to measure."""
+
+    phase: Phase
+    model: str
+    backend: str = ""  # the form of the recurrence; none for a Transformer
+    decoding: str = ""  # generation alone: cached or recomputed
+    context: Count
+    batch_size: Count
+
+
+class NotRun(Point):
+    """A point that was predicted to need more memory than it may take."""
+
+    predicted_bytes: Bytes
+    free_bytes: Bytes
+
+
+class Facts(Point):
+    """What was filed with a measured point."""
+
+    n_tokens: Count  # of one round
+    seconds_per_step: Positive  # the median; a step is a training step, forward pass, evaluation or generated token
+    dtype: str
+    mode: str
+    n_threads: Count
+    device: str
+    n_params: Count | None = None
+    architecture: str = ""
+    flops: Positive | None = None  # of the matrix products of a step
+    share_of_floor: Positive | None = None
+    matmul_gflops: Positive | None = None  # GFLOP/s, just before and after
+    peak_bytes: Bytes | None = None
+
+
+class Rounds(_Lenient):
+    """Seconds of a round, over `rounds` rounds."""
+
+    median: Positive
+    min: Positive
+    max: Positive
+    rounds: Count
+
+
+class Timed(_Lenient):
+    """One benchmark."""
+
+    facts: Facts = Field(alias="extra_info")
+    stats: Rounds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """At the median round."""
+        return self.facts.n_tokens / self.stats.median
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Least, median and most seconds of a step."""
+        steps = self.stats.median / self.facts.seconds_per_step
+        return self.stats.min / steps, self.facts.seconds_per_step, self.stats.max / steps
+
+    @property
+    def terms(self) -> tuple[object, ...]:
+        """What two measurements must share for a ratio of their speeds to mean something."""
+        facts = self.facts
+        point = (facts.phase, facts.decoding, facts.context, facts.batch_size)
+        return *point, facts.dtype, facts.mode, facts.n_threads, facts.device
+
+
+class Machine(_Lenient):
+    """Where the session ran, and what was too large for it."""
+
+    device: str
+    device_name: str
+    torch: str
+    commit: str | None = None
+    dirty: bool | None = None
+    matmul_gflops: Positive | None = None
+    does_not_fit: tuple[NotRun, ...] = ()
+
+
+class _Session(_Lenient):
+    machine_info: Machine
+    benchmarks: tuple[Timed, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """One session on one machine, in the order of the table."""
+
+    slug: str  # names the device's files
+    machine: Machine
+    timed: tuple[Timed, ...]
+    not_run: tuple[NotRun, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether cost was measured as the sequence gets longer."""
+        return any(one.facts.phase == "growth" for one in self.timed)
+
+
+def _read_throughput(path: Path) -> Measurements:
+    try:
+        return parse_throughput(path.read_bytes(), path)
+    except OSError as error:
+        raise ThroughputError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
+
+
+def parse_throughput(content: bytes, path: Path) -> Measurements:
+    """The measurements in a file's bytes. ThroughputError names `path`, where they are from, and the reason."""
+    if not path.stem.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ThroughputError(f"{path}: a device's name is letters, digits, '.', '-' and '_'; rename it")
+    try:
+        session = _Session.model_validate_json(content)
+    except ValidationError as error:
+        where, reason = first_problem(error)
+        raise ThroughputError(f"{path}: {where + ': ' if where else ''}{reason}; {AGAIN}") from error
+    timed = sorted(session.benchmarks, key=lambda one: (order_of(one.facts), one.terms))
+    for one, other in pairwise(timed):
+        if (one.terms, order_of(one.facts)) == (other.terms, order_of(other.facts)):
+            told = ", ".join(filter(None, (one.facts.phase, one.facts.model, one.facts.backend, one.facts.decoding)))
+            raise ThroughputError(f"{path}: {told} at context {one.facts.context} stands there twice; {AGAIN}")
+    return Measurements(
+        slug=path.stem,
+        machine=session.machine_info,
+        timed=tuple(timed),
+        not_run=tuple(sorted(session.machine_info.does_not_fit, key=order_of)),
+    )
+
+
+def order_of(point: Point) -> tuple[int, int, int, str, str, str]:
+    """The place of a point in the table of throughput."""
+    return (
+        PHASES.index(point.phase),
+        point.context,
+        point.batch_size,
+        point.model,
+        point.backend,
+        point.decoding,
+    )

@@ -122,7 +122,7 @@ def launch(
             )
         code = _exit_code(ended, here)
         if _is_cut(ended):
-            from bench.report.tables import make_tables, write_tables
+            from bench.report.output import make_tables, write_tables
 
             write_tables(here, make_tables(here))
             print(f"The tables of what there is: {here.root}/tables")

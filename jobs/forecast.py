@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.config import Run
+from bench.errors import count
 from bench.experiments.grid import Experiment
-from bench.report.notes import count
 from jobs.cost import COMPILE_SECONDS, START_SECONDS
 from jobs.deadline import Deadline
 from jobs.queue import Queue

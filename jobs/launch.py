@@ -10,13 +10,12 @@ from bench import checkpoint
 from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE
 from bench.config import MODES, Run
 from bench.corpora import CORPORA
-from bench.errors import ConfigError
+from bench.errors import ConfigError, count
 from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
 from bench.fetch import DownloadError, find_text
 from bench.lease import living
 from bench.record import NO_SEED, Manifest
-from bench.report.notes import count
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds

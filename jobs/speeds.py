@@ -10,8 +10,7 @@ from bench.config import Mode, RunConfig, read_config
 from bench.environment import cpu_name
 from bench.errors import UserError
 from bench.record import Record
-from bench.store import Store
-from bench.throughput import Timed, read_throughput
+from bench.store import Store, Timed
 from bench.workload import DEFAULT_FORM, Shape, form_of, shape_of, step_flops
 
 OTHER_ARCHITECTURE = 2.0  # it counts as far as twice the FLOPs: at equal FLOPs, speeds differ by up to that
@@ -92,7 +91,7 @@ def benchmarked_speeds(stores: Sequence[Store], place: Place) -> list[Speed]:
     speeds = [
         _of_benchmark(one, measured.machine.device_name, index)
         for index, store in enumerate(stores)
-        for measured in read_throughput(store.root)[0]
+        for measured in store.measurements()[0]
         for one in measured.timed
         if one.facts.phase == "training step" and one.facts.device == place.device and one.facts.flops
     ]

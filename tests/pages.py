@@ -6,9 +6,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from bench.errors import clean
 from bench.report.deviations import Deviation
 from bench.report.page.page import Claim, Content, Picture, Question
-from bench.report.table import Table, clean
+from bench.report.table import Table
 
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "test", "text.parse_math": False}
 

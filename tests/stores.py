@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import Cell, Manifest, Record, to_bytes
+from bench.report.output import make_tables
 from bench.report.table import Table
-from bench.report.tables import make_tables
 from bench.store import Store
 from tests.records import make_manifest, make_record, manifest_of
 

@@ -29,7 +29,7 @@ from bench.config import Run, read_run, run_to_json
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
 from bench.record import to_bytes
-from bench.report.tables import make_tables
+from bench.report.output import make_tables
 from bench.run import Settings, execute
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cache import CACHE_DIR_VARIABLE, compile_cache, unused

@@ -24,7 +24,7 @@ from bench.corpus import Corpus, load_corpus
 from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
 from bench.experiments.laptop import laptop_arm
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
-from bench.report.tables import make_tables
+from bench.report.output import make_tables
 from bench.sources import ROOT
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build, decoder_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import Record
-from bench.report.runs import Aggregate, CellRuns, Experiment
+from bench.report.runs import CellResults, Results, StoreResults
 from bench.store import Store
 from tests.records import SWEEP_TOKENS, make_manifest, make_record
 
@@ -76,24 +76,24 @@ def make_run(
     return Record.model_validate(fields)
 
 
-def make_aggregate(*experiments: Experiment) -> Aggregate:
+def make_aggregate(*experiments: Results) -> StoreResults:
     """As if read from a store."""
-    return Aggregate(experiments=experiments, errors=(), n_unlisted=0, manifests_complete=True)
+    return StoreResults(experiments=experiments, errors=(), n_unlisted=0, manifests_complete=True)
 
 
 def make_experiment(
     name: str, records: Iterable[Record], groups: dict[str, str] | None = None, **changes: Any
-) -> Experiment:
+) -> Results:
     """Its cells are the labels of the records, in the order they come. `groups`: the arm by label."""
     by_label: dict[str, list[Record]] = {}
     for record in records:
         by_label.setdefault(record.label, []).append(record)
     manifest = make_manifest({label: _seeds(found) for label, found in by_label.items()}, name)
     cells = [one.model_copy(update={"group": (groups or {}).get(one.label)}) for one in manifest.cells]
-    return Experiment(
+    return Results(
         manifest=manifest.model_copy(update={"cells": cells, **changes}),
         cells=tuple(
-            CellRuns(
+            CellResults(
                 label=label,
                 expected=tuple(_seeds(found)),
                 records=tuple(found),
@@ -106,7 +106,7 @@ def make_experiment(
     )
 
 
-def write_store(root: Path, experiment: Experiment) -> None:
+def write_store(root: Path, experiment: Results) -> None:
     """Its records and its manifest, as files."""
     store = Store(root)
     for record in (record for cell in experiment.cells for record in cell.records):

@@ -23,8 +23,7 @@ from bench.fetch import find_text
 from bench.process import count_cores
 from bench.recheck.workers import NoAnswer, Workers, in_parallel
 from bench.record import SCHEMA_VERSION, Environment, Recheck, Record
-from bench.sources import ROOT
-from bench.standing import Proofs, current_fingerprint, standing
+from bench.sources import ROOT, Proofs, current_fingerprint, standing
 from bench.store import Store
 from bench.train import N_FIRST
 from bench.worktree import full_commit, stop_signals_raise, worktree

@@ -5,29 +5,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 
 K_OPERATORS = "k_operators"
 RATES = ("learning_rate", "final_learning_rate")  # the last follows the peak
 
 
-def trained(experiment: Experiment) -> list[CellRuns]:
+def trained(experiment: Results) -> list[CellResults]:
     """The cells with a run that is done, without fitted models."""
     return [cell for cell in experiment.cells if cell.done and not cell.fitted]
 
 
-def config_of(cell: CellRuns) -> dict[str, Any]:
+def config_of(cell: CellResults) -> dict[str, Any]:
     """What all runs of the cell share."""
     return cell.records[0].config
 
 
-def model_of(cell: CellRuns) -> dict[str, Any]:
+def model_of(cell: CellResults) -> dict[str, Any]:
     """Of its config, the model's part."""
     model = config_of(cell).get("model")
     return model if isinstance(model, dict) else {}
 
 
-def learning_rate(cell: CellRuns) -> float | None:
+def learning_rate(cell: CellResults) -> float | None:
     """The peak; None for a fitted model."""
     rate = (config_of(cell).get("training") or {}).get("learning_rate")
     return float(rate) if isinstance(rate, int | float) and rate > 0 else None
@@ -45,26 +45,26 @@ def without(config: dict[str, Any], *, training: Iterable[str] = (), model: Iter
     return json.dumps(kept, sort_keys=True)
 
 
-def by_rate(cells: Sequence[CellRuns]) -> list[list[CellRuns]]:
+def by_rate(cells: Sequence[CellResults]) -> list[list[CellResults]]:
     """Cells that differ in nothing but their learning rate, from the lowest; one without such a sibling alone."""
-    groups: dict[str, list[CellRuns]] = defaultdict(list)
+    groups: dict[str, list[CellResults]] = defaultdict(list)
     for cell in cells:
         groups[without(config_of(cell), training=RATES)].append(cell)
     return [sorted(group, key=lambda cell: learning_rate(cell) or 0.0) for group in groups.values()]
 
 
-def has_rates(group: Sequence[CellRuns]) -> bool:
+def has_rates(group: Sequence[CellResults]) -> bool:
     """Whether there is more than one learning rate among them."""
     return len({learning_rate(cell) for cell in group}) > 1
 
 
-def full_model(experiment: Experiment) -> CellRuns | None:
+def full_model(experiment: Results) -> CellResults | None:
     """The K-Operators arm that others are variants of: the reference where it is one, else the first."""
     found = [cell for cell in _arms(experiment) if config_of(cell).get("architecture") == K_OPERATORS]
     return next((cell for cell in found if cell is experiment.reference), found[0] if found else None)
 
 
-def variants(experiment: Experiment) -> list[CellRuns]:
+def variants(experiment: Results) -> list[CellResults]:
     """K-Operators arms other than the full model, trained at its learning rate."""
     full = full_model(experiment)
     if full is None:
@@ -78,13 +78,13 @@ def variants(experiment: Experiment) -> list[CellRuns]:
     ]
 
 
-def principal(experiment: Experiment) -> list[CellRuns]:
+def principal(experiment: Results) -> list[CellResults]:
     """One arm for each model that is compared: of K-Operators the full model alone."""
     full = full_model(experiment)
     return [cell for cell in _arms(experiment) if cell is full or config_of(cell).get("architecture") != K_OPERATORS]
 
 
-def _arms(experiment: Experiment) -> list[CellRuns]:
+def _arms(experiment: Results) -> list[CellResults]:
     """Trained cells that are no trial or replicate of an arm, nor, without a reference, one of several rates."""
     cells = [cell for cell in trained(experiment) if cell.group is None]
     if experiment.reference is not None:
@@ -93,16 +93,7 @@ def _arms(experiment: Experiment) -> list[CellRuns]:
     return [cell for cell in cells if cell not in of_many_rates]
 
 
-def best_nats(cell: CellRuns) -> dict[int, float]:
-    """The sweep's best loss of each done run, by seed."""
-    return {
-        record.seed: record.result.sweep.best.nats_per_token
-        for record in cell.done
-        if record.result is not None and record.seed is not None
-    }
-
-
-def unfinished(cells: Iterable[CellRuns]) -> str:
+def unfinished(cells: Iterable[CellResults]) -> str:
     """A sentence on the runs that a figure cannot show; nothing where all are done."""
     told = [f"{cell.label} {cell.n_text}" for cell in cells if len(cell.done) < len(cell.expected)]
     return f" Not all runs are done: {'; '.join(told)}." if told else ""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.record import Record
-from bench.report.runs import CellRuns, Experiment, protocol_of
+from bench.report.mixing import protocol_of
+from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.statistics import (
     MARGIN_NATS,
     Comparison,
@@ -34,8 +35,8 @@ class Contrast:
     where nothing can be compared, and `why_not` then says why.
     """
 
-    arm: CellRuns
-    reference: CellRuns
+    arm: CellResults
+    reference: CellResults
     paired: bool
     ours: tuple[Record, ...] = ()
     theirs: tuple[Record, ...] = ()
@@ -45,7 +46,7 @@ class Contrast:
 
     @cached_property
     def _nats(self) -> tuple[list[float], list[float]]:
-        return [best_nats(record) for record in self.ours], [best_nats(record) for record in self.theirs]
+        return sweep_nats(self.ours), sweep_nats(self.theirs)
 
     @cached_property
     def comparison(self) -> Comparison | None:
@@ -132,7 +133,7 @@ class Contrast:
         return f"gap {gap}, sd {' and '.join(spreads)}: {told} an arm (you have {min(len(ours), len(theirs))})"
 
 
-def contrasts(experiment: Experiment) -> tuple[Contrast, ...]:
+def contrasts(experiment: Results) -> tuple[Contrast, ...]:
     """Every trained arm but the reference against it, in the order of the manifest; empty without a reference.
 
     The first arm's comparison is the primary one, unless the reference stands first; the others' p-values are adjusted
@@ -154,11 +155,6 @@ def p_value(contrast: Contrast) -> float | None:
     return None if contrast.comparison is None else contrast.comparison.p_value
 
 
-def best_nats(record: Record) -> float:
-    assert record.result is not None
-    return record.result.sweep.best.nats_per_token
-
-
 def window_means(records: Sequence[Record]) -> list[float]:
     """The mean over runs of each window's loss at each run's best step; empty where a run lacks its windows."""
     by_run = [windows for record in records if (windows := _best_windows(record))]
@@ -172,7 +168,7 @@ def _best_windows(record: Record) -> list[float]:
     return record.result.window_nats.get(record.result.sweep.best.step, [])
 
 
-def _contrast(arm: CellRuns, reference: CellRuns) -> Contrast:
+def _contrast(arm: CellResults, reference: CellResults) -> Contrast:
     why_not = _why_not(arm, reference)
     if why_not is not None:
         return Contrast(arm=arm, reference=reference, paired=False, why_not=why_not)
@@ -189,11 +185,11 @@ def _contrast(arm: CellRuns, reference: CellRuns) -> Contrast:
     )
 
 
-def _why_not(arm: CellRuns, reference: CellRuns) -> str | None:
+def _why_not(arm: CellResults, reference: CellResults) -> str | None:
     if not arm.done:
-        return arm.fates
+        return arm.statuses
     if not reference.done:
-        return f"reference: {reference.fates}"
+        return f"reference: {reference.statuses}"
     one, other = arm.done[0], reference.done[0]
     if one.mode != other.mode:
         return f"not compared: modes {one.mode} and {other.mode}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, first_problem
 from bench.record import Strict
 from bench.sources import ROOT
 
@@ -37,8 +37,7 @@ def load_deviations(path: Path = DEVIATIONS) -> tuple[Deviation, ...]:
     except OSError as error:
         raise DeviationsError(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DeviationsError(f"{path}: {where}: {first['msg']}") from error
+        where, reason = first_problem(error)
+        raise DeviationsError(f"{path}: {where}: {reason}") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise DeviationsError(f"{path}: {error}; restore it from the repository") from error

@@ -5,18 +5,17 @@ import shlex
 from tabulate import tabulate
 
 from bench.dotted import differences
-from bench.errors import UserError
+from bench.errors import UserError, clean
 from bench.record import Record
 from bench.report.notes import number
-from bench.report.runs import CellRuns, Experiment, aggregate
+from bench.report.runs import CellResults, Results, read_results
 from bench.report.statistics import perplexity
-from bench.report.table import clean
 from bench.store import Store
 
 
 def explain(store: Store, experiment_name: str, label: str) -> str:
     """The runs behind one arm, in each mode that has it, as plain text. UserError lists what there is otherwise."""
-    found = aggregate(store)
+    found = read_results(store)
     experiment = found.experiment(experiment_name)
     if experiment is None:
         known = ", ".join(each.name for each in found.experiments) or "none"
@@ -38,7 +37,7 @@ def explain(store: Store, experiment_name: str, label: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def neighbour(experiment: Experiment, cell: CellRuns) -> CellRuns | None:
+def neighbour(experiment: Results, cell: CellResults) -> CellResults | None:
     """The arm to compare with: the reference arm, else the one before, else the one after."""
     if experiment.reference is not None and experiment.reference is not cell:
         return experiment.reference
@@ -47,14 +46,14 @@ def neighbour(experiment: Experiment, cell: CellRuns) -> CellRuns | None:
     return next((other for other in others if other is not cell), None)
 
 
-def _runs(experiment: Experiment, cell: CellRuns) -> str:
+def _runs(experiment: Results, cell: CellResults) -> str:
     columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
     rows = [[clean(text) for text in _run(record, experiment)] for record in cell.records]
     rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
     return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
-def _run(record: Record, experiment: Experiment) -> list[str]:
+def _run(record: Record, experiment: Results) -> list[str]:
     seed = "fitted" if record.seed is None else str(record.seed)
     commit = (record.sources.commit or "unknown")[:12] + (" (dirty)" if record.sources.dirty else "")
     compared = "compared" if record.run_id in experiment.compared else "current"
@@ -67,7 +66,7 @@ def _run(record: Record, experiment: Experiment) -> list[str]:
     return [record.run_id, seed, record.status, *numbers, commit, sources]
 
 
-def _against_neighbour(experiment: Experiment, cell: CellRuns) -> str:
+def _against_neighbour(experiment: Results, cell: CellResults) -> str:
     other = neighbour(experiment, cell)
     if other is None:
         return "The only arm of its experiment: no config to compare with."
@@ -87,7 +86,7 @@ def _against_neighbour(experiment: Experiment, cell: CellRuns) -> str:
     return f"Its config against that of {name}, where they differ:\n\n{table}"
 
 
-def _remake(store: Store, experiment: Experiment, cell: CellRuns, *, name_mode: bool) -> str:
+def _remake(store: Store, experiment: Results, cell: CellResults, *, name_mode: bool) -> str:
     words = ["python", "-m", "jobs", "launch", "--experiment", experiment.name, "-k", cell.label]
     words += ["--mode", experiment.mode] if name_mode else []
     of = f" in mode {experiment.mode}" if name_mode else ""

@@ -2,15 +2,18 @@
 
 from collections import defaultdict
 
+from bench.errors import count
 from bench.record import Environment
-from bench.report.runs import CellRuns, Experiment, protocol_of
+from bench.report.mixing import protocol_of
+from bench.report.runs import CellResults, Results
 from bench.report.statistics import perplexity
+from bench.store import Measurements
 
 STALE = "†"  # beside the n of an arm that other sources made
 COMPARED = "‡"  # beside the n of an arm that stands because another machine compared the sources
 
 
-def protocol_legend(experiment: Experiment, protocol: str) -> list[str]:
+def protocol_legend(experiment: Results, protocol: str) -> list[str]:
     """What the protocol did, in numbers taken from the records; one line for each way of doing it."""
     groups: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     for cell in experiment.cells:
@@ -33,7 +36,7 @@ def protocol_legend(experiment: Experiment, protocol: str) -> list[str]:
     return lines
 
 
-def floor_notes(experiment: Experiment) -> list[str]:
+def floor_notes(experiment: Results) -> list[str]:
     notes = []
     if any(cell.fitted for cell in experiment.cells):
         notes.append(
@@ -48,7 +51,7 @@ def floor_notes(experiment: Experiment) -> list[str]:
     return notes
 
 
-def state_notes(experiment: Experiment) -> list[str]:
+def state_notes(experiment: Results) -> list[str]:
     """What is missing or not fresh, by arm."""
     lacking: dict[str, list[str]] = defaultdict(list)
     for cell in experiment.cells:
@@ -70,13 +73,13 @@ def state_notes(experiment: Experiment) -> list[str]:
     return notes
 
 
-def machine_notes(experiment: Experiment) -> list[str]:
+def machine_notes(experiment: Results) -> list[str]:
     """The machines behind the numbers, and what the manifest remarks on how the runs were made."""
     remark = experiment.manifest.remark
     return [*machines(experiment), *([] if remark is None else [f"Remark: {remark}"])]
 
 
-def machines(experiment: Experiment) -> list[str]:
+def machines(experiment: Results) -> list[str]:
     """The machines behind the numbers, and a warning where times of one table come from more than one."""
     counts: dict[str, int] = defaultdict(int)
     for record in experiment.done:
@@ -98,7 +101,7 @@ def machines(experiment: Experiment) -> list[str]:
     return notes
 
 
-def packed_notes(experiment: Experiment) -> list[str]:
+def packed_notes(experiment: Results) -> list[str]:
     """Which arms have runs whose times were left out, since they shared a GPU with others."""
     packed = {cell.label: sum(record.packed for record in cell.done) for cell in experiment.cells}
     told = "; ".join(f"{label}: {count(n, 'run')}" for label, n in packed.items() if n)
@@ -113,11 +116,7 @@ def _machine(environment: Environment) -> str:
     return f"{environment.device_name} ({environment.device}, {threads}), torch {torch}"
 
 
-def count(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" + ("" if n == 1 else "s")
-
-
-def corpus_of(experiment: Experiment, cell: CellRuns) -> str:
+def corpus_of(experiment: Results, cell: CellResults) -> str:
     return cell.records[0].corpus.name if cell.records else experiment.manifest.corpus
 
 
@@ -129,3 +128,13 @@ def number(value: float, like: float | None = None) -> str:
     if size >= 1e6:
         return f"{value:.1e}"
     return f"{value:.1f}" if size > 100 else f"{value:.3f}"
+
+
+def machine_text(measured: Measurements) -> str:
+    """Device, threads and torch, in the words of the other tables."""
+    threads = " or ".join(count(n, "thread") for n in sorted({one.facts.n_threads for one in measured.timed}))
+    told = ", ".join(filter(None, (measured.machine.device, threads)))
+    return f"{measured.machine.device_name} ({told}), torch {measured.machine.torch}"
+
+
+# --- cells ---

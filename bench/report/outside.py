@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bench.dotted import alike
 from bench.errors import UserError
 from bench.record import Record
-from bench.report.runs import Aggregate
+from bench.report.frame import frame_of, record_row
+from bench.report.mixing import FITTED
+from bench.report.runs import StoreResults
 from bench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class _Arm:
     records: list[Record] = field(default_factory=list)
 
 
-def read_outside(store: Store, ours: Aggregate) -> Outside:
+def read_outside(store: Store, ours: StoreResults) -> Outside:
     """What `contributed/` and `replications/` of a store hold. A record of several experiments is in each of them."""
     contributed, unread = store.records_in("contributed")
     repeated, unread_too = store.records_in("replications")
@@ -67,7 +73,24 @@ def read_outside(store: Store, ours: Aggregate) -> Outside:
     )
 
 
-def _arms(ours: Aggregate) -> list[_Arm]:
+def all_runs(ours: StoreResults, outside: Outside) -> "pd.DataFrame":
+    """Every run that a store's tables know: those that means are over, then replications and contributed ones."""
+    rows, fitted = [], set()
+    for results in (*ours.experiments, *ours.in_other_mode):
+        for row in results.rows():
+            key = row["experiment"], row["arm"]
+            if row["seed"] != FITTED or key not in fitted:  # a fitted model is one run, whatever the mode
+                rows.append(row)
+            fitted |= {key} if row["seed"] == FITTED else set()
+    for origin, found in (("replications", outside.replications), ("contributed", outside.contributions)):
+        rows += [
+            {"experiment": one.experiment, "arm": one.label, **record_row(one.record), "origin": origin}
+            for one in found
+        ]
+    return frame_of(rows)
+
+
+def _arms(ours: StoreResults) -> list[_Arm]:
     arms: dict[tuple[str, str], _Arm] = {}
     for experiment in (*ours.experiments, *ours.in_other_mode):
         listed = {cell.label: cell.run_ids.values() for cell in experiment.manifest.cells}

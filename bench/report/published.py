@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, first_problem
 from bench.record import Strict
 from bench.sources import ROOT
 
@@ -89,8 +89,7 @@ def load_published(path: Path = PUBLISHED) -> Published:
     except OSError as error:
         raise PublishedError(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PublishedError(f"{path}: {where}: {first['msg']}") from error
+        where, reason = first_problem(error)
+        raise PublishedError(f"{path}: {where}: {reason}") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise PublishedError(f"{path}: {error}; restore it from the repository") from error

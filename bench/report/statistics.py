@@ -245,3 +245,14 @@ def _squares(values: Sequence[float]) -> float:
     """Sum of squared deviations from the mean, the same in any order; infinite where a value or the sum is."""
     centre = mean(values)
     return math.inf if math.isinf(centre) else sum(sorted(square(value - centre) for value in values))
+
+
+def expected_best(values: Sequence[float], n: int, k: int) -> float | None:
+    """Mean over all subsets of k of n trials of the least value in it; None where a subset has none.
+
+    `values` are those of the trials that gave one; the other n - len(values) are worse than any.
+    """
+    if not 1 <= k <= n or n - len(values) >= k:
+        return None
+    ordered = sorted(values)
+    return math.fsum(math.comb(n - i, k - 1) * value for i, value in enumerate(ordered, start=1)) / math.comb(n, k)

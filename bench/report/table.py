@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from tabulate import tabulate
 
+from bench.errors import clean
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -44,7 +46,7 @@ class Table:
 
     def csv(self) -> str:
         """The cells alone; one that a spreadsheet would take for a formula starts with an apostrophe."""
-        text: str = self._frame(_csv_text).to_csv(index=False, lineterminator="\n")
+        text: str = self._frame(csv_text).to_csv(index=False, lineterminator="\n")
         return text
 
     def latex(self) -> str:
@@ -68,16 +70,12 @@ class Table:
         return tabulate(rows, list(frame.columns), tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
-def clean(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
 def markdown_text(text: str) -> str:
     return "".join(f"\\{char}" if char in MARKDOWN_SPECIALS else char for char in clean(text))
 
 
-def _csv_text(text: str) -> str:
+def csv_text(text: str) -> str:
+    """`text` as a cell of CSV: one that a spreadsheet would take for a formula starts with an apostrophe."""
     cleaned = clean(text)
     if negative := NEGATIVE_NUMBER.fullmatch(cleaned):
         return f"-{negative[1]}"  # as programs read it; a number alone is no formula

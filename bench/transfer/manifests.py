@@ -11,12 +11,10 @@ from functools import cache
 from typing import Any
 
 from bench.config import Mode
-from bench.errors import ConfigError
+from bench.errors import ConfigError, clean, count
 from bench.experiments.grid import Experiment
 from bench.record import Manifest
 from bench.report.claims.registered import JUDGED_ON
-from bench.report.notes import count
-from bench.report.table import clean
 from bench.sources import ROOT
 from bench.store import Store
 from bench.transfer.merge import Candidate, Merged

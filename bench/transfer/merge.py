@@ -13,16 +13,11 @@ from pathlib import Path
 from bench.config import PROTOCOL_VERSION, Run, read_config, to_json
 from bench.corpora import CORPORA
 from bench.dotted import dotted
-from bench.errors import AlreadyDone, ConfigError, RecordError, UserError
+from bench.errors import AlreadyDone, ConfigError, RecordError, UserError, clean, count
 from bench.files import write_once
 from bench.record import Manifest, Recheck, Record, parse, seal_of
 from bench.report.claims.evidence import FINAL
-from bench.report.notes import count
-from bench.report.table import clean
-from bench.store import ORIGINS, Store
-from bench.throughput import FOLDER as THROUGHPUT
-from bench.throughput import ThroughputError
-from bench.throughput import parse as parse_throughput
+from bench.store import ORIGINS, THROUGHPUT, Store, ThroughputError, parse_throughput
 from bench.transfer.archive import ArchiveError, Member, check_sources, read_source
 
 OURS, CONTRIBUTED, REPLICATIONS = ORIGINS

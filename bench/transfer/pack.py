@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, count
 from bench.files import write_atomically
-from bench.report.notes import count
 from bench.store import FOLDERS, Store
 
 SUFFIXES = (".tar.gz", ".tgz")

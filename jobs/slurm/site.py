@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, first_problem
 
 PROFILES = Path(__file__).parent.parent / "profiles"
 LOCAL_FILE = Path(__file__).parent.parent / "slurm.local.toml"  # this checkout's own, ignored by git
@@ -119,9 +119,7 @@ def choose_site(profile: str | None, assignments: list[str], part: str) -> Chose
     try:
         site = Site.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Value error, ")
+        key, reason = first_problem(error)
         raise ConfigError(f"{key} ({origins[key]}): {reason}") from error
     if site.gres is not None and site.gpus_per_node is not None:
         raise ConfigError(

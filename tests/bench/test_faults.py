@@ -25,7 +25,7 @@ from bench.errors import ConfigError
 from bench.experiments.grid import Cell, Experiment
 from bench.process import Interrupted
 from bench.record import Record
-from bench.report.tables import make_tables
+from bench.report.output import make_tables
 from bench.run import Settings
 from bench.store import Store
 from bench.train import Trainer

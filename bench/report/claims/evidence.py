@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bench.record import Record
-from bench.report.runs import Aggregate, CellRuns, Experiment
+from bench.report.runs import CellResults, Results, StoreResults
 
 FINAL = ("done", "diverged")  # a diverged run is a result; one that failed is to be tried again
 
@@ -43,7 +43,7 @@ class Arm:
     """The runs of one label. Empty where nothing was launched."""
 
     label: str
-    cell: CellRuns | None
+    cell: CellResults | None
 
     @cached_property
     def done(self) -> dict[int | None, Record]:
@@ -80,10 +80,10 @@ class Arm:
 class Evidence:
     """A store as the rules see it."""
 
-    def __init__(self, aggregate: Aggregate, place: Place = JUDGED) -> None:
+    def __init__(self, aggregate: StoreResults, place: Place = JUDGED) -> None:
         self.aggregate, self.place = aggregate, place
 
-    def experiment(self, name: str) -> Experiment | None:
+    def experiment(self, name: str) -> Results | None:
         """The experiment, if it was launched."""
         return self.aggregate.experiment(self.place.experiments.get(name, name))
 

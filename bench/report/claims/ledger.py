@@ -9,7 +9,7 @@ from bench.report.claims.registered import RULES
 from bench.report.claims.rules import Outcome
 from bench.report.claims.verdicts import Verdict, judge
 from bench.report.published import Published
-from bench.report.runs import Aggregate
+from bench.report.runs import StoreResults
 from bench.report.table import NOTHING, Table
 
 EXIT_REPRODUCED, EXIT_NOT_REPRODUCED, EXIT_OPEN = 0, 3, 4
@@ -43,7 +43,7 @@ class LedgerVerdict(Verdict):
     in_other_mode: tuple[OtherMode, ...] = ()
 
 
-def verdicts_of(aggregate: Aggregate, published: Published) -> list[LedgerVerdict]:
+def verdicts_of(aggregate: StoreResults, published: Published) -> list[LedgerVerdict]:
     """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
     others = {mode: aggregate.in_mode(mode) for mode in sorted({one.mode for one in aggregate.in_other_mode})}
     beside = {mode: _read(other, published) for mode, other in others.items()}
@@ -60,18 +60,18 @@ def verdicts_of(aggregate: Aggregate, published: Published) -> list[LedgerVerdic
     ]
 
 
-def _has_done(aggregate: Aggregate, names: Sequence[str], mode: str) -> bool:
+def _has_done(aggregate: StoreResults, names: Sequence[str], mode: str) -> bool:
     """Whether one of these experiments has a trained run that is done in a mode that was not chosen."""
     others = [one for name in names if (one := aggregate.other(name)) is not None and one.mode == mode]
     return any(record.seed is not None for one in others for record in one.done)
 
 
-def _in_mode(aggregate: Aggregate, verdict: Verdict) -> OtherMode:
+def _in_mode(aggregate: StoreResults, verdict: Verdict) -> OtherMode:
     modes = Evidence(aggregate).modes(verdict.claim.experiments)
     return OtherMode(mode=modes or NOTHING, outcome=verdict.outcome, numbers=verdict.numbers)
 
 
-def _read(aggregate: Aggregate, published: Published) -> list[Verdict]:
+def _read(aggregate: StoreResults, published: Published) -> list[Verdict]:
     return [_with_reading(verdict, Evidence(aggregate), published) for verdict in judge(aggregate, published)]
 
 

@@ -7,7 +7,7 @@ from bench.record import Record
 from bench.report.claims.evidence import Evidence, by_layer
 from bench.report.claims.rules import Finding, Outcome, more_seeds, short_of
 from bench.report.published import Claim, Published
-from bench.report.runs import CellRuns
+from bench.report.runs import CellResults
 from bench.report.statistics import anova_p, holm, lower_bound, mean, upper_bound
 
 READINGS = ("median gamma", "alpha", "gate", "recurrent_share")  # of C8, each one number a layer
@@ -73,7 +73,7 @@ def interchangeable(claim: Claim, evidence: Evidence, published: Published) -> F
     )
 
 
-def _form(cell: CellRuns) -> tuple[str, int] | None:
+def _form(cell: CellResults) -> tuple[str, int] | None:
     """The backend and the context of a cell's runs."""
     if not cell.done:
         return None
@@ -81,7 +81,7 @@ def _form(cell: CellRuns) -> tuple[str, int] | None:
     return config["model"]["backend"], config["context"]
 
 
-def _apart(one: CellRuns, other: CellRuns) -> float:
+def _apart(one: CellResults, other: CellResults) -> float:
     """The largest difference of two cells' training losses, step by step at equal seeds."""
     theirs = {record.seed: record.diagnostics.first_train_nats for record in other.done}
     return max(
@@ -92,7 +92,7 @@ def _apart(one: CellRuns, other: CellRuns) -> float:
     )
 
 
-def _median(cell: CellRuns, reading: Callable[[Record], float]) -> float:
+def _median(cell: CellResults, reading: Callable[[Record], float]) -> float:
     return median(reading(record) for record in cell.done)
 
 

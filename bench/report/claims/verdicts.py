@@ -6,7 +6,7 @@ from bench.report.claims.evidence import AT_LAPTOP_SIZE, Evidence
 from bench.report.claims.registered import RULES, rules_sha256, same_rules
 from bench.report.claims.rules import Outcome
 from bench.report.published import Claim, Published
-from bench.report.runs import Aggregate
+from bench.report.runs import StoreResults
 
 ASKED_AT_LAPTOP_SIZE = ("C5", "C7", "C8", "C9", "C10")  # the rest are about the preprint's own size
 
@@ -25,13 +25,13 @@ class Verdict:
     changed_since: tuple[str, ...]  # experiments that were launched under other rules
 
 
-def judge(aggregate: Aggregate, published: Published, rules_now: str | None = None) -> list[Verdict]:
+def judge(aggregate: StoreResults, published: Published, rules_now: str | None = None) -> list[Verdict]:
     """The verdict on each claim, in their order. `rules_now`: the hash of the rules, of these if not named."""
     rules_now = rules_sha256() if rules_now is None else rules_now
     return [_verdict(claim, aggregate, published, rules_now) for claim in published.claim]
 
 
-def _verdict(claim: Claim, aggregate: Aggregate, published: Published, rules_now: str) -> Verdict:
+def _verdict(claim: Claim, aggregate: StoreResults, published: Published, rules_now: str) -> Verdict:
     rule, evidence = RULES[claim.id], Evidence(aggregate)
     found = rule(claim, evidence, published)
     small: tuple[str, ...] = ()

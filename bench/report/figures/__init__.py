@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.report.published import Published
-from bench.report.runs import Aggregate
-from bench.throughput import Measurements
+from bench.report.runs import StoreResults
+from bench.store import Measurements
 
 if TYPE_CHECKING:
     from bench.report.figures.drawing import Drawn
@@ -20,7 +20,7 @@ _NAME = re.compile(rf"(growth-.+|.+-({'|'.join(KINDS)})(-\d+)?)\.(svg|png)", re.
 
 
 def all_figures(
-    aggregate: Aggregate, measurements: Sequence[Measurements], published: Published | None = None
+    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published | None = None
 ) -> dict[str, bytes]:
     """Each figure's two files by name, ending in .svg and .png."""
     return {
@@ -31,7 +31,7 @@ def all_figures(
 
 
 def draw_all(
-    aggregate: Aggregate, measurements: Sequence[Measurements], published: Published | None = None
+    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published | None = None
 ) -> "list[Drawn]":
     """Every figure with its words, experiment by experiment, throughput last. None mixes experiments or modes."""
     grown = [measured for measured in measurements if measured.grows]

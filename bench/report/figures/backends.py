@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from bench.record import Record
 from bench.report.arms import config_of, model_of, seeds_text, trained, unfinished
 from bench.report.figures.drawing import WIDTH, Drawn, finished, legend, log_ticks, look, note, plain, small_style
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 from bench.report.statistics import mean
 
 EXPERIMENT = "backends"
@@ -20,10 +20,10 @@ USUAL = ("chunked", "mask", "block")  # in the order of their looks, as in the g
 Values = dict[int, list[float]]  # over seeds, by context
 
 
-def backends(experiment: Experiment) -> list[Drawn]:
+def backends(experiment: Results) -> list[Drawn]:
     """At most one figure, of the experiment that trains each form at each context."""
     cells = trained(experiment) if experiment.name == EXPERIMENT else []
-    forms: dict[str, list[CellRuns]] = defaultdict(list)
+    forms: dict[str, list[CellResults]] = defaultdict(list)
     for cell in cells:
         forms[str(model_of(cell).get("backend"))].append(cell)
     names = [name for name in USUAL if name in forms] + sorted(set(forms) - set(USUAL))
@@ -71,7 +71,7 @@ def _mebibytes(record: Record) -> float | None:
     return record.cost.peak_bytes / 2**20 or None
 
 
-def _by_context(cells: Sequence[CellRuns], read: Callable[[Record], float | None]) -> Values:
+def _by_context(cells: Sequence[CellResults], read: Callable[[Record], float | None]) -> Values:
     values = {
         int(config_of(cell)["context"]): [value for one in cell.done if (value := read(one)) is not None]
         for cell in cells

@@ -32,7 +32,7 @@ from bench.report.figures.drawing import (
     small_style,
     thousands,
 )
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 from bench.report.series import Series, over_seeds, validation_nats
 from bench.report.statistics import perplexity
 
@@ -41,12 +41,12 @@ NEAR = 1.35  # how far above the least perplexity the near view reaches
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    cell: CellRuns
+    cell: CellResults
     series: Series
     look: dict[str, Any]
 
 
-def curves(experiment: Experiment) -> list[Drawn]:
+def curves(experiment: Results) -> list[Drawn]:
     """As many figures as it takes to have at most eight lines in each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
     cells = [cell for cell in trained(experiment) if cell.label in known and not _is_trial(experiment, cell)]
@@ -54,7 +54,7 @@ def curves(experiment: Experiment) -> list[Drawn]:
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
 
 
-def _series(cell: CellRuns) -> Series | None:
+def _series(cell: CellResults) -> Series | None:
     """None where there is no curve: a single evaluation is a point."""
     series = over_seeds(
         {step: perplexity(nats) for step, nats in validation_nats(record).items()} for record in cell.done
@@ -62,13 +62,13 @@ def _series(cell: CellRuns) -> Series | None:
     return series if series is not None and len(series.steps) > 1 else None
 
 
-def _is_trial(experiment: Experiment, cell: CellRuns) -> bool:
+def _is_trial(experiment: Results, cell: CellResults) -> bool:
     """Whether it is one trial of a search, whose curve tells little beside the expected best of k."""
     same = [other for other in experiment.cells if cell.group is not None and other.group == cell.group]
     return any(other.records and config_of(other) != config_of(cell) for other in same)
 
 
-def _sets(experiment: Experiment, cells: Sequence[CellRuns]) -> list[tuple[list[CellRuns], CellRuns | None]]:
+def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[CellResults], CellResults | None]]:
     """What stands together, each with its reference: the models, the variants of K-Operators, the learning rates."""
     full, reference = full_model(experiment), experiment.reference
     families = [group for group in by_rate(cells) if has_rates(group)]
@@ -85,7 +85,7 @@ def _sets(experiment: Experiment, cells: Sequence[CellRuns]) -> list[tuple[list[
     return sets
 
 
-def _lines(cells: Sequence[CellRuns], reference: CellRuns | None, known: dict[str, Series]) -> list[list[_Line]]:
+def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: dict[str, Series]) -> list[list[_Line]]:
     """The lines of one or more figures, the reference in each."""
     first = [_Line(cell=cell, series=known[cell.label], look=REFERENCE) for cell in cells if cell is reference]
     others = [cell for cell in cells if cell is not reference]
@@ -101,7 +101,7 @@ def _lines(cells: Sequence[CellRuns], reference: CellRuns | None, known: dict[st
     ]
 
 
-def _drawn(experiment: Experiment, lines: Sequence[_Line], number: int) -> Drawn:
+def _drawn(experiment: Results, lines: Sequence[_Line], number: int) -> Drawn:
     last = max(line.series.steps[-1] for line in lines)
     few = seeds_text((line.series.n for line in lines), "band: least to most")
     with small_style():

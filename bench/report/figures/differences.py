@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bench.report.arms import full_model, principal, unfinished, variants
 from bench.report.contrasts import Contrast, contrasts
 from bench.report.figures.drawing import WIDTH, Drawn, finished, look, note, short, small_style
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 from bench.report.statistics import MARGIN_NATS, Comparison
 
 LONGEST_LABEL = 24  # letters: it takes its room from the plot
@@ -18,7 +18,7 @@ LONGEST_LABEL = 24  # letters: it takes its room from the plot
 Row = tuple[Contrast, Comparison]
 
 
-def differences(experiment: Experiment) -> list[Drawn]:
+def differences(experiment: Results) -> list[Drawn]:
     """Models against the reference, and variants of K-Operators against the full model: at most two figures."""
     reference, full = experiment.reference, full_model(experiment)
     if reference is None:
@@ -34,7 +34,7 @@ def differences(experiment: Experiment) -> list[Drawn]:
     return drawn
 
 
-def _rows(experiment: Experiment, cells: Sequence[CellRuns], reference: CellRuns) -> list[Row]:
+def _rows(experiment: Results, cells: Sequence[CellResults], reference: CellResults) -> list[Row]:
     """Those of the cells that can be compared with the reference, whether or not it is the experiment's own."""
     manifest = experiment.manifest.model_copy(update={"reference": reference.label})
     labels = {cell.label for cell in cells}
@@ -45,7 +45,7 @@ def _rows(experiment: Experiment, cells: Sequence[CellRuns], reference: CellRuns
     ]
 
 
-def _drawn(experiment: Experiment, rows: Sequence[Row], reference: CellRuns, kind: str, what: str) -> Drawn:
+def _drawn(experiment: Results, rows: Sequence[Row], reference: CellResults, kind: str, what: str) -> Drawn:
     arms = [contrast.arm for contrast, _ in rows]
     hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
     with small_style():

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bench.report.figures.drawing import Drawn, finished, log_ticks, look, our_style, plain, round_above, round_below
-from bench.throughput import Measurements, NotRun, Point, Timed, machine_text
+from bench.report.notes import machine_text
+from bench.store import Measurements, NotRun, Point, Timed
 
 ALONE = "recurrence alone"
 BACKENDS = ("chunked", "mask", "block", "recurrent", "fla")

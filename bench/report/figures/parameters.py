@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench.report.arms import best_nats, config_of, model_of, principal, seeds_text, unfinished
+from bench.report.arms import config_of, model_of, principal, seeds_text, unfinished
 from bench.report.figures.drawing import N_LOOKS, WIDTH, Drawn, finished, legend, log_ticks, look, note, small_style
 from bench.report.published import Figure as PublishedFigure
 from bench.report.published import Published
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.statistics import Summary, perplexity, summarise
 
 # fields that make another model of the same architecture, whatever its size, and what an older record means by none
@@ -30,12 +30,12 @@ PUBLISHED = {"color": "black", "markerfacecolor": "white", "markersize": 9, "lin
 class _Point:
     """An arm: its parameters and its perplexity over seeds."""
 
-    cell: CellRuns
+    cell: CellResults
     n_params: int
     summary: Summary
 
 
-def parameters(experiment: Experiment, published: Published | None) -> list[Drawn]:
+def parameters(experiment: Results, published: Published | None) -> list[Drawn]:
     """At most one figure; none where fewer than two models could be drawn."""
     points = [_point(cell) for cell in principal(experiment)]
     others = _beside(experiment, published)
@@ -61,15 +61,15 @@ def parameters(experiment: Experiment, published: Published | None) -> list[Draw
         ]
 
 
-def _point(cell: CellRuns) -> _Point:
+def _point(cell: CellResults) -> _Point:
     return _Point(
         cell=cell,
         n_params=cell.done[0].cost.parameters.n_params,
-        summary=summarise([perplexity(nats) for nats in best_nats(cell).values()]),
+        summary=summarise([perplexity(nats) for nats in sweep_nats(cell.done)]),
     )
 
 
-def _beside(experiment: Experiment, published: Published | None) -> list[PublishedFigure]:
+def _beside(experiment: Results, published: Published | None) -> list[PublishedFigure]:
     """Published figures of arms that are here, where the experiment follows the published recipes; each once."""
     if published is None:
         return []
@@ -92,12 +92,12 @@ def _lines(points: Sequence[_Point]) -> list[tuple[str, list[_Point]]]:
     return [(_kind_text(sized[0].cell), sorted(sized, key=lambda point: point.n_params)) for sized in kinds.values()]
 
 
-def _kind(cell: CellRuns) -> str:
+def _kind(cell: CellResults) -> str:
     marks = {name: model_of(cell).get(name) or usual for name, usual in SHAPE_FREE.items()}
     return json.dumps([str(config_of(cell).get("architecture")), marks], sort_keys=True)
 
 
-def _kind_text(cell: CellRuns) -> str:
+def _kind_text(cell: CellResults) -> str:
     architecture, position = str(config_of(cell).get("architecture")), model_of(cell).get("position")
     if architecture == "k_operators":
         return architecture

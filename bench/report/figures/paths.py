@@ -20,7 +20,7 @@ from bench.report.figures.drawing import (
     small_style,
     thousands,
 )
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 from bench.report.series import Series, gamma_quantile, n_layers, of_layer, over_seeds
 
 MAX_SPECTRA = 4  # figures of gamma an experiment
@@ -37,7 +37,7 @@ PANELS = (  # reading, title, what it is
 )
 
 
-def gammas(experiment: Experiment) -> list[Drawn]:
+def gammas(experiment: Results) -> list[Drawn]:
     """A figure for the full model, and for each variant with other bounds of gamma."""
     full = full_model(experiment)
     if full is None or _is_brief(full):
@@ -52,7 +52,7 @@ def gammas(experiment: Experiment) -> list[Drawn]:
     return [figure for figure in drawn if figure is not None]
 
 
-def paths(experiment: Experiment) -> list[Drawn]:
+def paths(experiment: Results) -> list[Drawn]:
     """The share of the recurrent path, and beside it the weights of both paths, in the full model."""
     full = full_model(experiment)
     if full is None or _is_brief(full):
@@ -89,12 +89,12 @@ def paths(experiment: Experiment) -> list[Drawn]:
         ]
 
 
-def _is_brief(cell: CellRuns) -> bool:
+def _is_brief(cell: CellResults) -> bool:
     """Whether there is no course to show."""
     return max(len(record.curve) for record in cell.done) < 3
 
 
-def _spectrum(experiment: Experiment, cell: CellRuns, number: int) -> Drawn | None:
+def _spectrum(experiment: Results, cell: CellResults, number: int) -> Drawn | None:
     layers = range(n_layers(cell.done, "gamma_quantiles", "gamma_min_median_max"))
     spectra = [
         [over_seeds(gamma_quantile(one, layer, which) for one in cell.done) for which in range(5)] for layer in layers

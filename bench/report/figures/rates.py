@@ -11,7 +11,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bench.report.arms import (
     K_OPERATORS,
     RATES,
-    best_nats,
     config_of,
     full_model,
     learning_rate,
@@ -33,7 +32,7 @@ from bench.report.figures.drawing import (
     small_style,
     thousands,
 )
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.series import over_seeds, scalar
 from bench.report.statistics import mean
 
@@ -45,12 +44,12 @@ LOSS_LOOKS = dict(zip(FORMS, (REFERENCE | {"marker": "o", "linewidth": 1.3}, loo
 class _Arm:
     """An arm as its form and its learning rate, in multiples of the usual one."""
 
-    cell: CellRuns
+    cell: CellResults
     form: str  # a key of FORMS
     multiple: float
 
 
-def rates(experiment: Experiment) -> list[Drawn]:
+def rates(experiment: Results) -> list[Drawn]:
     """At most one figure; none where no arm differs from the full model in its learning rate alone."""
     arms = _arms(experiment)
     if len({arm.multiple for arm in arms if arm.form == "learned"}) < 2:
@@ -89,13 +88,13 @@ def rates(experiment: Experiment) -> list[Drawn]:
         ]
 
 
-def _arms(experiment: Experiment) -> list[_Arm]:
+def _arms(experiment: Results) -> list[_Arm]:
     """Those that differ from the full model in nothing but learning rate and refinement, from the lowest rate."""
     full = full_model(experiment)
     usual = None if full is None else learning_rate(full)
     if full is None or usual is None or experiment.reference is None:
         return []
-    forms: dict[tuple[str, int], list[CellRuns]] = defaultdict(list)
+    forms: dict[tuple[str, int], list[CellResults]] = defaultdict(list)
     for cell in trained(experiment):
         if config_of(cell).get("architecture") == K_OPERATORS and _core(cell) == _core(full):
             forms[_form(cell), _n_refinements(cell) or 0].append(cell)
@@ -108,17 +107,17 @@ def _arms(experiment: Experiment) -> list[_Arm]:
     ]
 
 
-def _core(cell: CellRuns) -> str:
+def _core(cell: CellResults) -> str:
     """What must be equal."""
     return without(config_of(cell), training=RATES, model=("refine_steps", "eta"))
 
 
-def _n_refinements(cell: CellRuns) -> int | None:
+def _n_refinements(cell: CellResults) -> int | None:
     found = model_of(cell).get("refine_steps")
     return found if isinstance(found, int) else None
 
 
-def _form(cell: CellRuns) -> str:
+def _form(cell: CellResults) -> str:
     if _n_refinements(cell) == 0:
         return "plain"
     return "frozen" if model_of(cell).get("eta") == "frozen" else "learned"  # older records lack eta: learned
@@ -144,7 +143,7 @@ def _draw_eta(axes: Axes, arms: Sequence[_Arm]) -> None:
 def _draw_losses(axes: Axes, arms: Sequence[_Arm]) -> None:
     for form, looks in LOSS_LOOKS.items():
         chosen = [arm for arm in arms if arm.form == form]
-        values = [list(best_nats(arm.cell).values()) for arm in chosen]
+        values = [sweep_nats(arm.cell.done) for arm in chosen]
         means = [mean(one) for one in values]
         below = [middle - min(one) for middle, one in zip(means, values, strict=True)]
         above = [max(one) - middle for middle, one in zip(means, values, strict=True)]

@@ -5,16 +5,15 @@ from collections import defaultdict
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.arms import best_nats, config_of
+from bench.report.arms import config_of
 from bench.report.figures.drawing import WIDTH, Drawn, finished, legend, look, note, small_style
-from bench.report.runs import CellRuns, Experiment
-from bench.report.statistics import perplexity
-from bench.report.tables.tuning import expected_best
+from bench.report.runs import CellResults, Results, sweep_nats
+from bench.report.statistics import expected_best, perplexity
 
 FEWEST_TRIALS = 3  # below it there is no curve
 
 
-def best_of_k(experiment: Experiment) -> list[Drawn]:
+def best_of_k(experiment: Results) -> list[Drawn]:
     """A line for each arm that was tuned; at most one figure."""
     arms = _trials(experiment)
     if not arms:
@@ -41,20 +40,20 @@ def best_of_k(experiment: Experiment) -> list[Drawn]:
         ]
 
 
-def _trials(experiment: Experiment) -> dict[str, list[float | None]]:
+def _trials(experiment: Results) -> dict[str, list[float | None]]:
     """The perplexity of every trial that ended, by the arm it belongs to; None where it gave none."""
-    groups: dict[str, list[CellRuns]] = defaultdict(list)
+    groups: dict[str, list[CellResults]] = defaultdict(list)
     for cell in experiment.cells:
         if cell.group is not None and cell.records:
             groups[cell.group].append(cell)
     return {
-        arm: [perplexity(min(best_nats(cell).values())) if cell.done else None for cell in cells]
+        arm: [perplexity(min(sweep_nats(cell.done))) if cell.done else None for cell in cells]
         for arm, cells in groups.items()
         if len(cells) >= FEWEST_TRIALS and any(cell.done for cell in cells) and not _are_replicates(cells)
     }
 
 
-def _are_replicates(cells: list[CellRuns]) -> bool:
+def _are_replicates(cells: list[CellResults]) -> bool:
     return all(config_of(cell) == config_of(cells[0]) for cell in cells)
 
 

@@ -7,22 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.errors import StoreError
+from bench.errors import StoreError, count
 from bench.files import write_atomically
 from bench.record import Record
 from bench.report.claims.ledger import LedgerVerdict, verdicts_of
 from bench.report.contrasts import contrasts
 from bench.report.deviations import load_deviations
 from bench.report.figures import draw_all
-from bench.report.notes import count, number
+from bench.report.notes import number
+from bench.report.output import Tables, make_tables
 from bench.report.page.page import Claim, Content, Picture, Question, render
-from bench.report.runs import Aggregate, CellRuns, Experiment
+from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
 from bench.report.statistics import perplexity, summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables import Tables, make_tables
 from bench.report.tables.view import signed
-from bench.store import Store
-from bench.throughput import FOLDER
+from bench.store import THROUGHPUT, Store
 
 NAME = "report.html"
 MAIN = ("matched", "paper")  # what claims are judged on
@@ -51,7 +50,7 @@ def gather(store: Store) -> Content:
     """All that the page says of a store."""
     store = Store(store.root.resolve())
     made = make_tables(store)
-    ours = made.aggregate
+    ours = made.results
     shown = _shown(ours)
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
@@ -62,7 +61,7 @@ def gather(store: Store) -> Content:
         pictures=_pictures(made),
         questions=tuple(_question(experiment, ours, made.tables) for experiment in ours.experiments),
         published=tuple(table for table in made.tables if table.kind == "published"),
-        throughput=tuple(table for table in made.tables if table.experiment == FOLDER),
+        throughput=tuple(table for table in made.tables if table.experiment == THROUGHPUT),
         cost=_cost(ours),
         deviations=load_deviations(),
         environment=(_machines(ours), _sources(ours)),
@@ -94,11 +93,11 @@ def _claim(verdict: LedgerVerdict) -> Claim:
 def _pictures(made: Tables) -> tuple[Picture, ...]:
     return tuple(
         Picture(name=drawn.name, title=drawn.title, caption=drawn.caption, alt=drawn.alt, svg=drawn.svg)
-        for drawn in draw_all(made.aggregate, made.measurements, made.published)
+        for drawn in draw_all(made.results, made.measurements, made.published)
     )
 
 
-def _shown(ours: Aggregate) -> list[Experiment]:
+def _shown(ours: StoreResults) -> list[Results]:
     """The experiments whose tables come first: those that decide and, while a run of them is missing, a stand-in."""
     measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
     main = [measured[name] for name in MAIN if name in measured]
@@ -110,7 +109,7 @@ def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
     return next((tables[name, kind] for kind in HEADLINES if (name, kind) in tables), None)
 
 
-def _headline_note(shown: Sequence[Experiment]) -> str | None:
+def _headline_note(shown: Sequence[Results]) -> str | None:
     if not shown:
         return "No run of a headline experiment is done yet: start with make reproduce."
     if shown[-1].name in MAIN:
@@ -121,7 +120,7 @@ def _headline_note(shown: Sequence[Experiment]) -> str | None:
     return f"{' and '.join(lacking)} {what}. So here is {shown[-1].name}, at laptop size, which decides no claim."
 
 
-def _answer(experiment: Experiment, ours: Aggregate) -> str | None:
+def _answer(experiment: Results, ours: StoreResults) -> str | None:
     """The primary comparison in a sentence, which says its mode where the experiment ran in both."""
     primary = next((one for one in contrasts(experiment) if one.primary), None)
     if primary is None or primary.comparison is None:
@@ -134,7 +133,7 @@ def _answer(experiment: Experiment, ours: Aggregate) -> str | None:
     return f"{experiment.name}{mode}: {sides}: {primary.verdict}, {gap}."
 
 
-def _untuned(experiment: Experiment, ours: Aggregate) -> str:
+def _untuned(experiment: Results, ours: StoreResults) -> str:
     """A caution where a comparison rests on a search that has no run yet."""
     search = SEARCHES.get(experiment.name)
     if search is None or any(one.name == search and one.done for one in _in_every_mode(ours)):
@@ -142,8 +141,8 @@ def _untuned(experiment: Experiment, ours: Aggregate) -> str:
     return f" No run of {search} is done: each arm keeps the learning rate of its own recipe."
 
 
-def _told(cell: CellRuns) -> str:
-    best = summarise([perplexity(one.result.sweep.best.nats_per_token) for one in cell.done if one.result])
+def _told(cell: CellResults) -> str:
+    best = summarise([perplexity(nats) for nats in sweep_nats(cell.done)])
     spread = "" if best.sd is None else f" ± {number(best.sd, like=best.mean)}"
     return f"{cell.label} {number(best.mean)}{spread} (n = {best.n})"
 
@@ -151,13 +150,13 @@ def _told(cell: CellRuns) -> str:
 # --- experiments, and what they took ---
 
 
-def _in_every_mode(ours: Aggregate, name: str | None = None) -> list[Experiment]:
+def _in_every_mode(ours: StoreResults, name: str | None = None) -> list[Results]:
     """The experiments, or the one of a name, each in its chosen mode and then in its other one."""
     both = [(one, ours.other(one.name)) for one in ours.experiments if name in (None, one.name)]
     return [one for modes in both for one in modes if one is not None]
 
 
-def _question(experiment: Experiment, ours: Aggregate, tables: Iterable[Table]) -> Question:
+def _question(experiment: Results, ours: StoreResults, tables: Iterable[Table]) -> Question:
     modes = _in_every_mode(ours, experiment.name)
     states = [_state(one) if len(modes) == 1 else f"Mode {one.mode}: {_state(one)}" for one in modes]
     return Question(
@@ -168,17 +167,17 @@ def _question(experiment: Experiment, ours: Aggregate, tables: Iterable[Table]) 
     )
 
 
-def _state(experiment: Experiment) -> str:
+def _state(experiment: Results) -> str:
     """How many of its runs are done, and what became of the rest."""
     records = _records([experiment])
     listed = sum(len(cell.expected) for cell in experiment.cells)
-    fates: Counter[str] = Counter(record.status for record in records)
-    fates["missing"] = listed - len(records)
-    told = ", ".join(f"{n:,} {fate}" for fate, n in sorted(fates.items()) if n and fate != "done")
-    return f"{fates['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else ".")
+    statuses: Counter[str] = Counter(record.status for record in records)
+    statuses["missing"] = listed - len(records)
+    told = ", ".join(f"{n:,} {fate}" for fate, n in sorted(statuses.items()) if n and fate != "done")
+    return f"{statuses['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else ".")
 
 
-def _cost(ours: Aggregate) -> Table:
+def _cost(ours: StoreResults) -> Table:
     rows = [(one.name, *_cost_cells(_records(_in_every_mode(ours, one.name)))) for one in ours.experiments]
     everything = _records(_in_every_mode(ours))
     total = _cost_cells(everything)
@@ -209,7 +208,7 @@ def _cost_cells(records: Sequence[Record]) -> tuple[str, ...]:
     )
 
 
-def _records(experiments: Iterable[Experiment]) -> list[Record]:
+def _records(experiments: Iterable[Results]) -> list[Record]:
     """Every record of some experiments once, in the order of the run ids, so that sums come out the same."""
     found = {
         record.run_id: record for experiment in experiments for cell in experiment.cells for record in cell.records
@@ -220,7 +219,7 @@ def _records(experiments: Iterable[Experiment]) -> list[Record]:
 # --- where the numbers were made ---
 
 
-def _machines(ours: Aggregate) -> Table:
+def _machines(ours: StoreResults) -> Table:
     columns = ("machine", "device", "instructions", "threads", "platform", "CUDA", "Python", "packages", "mode", "runs")
     counts: Counter[tuple[str, ...]] = Counter()
     for record in _records(_in_every_mode(ours)):
@@ -247,7 +246,7 @@ def _machines(ours: Aggregate) -> Table:
     )
 
 
-def _sources(ours: Aggregate) -> Table:
+def _sources(ours: StoreResults) -> Table:
     experiments: dict[tuple[str, ...], set[str]] = defaultdict(set)
     runs: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for experiment in _in_every_mode(ours):

@@ -12,9 +12,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.errors import clean
 from bench.report.deviations import Deviation
 from bench.report.page.inline_svg import inline_svg
-from bench.report.table import Table, clean
+from bench.report.table import Table
 
 HERE = Path(__file__).resolve().parent
 SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not run": "○"}  # beside the word

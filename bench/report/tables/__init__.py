@@ -1,33 +1,20 @@
-"""Every table of a store: the same cells as Markdown, CSV and LaTeX, the same bytes from the same records."""
+"""The tables of an experiment by kind: one file a table."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-from bench.errors import StoreError, UserError
-from bench.files import write_atomically
-from bench.record import Record
-from bench.report.claims.ledger import ledger_table, verdicts_of
-from bench.report.figures import all_figures, is_figure
-from bench.report.notes import count
-from bench.report.outside import Outside, read_outside
-from bench.report.published import PUBLISHED, Published, load_published
-from bench.report.runs import Aggregate, Experiment, aggregate
-from bench.report.table import Table, markdown_text
-from bench.report.tables.both_modes import in_both_modes
-from bench.report.tables.budgets import budgets_table, cost_table, parameters_table, relative_budgets_table
-from bench.report.tables.contributed import contributed_table
+from bench.report.table import Table
+from bench.report.tables.best_of_k import best_of_k_table
+from bench.report.tables.budgets import budgets_table
+from bench.report.tables.cost import cost_table
 from bench.report.tables.differences import differences_table
 from bench.report.tables.dynamics import dynamics_table
-from bench.report.tables.modes import modes_table
 from bench.report.tables.noise import noise_table
-from bench.report.tables.perplexity import perplexity_table, protocols_table
-from bench.report.tables.published import published_table
-from bench.report.tables.replications import replications_table
-from bench.report.tables.tuning import best_of_k_table, tuning_table
+from bench.report.tables.parameters import parameters_table
+from bench.report.tables.perplexity import perplexity_table
+from bench.report.tables.protocols import protocols_table
+from bench.report.tables.relative_budgets import relative_budgets_table
+from bench.report.tables.tuning import tuning_table
 from bench.report.tables.view import View
-from bench.store import Store
-from bench.throughput import FOLDER, Measurements, read_throughput, throughput_table
 
 TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by kind; None: it has nothing to show there
     "perplexity": perplexity_table,
@@ -42,170 +29,3 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "tuning": tuning_table,
     "best-of-k": best_of_k_table,
 }
-KINDS = (*TABLES, "modes", "published", "ledger")
-SUFFIXES = ("md", "csv", "tex")
-RELATIVE = ("differences", "relative-budgets")  # kinds that are formed against the reference arm
-BESIDE = ("replications", "contributed")  # kinds of what is averaged into no other table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tables:
-    """The tables of a store, notes on the store as a whole, and what could not be read."""
-
-    tables: tuple[Table, ...]
-    measurements: tuple[Measurements, ...]  # of throughput, for the figures
-    aggregate: Aggregate  # for the figures
-    published: Published
-    notes: tuple[str, ...]
-    errors: tuple[UserError, ...]
-    complete: bool  # whether every manifest and every file of measurements could be read
-
-    @property
-    def exit_code(self) -> int:
-        """1 where a record could not be read, though the rest is here."""
-        return 1 if self.errors else 0
-
-    @property
-    def text(self) -> str:
-        """All tables as Markdown, as printed."""
-        return self._markdown(self.tables)
-
-    def select(self, kinds: tuple[str, ...], experiment: str) -> str:
-        """The tables of these kinds of one experiment, and the notes on the store."""
-        return self._markdown([one for one in self.tables if one.kind in kinds and one.experiment == experiment])
-
-    def _markdown(self, tables: Sequence[Table]) -> str:
-        notes = "".join(f"{markdown_text(note)}\n" for note in self.notes)
-        return "\n".join([table.markdown() for table in tables] + ([notes] if notes else []))
-
-
-def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store | None = None) -> Tables:
-    """Every table of a store. With `compare`, the value of that store stands beside each perplexity of the same arm."""
-    published = load_published(published_path)
-    ours = aggregate(store)
-    theirs = None if compare is None else aggregate(compare)
-    outside = read_outside(store, ours)
-    measurements, unread = read_throughput(store.root)
-    tables = (*_tables(ours, published, theirs, outside), *_beside(ours, outside), *map(throughput_table, measurements))
-    return Tables(
-        tables=tables,
-        measurements=tuple(measurements),
-        aggregate=ours,
-        published=published,
-        notes=(*_unlisted(outside), *_notes(store, ours, published)),
-        errors=(*ours.errors, *outside.errors, *(() if theirs is None else theirs.errors), *unread),
-        complete=ours.manifests_complete and not unread,
-    )
-
-
-def write_tables(store: Store, tables: Tables) -> list[Path]:
-    """Write tables and figures where bytes differ, remove those that nothing makes any more; the paths touched."""
-    contents = {
-        store.root / "tables" / f"{table.name}.{suffix}": text.encode()
-        for table in tables.tables
-        for suffix, text in zip(SUFFIXES, (table.markdown(), table.csv(), table.latex()), strict=True)
-    }
-    for name, image in all_figures(tables.aggregate, tables.measurements, tables.published).items():
-        contents[store.root / "figures" / name] = image
-    touched = []
-    try:
-        for path, content in contents.items():
-            if not path.is_file() or path.read_bytes() != content:
-                write_atomically(path, content)
-                touched.append(path)
-        for path in _made_before(store.root) if tables.complete else ():
-            if path not in contents:
-                path.unlink()
-                touched.append(path)
-    except OSError as error:
-        raise StoreError(f"tables cannot be written to {store.root}: {error.strerror}; name another --store") from error
-    return touched
-
-
-def _tables(ours: Aggregate, published: Published, theirs: Aggregate | None, outside: Outside) -> Iterator[Table]:
-    """Experiment by experiment; what others published last, and only where something of ours could stand beside it."""
-    for experiment in ours.experiments:
-        second = tuple(one.record for one in outside.replications if one.experiment == experiment.name)
-        yield from _tables_of(experiment, ours, published, theirs, second)
-    if ours.experiments:
-        yield published_table(ours, published)
-    if ours.experiments and published.claim:
-        yield ledger_table(verdicts_of(ours, published))
-
-
-def _tables_of(
-    experiment: Experiment,
-    ours: Aggregate,
-    published: Published,
-    theirs: Aggregate | None,
-    replications: tuple[Record, ...],
-) -> Iterator[Table]:
-    """Every kind of table that the experiment has something for: of both modes in one, where it ran in both."""
-    modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
-    views = [
-        View(
-            experiment=one,
-            store=ours.in_mode(one.mode),
-            published=published,
-            committed=theirs,
-            replications=tuple(record for record in replications if record.mode == one.mode),
-        )
-        for one in modes
-    ]
-    for kind, make in TABLES.items():
-        silent = [kind in RELATIVE and view is not views[0] and _lacks_reference(view) for view in views]
-        made = [None if says_nothing else make(view) for view, says_nothing in zip(views, silent, strict=True)]
-        table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
-        if table is not None:
-            yield table
-    if len(views) == 2 and (table := modes_table(views[0], views[1])) is not None:
-        yield table
-
-
-def _lacks_reference(view: View) -> bool:
-    """Whether the reference arm has not run in the mode of this view, so that nothing is relative to it."""
-    reference = view.experiment.reference
-    return reference is not None and not reference.records
-
-
-def _notes(store: Store, ours: Aggregate, published: Published) -> Iterator[str]:
-    if ours.n_unlisted:
-        yield f"{count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table."
-    if not ours.experiments:
-        yield f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME"
-        return
-    not_run = [name for name in _named(published) if ours.experiment(name) is None]
-    if not_run:
-        yield f"Not run: {', '.join(not_run)}. Start one with: python -m jobs launch --experiment NAME"
-
-
-def _beside(ours: Aggregate, outside: Outside) -> Iterator[Table]:
-    """What is averaged into no other table, experiment by experiment."""
-    for experiment in ours.experiments:
-        made = (
-            replications_table(experiment.name, outside.replications),
-            contributed_table(experiment.name, outside.contributions),
-        )
-        yield from (table for table in made if table is not None)
-
-
-def _unlisted(outside: Outside) -> Iterator[str]:
-    for folder, n in outside.n_unlisted.items():
-        if n:
-            belong = "belongs" if n == 1 else "belong"
-            yield f"{count(n, 'record')} in {folder}/ {belong} to no experiment of this store: in no table."
-
-
-def _named(published: Published) -> list[str]:
-    """The experiments that published figures and claims are judged on, each once, in the order they are named."""
-    judged = (name for claim in published.claim for name in claim.experiments)
-    return list(dict.fromkeys([published.experiment, *judged]))
-
-
-def _made_before(root: Path) -> list[Path]:
-    """The tables and figures that lie below a store's root, by the names that these files give."""
-    endings = tuple(f"-{kind}.{suffix}" for kind in (*KINDS, *BESIDE) for suffix in SUFFIXES)
-    tables = [path for path in (root / "tables").glob("*") if path.name.endswith(endings)]
-    speeds = [path for suffix in SUFFIXES for path in (root / "tables").glob(f"{FOLDER}-*.{suffix}")]
-    figures = [path for path in (root / "figures").glob("*") if is_figure(path)]
-    return sorted({*tables, *speeds, *figures})

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from bench.report.notes import machines
-from bench.report.runs import CellRuns, Experiment
+from bench.report.runs import CellResults, Results
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import MODE, TRIAL, arm, mode_of
 
@@ -14,7 +14,7 @@ MODES_NOTE = (
     "p-values are formed within one mode. – stands for a counted model, which has none."
 )
 Item = TypeVar("Item", bound=Hashable)
-Pair = tuple[Experiment, Experiment]  # an experiment in its chosen mode, and in its other one
+Pair = tuple[Results, Results]  # an experiment in its chosen mode, and in its other one
 
 
 def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Table | None:
@@ -67,7 +67,7 @@ def interleaved(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
     return merged
 
 
-def _with_mode(table: Table, here: Experiment, there: Experiment, *, is_chosen: bool) -> Table:
+def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) -> Table:
     """The table with a column of modes, less the rows that the table of the other mode has in their place."""
     cells = {arm(here, cell): cell for cell in here.cells}
     names_cell = table.columns.index(TRIAL) if TRIAL in table.columns else 0  # else it names a cell, or none
@@ -83,7 +83,7 @@ def _with_mode(table: Table, here: Experiment, there: Experiment, *, is_chosen: 
     )
 
 
-def _has_row(cell: CellRuns, there: Experiment, *, is_chosen: bool) -> bool:
+def _has_row(cell: CellResults, there: Results, *, is_chosen: bool) -> bool:
     """Whether a cell has a row beside the cell of its label in the other mode."""
     same = there.cell(cell.label)
     if same is None or (cell.records and not same.records):

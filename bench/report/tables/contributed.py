@@ -3,13 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from bench.errors import count
 from bench.record import NO_SEED, Record
-from bench.report.notes import count
+from bench.report.mixing import MixedRunsError, protocol_of
 from bench.report.outside import Contribution
-from bench.report.runs import MixedRunsError, protocol_of
-from bench.report.statistics import Summary, perplexity, summarise
+from bench.report.statistics import Summary
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import plain_mean_sd
+from bench.report.tables.view import plain_mean_sd, summary_of
 
 COLUMNS = ("arm", "mode", "device", "origin", "n", "sweep, best", "sweep, final")
 NOTES = (
@@ -64,8 +64,8 @@ def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
         device,
         "contributed",
         ", ".join(filter(None, n)),
-        _told(_summary(done, "best")),
-        _told(_summary(done, "final")),
+        _told(summary_of(done)),
+        _told(summary_of(done, "final")),
     )
 
 
@@ -77,12 +77,6 @@ def _refuse_a_seed_twice(label: str, records: Sequence[Record]) -> None:
             raise MixedRunsError(
                 f"contributed/ has {count(n, 'record')} of {label} at seed {told} ({names}); move one to replications/"
             )
-
-
-def _summary(done: Sequence[Record], selection: str) -> Summary | None:
-    results = [record.result for record in done if record.result is not None]
-    values = [perplexity(getattr(result.sweep, selection).nats_per_token) for result in results]
-    return summarise(values) if values else None
 
 
 def _told(summary: Summary | None) -> str:

@@ -1,7 +1,8 @@
 """The table of differences: each arm against the reference arm, with its intervals, tests and the words for them."""
 
+from bench.errors import count
 from bench.report.contrasts import ALPHA, BLOCK, FEWEST_FOR_SIGN_FLIP, N_RESAMPLES, Contrast, p_value
-from bench.report.notes import count, protocol_legend, state_notes
+from bench.report.notes import protocol_legend, state_notes
 from bench.report.statistics import MARGIN_NATS
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, arm, p_text, signed
@@ -40,7 +41,7 @@ def _row(view: View, one: Contrast) -> list[str]:
     return [
         arm(view.experiment, one.arm),
         told(one.verdict),
-        one.arm.fates,
+        one.arm.statuses,
         one.n_text if compared is not None else NOTHING,
         NOTHING if compared is None else "paired t" if one.paired else "Welch",
         told(NOTHING if compared is None else signed(compared.difference)),
@@ -60,8 +61,8 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _notes(view: View) -> list[str]:
     reference = view.contrasts[0].reference
     return [
-        f"difference: mean sweep loss (best) of the arm less that of {reference.label} ({reference.fates}), in nats a "
-        "token; below 0 the arm is better. Fitted models are left out.",
+        f"difference: mean sweep loss (best) of the arm less that of {reference.label} ({reference.statuses}), in nats "
+        "a token; below 0 the arm is better. Fitted models are left out.",
         "paired t: over the seeds that both arms have in common (n pairs), which draw the same batches; Welch: where "
         "fewer than 2 are common. The 95 % interval and p, two-sided, are of that test; they cover the spread between "
         "seeds.",

@@ -5,7 +5,7 @@ from operator import itemgetter
 
 from bench.report.arms import K_OPERATORS, config_of, trained
 from bench.report.notes import state_notes
-from bench.report.runs import CellRuns
+from bench.report.runs import CellResults
 from bench.report.series import over_layers
 from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
@@ -52,13 +52,13 @@ def dynamics_table(view: View) -> Table | None:
     return view.table("dynamics", ("arm", "n", *(heading for heading, _, _ in READINGS)), 1, rows, notes)
 
 
-def _has_course(cell: CellRuns) -> bool:
+def _has_course(cell: CellResults) -> bool:
     return config_of(cell).get("architecture") == K_OPERATORS and any(
         len(record.diagnostics.by_step) >= LEAST_EVALUATIONS for record in cell.done
     )
 
 
-def _cell(cell: CellRuns, name: str, pick: Pick) -> str:
+def _cell(cell: CellResults, name: str, pick: Pick) -> str:
     courses = [list(course.values()) for record in cell.done if (course := over_layers(record, name))]
     if not courses:
         return NOTHING

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from bench.dotted import alike
 from bench.record import Record
-from bench.report.contrasts import best_nats
+from bench.report.mixing import protocol_of
 from bench.report.notes import STALE, machines, number, protocol_legend, state_notes
-from bench.report.runs import CellRuns, Experiment, protocol_of
+from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.statistics import mean, paired_t, perplexity, sample_sd
 from bench.report.table import NOTHING, Table
 from bench.report.tables.both_modes import merged_notes
@@ -56,14 +56,14 @@ def modes_table(view: View, other: View) -> Table | None:
     return view.table("modes", COLUMNS, 1, [_row(one, stale) for one in pairs], notes)
 
 
-def _machines_of(pairs: Sequence[Pairs], experiment: Experiment) -> list[str]:
+def _machines_of(pairs: Sequence[Pairs], experiment: Results) -> list[str]:
     """The machines that made the runs compared, in one of the modes."""
     compared = {record.run_id for one in pairs for record in (*one.fast, *one.exact)}
     cells = [replace(cell, records=tuple(r for r in cell.records if r.run_id in compared)) for cell in experiment.cells]
     return machines(replace(experiment, cells=tuple(cells)))
 
 
-def _pairs(cell: CellRuns, exact: Experiment) -> Pairs | None:
+def _pairs(cell: CellResults, exact: Results) -> Pairs | None:
     """The pairs of a cell of the fast experiment; None where its arm is no other's of the exact one."""
     same = exact.cell(cell.label)
     if same is None or not cell.done or not same.done or not _comparable(cell.done[0], same.done[0]):
@@ -85,7 +85,7 @@ def _comparable(one: Record, other: Record) -> bool:
 
 
 def _row(pairs: Pairs, stale: frozenset[str]) -> list[str]:
-    fast, exact = ([best_nats(record) for record in records] for records in (pairs.fast, pairs.exact))
+    fast, exact = sweep_nats(pairs.fast), sweep_nats(pairs.exact)
     compared = paired_t(fast, exact)
     sd = sample_sd([one - other for one, other in zip(fast, exact, strict=True)])
     n = len(pairs.fast)
@@ -97,9 +97,5 @@ def _row(pairs: Pairs, stale: frozenset[str]) -> list[str]:
         (f"{n} of {pairs.n_expected}" if of else str(n)) + marks,
         f"{signed(compared.difference)}{spread}{of}",
         NOTHING if compared.interval is None else f"{' to '.join(map(signed, compared.interval))}{of}",
-        *(f"{_mean_perplexity(values)}{of}" for values in (fast, exact)),
+        *(f"{number(mean([perplexity(nats) for nats in values]))}{of}" for values in (fast, exact)),
     ]
-
-
-def _mean_perplexity(nats: Sequence[float]) -> str:
-    return number(mean([perplexity(value) for value in nats]))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from bench.dotted import alike
 from bench.record import Record
 from bench.report.notes import machine_notes, protocol_legend, state_notes
-from bench.report.runs import CellRuns
-from bench.report.statistics import Summary, perplexity, sample_sd, summarise
+from bench.report.runs import CellResults, sweep_nats
+from bench.report.statistics import Summary, sample_sd
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import MODE, View, plain_mean_sd
+from bench.report.tables.view import MODE, View, plain_mean_sd, summary_of
 
 SEEDS = "paper"  # the experiment that has the same arms at different seeds
 COLUMNS = (
@@ -59,7 +59,7 @@ def noise_table(view: View) -> Table | None:
 
 def replicates(view: View) -> list[Replicates]:
     """The seeds that more than one cell of a group has, where those cells are no trials of a search."""
-    cells: dict[tuple[str, str], list[CellRuns]] = defaultdict(list)
+    cells: dict[tuple[str, str], list[CellResults]] = defaultdict(list)
     for cell in view.experiment.cells:
         if cell.group is not None and cell.group not in view.trials:
             for seed in cell.expected:
@@ -86,11 +86,11 @@ def _second_records(view: View, records: Sequence[Record]) -> list[Record]:
 
 
 def _row(view: View, one: Replicates) -> list[str]:
-    within = _summary(one.records)
+    within = summary_of(one.records)
     seeds, n_seeds = _seeds(view, one)
-    between = _summary(seeds)
+    between = summary_of(seeds)
     counts = _n(len(one.records), one.n_expected), _n(len(seeds), n_seeds)
-    share = _share(_sd_nats(one.records), _sd_nats(seeds))
+    share = _share(sample_sd(sweep_nats(one.records)), sample_sd(sweep_nats(seeds)))
     if share != NOTHING and (len(one.records), len(seeds)) != (one.n_expected, n_seeds):
         share += f" ({' and '.join(counts)})"
     return [
@@ -123,17 +123,8 @@ def _same(one: Record, other: Record) -> bool:
     return alike(one.config, other.config) and one.mode == other.mode and one.corpus.sha256 == other.corpus.sha256
 
 
-def _summary(records: Sequence[Record]) -> Summary | None:
-    values = [perplexity(record.result.sweep.best.nats_per_token) for record in records if record.result is not None]
-    return summarise(values) if values else None
-
-
-def _sd_nats(records: Sequence[Record]) -> float | None:
-    return sample_sd([record.result.sweep.best.nats_per_token for record in records if record.result is not None])
-
-
 def _sd_text(records: Sequence[Record], expected: int) -> str:
-    if (sd := _sd_nats(records)) is None:
+    if (sd := sample_sd(sweep_nats(records))) is None:
         return NOTHING
     return f"{sd:.4f}" if len(records) == expected else f"{sd:.4f} ({_n(len(records), expected)})"
 

@@ -1,8 +1,9 @@
-"""The tables of validation perplexity: the headline one, and the same runs under the other protocols."""
+"""The table of perplexities: every arm with its size, its loss, and its difference to the reference arm."""
 
 from bench.report.contrasts import Contrast, p_value
+from bench.report.mixing import protocol_of
 from bench.report.notes import floor_notes, machine_notes, protocol_legend, state_notes
-from bench.report.runs import Aggregate, CellRuns, Experiment, protocol_of
+from bench.report.runs import CellResults, Results, StoreResults
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import (
     MODE,
@@ -10,7 +11,6 @@ from bench.report.tables.view import (
     View,
     arm,
     common,
-    count_of,
     interval,
     mean_sd,
     mode_of,
@@ -39,9 +39,9 @@ def perplexity_table(view: View) -> Table:
             [
                 arm(experiment, cell),
                 mode_of(cell),
-                count_of(cell, lambda record: record.cost.parameters.n_params),
+                view.count(cell, "n_params"),
                 n_of(experiment, cell),
-                cell.fates if best is None else mean_sd(cell, best),
+                cell.statuses if best is None else mean_sd(cell, best),
                 interval(cell, best),
                 mean_sd(cell, view.summaries.get((cell.label, "sweep", "final"))),
                 mean_sd(cell, view.summaries.get((cell.label, "sweep", "cross_fitted"))),
@@ -66,32 +66,6 @@ def perplexity_table(view: View) -> Table:
         *machine_notes(experiment),
     ]
     return view.table("perplexity", columns, 2, rows, notes)
-
-
-def protocols_table(view: View) -> Table | None:
-    """The same runs under the two further protocols."""
-    experiment = view.experiment
-    if view.trials or not experiment.done:
-        return None
-    keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
-    rows = [
-        (
-            arm(experiment, cell),
-            n_of(experiment, cell),
-            *(mean_sd(cell, view.summaries.get((cell.label, *key))) for key in keys),
-            published_perplexity([each for each in view.published_beside[cell.label] if each.protocol != "sweep"]),
-        )
-        for cell in experiment.cells
-    ]
-    columns = ["arm", "n", *(f"{protocol}, {selection}" for protocol, selection in keys), "published"]
-    notes = [
-        "Validation perplexity of the same runs under two further protocols, mean ± sample standard deviation over "
-        "n distinct seeds. best: of the weights with the least sweep loss; final: after the last step.",
-        *protocol_legend(experiment, "sampled"),
-        *protocol_legend(experiment, "strided"),
-        *state_notes(experiment),
-    ]
-    return view.table("protocols", columns, 1, rows, notes)
 
 
 def difference_text(contrast: Contrast) -> str:
@@ -123,17 +97,17 @@ def difference_notes(view: View) -> list[str]:
 class _Committed:
     """The same experiment in another store, whose values stand beside ours: in our mode, else in the other."""
 
-    def __init__(self, view: View, committed: Aggregate) -> None:
+    def __init__(self, view: View, committed: StoreResults) -> None:
         name, in_our_mode = view.experiment.name, committed.in_mode(view.experiment.mode)
         found = (in_our_mode.experiment(name), in_our_mode.other(name))
         self._known = [(one, summaries_of(one)) for one in found if one is not None]
 
-    def beside(self, cell: CellRuns) -> str:
+    def beside(self, cell: CellResults) -> str:
         """The value of the same label with its mode, unless it was measured on other text or otherwise."""
         told = (self._of(experiment, summaries, cell) for experiment, summaries in self._known)
         return next((text for text in told if text != NOTHING), NOTHING)
 
-    def _of(self, experiment: Experiment, summaries: Summaries, cell: CellRuns) -> str:
+    def _of(self, experiment: Results, summaries: Summaries, cell: CellResults) -> str:
         other, summary = experiment.cell(cell.label), summaries.get((cell.label, "sweep", "best"))
         if other is None or summary is None:
             return NOTHING

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.report.notes import corpus_of, protocol_legend, state_notes
 from bench.report.published import Figure, Published
-from bench.report.runs import Aggregate, CellRuns, Experiment
+from bench.report.runs import CellResults, Results, StoreResults
 from bench.report.statistics import Summary
 from bench.report.table import NOTHING, Table
 from bench.report.tables.both_modes import merged_notes
@@ -24,7 +24,7 @@ COLUMNS = (
 )
 
 
-def published_table(store: Aggregate, published: Published) -> Table:
+def published_table(store: StoreResults, published: Published) -> Table:
     """Every published figure, whether or not an arm of ours stands beside it and whether or not that has run."""
     experiment, other = store.experiment(published.experiment), store.other(published.experiment)
     modes = [(one, summaries_of(one)) for one in (experiment, other) if one is not None]
@@ -51,7 +51,7 @@ def published_table(store: Aggregate, published: Published) -> Table:
     )
 
 
-def _notes(experiment: Experiment | None, other: Experiment | None) -> list[str]:
+def _notes(experiment: Results | None, other: Results | None) -> list[str]:
     """How ours was measured, and what is missing of it, in each mode that has runs."""
     if experiment is None:
         return []
@@ -63,9 +63,7 @@ def _notes(experiment: Experiment | None, other: Experiment | None) -> list[str]
     return lists[0] if other is None else merged_notes(lists[0], lists[1], (experiment, other))
 
 
-def _with_runs(
-    label: str | None, modes: Sequence[tuple[Experiment, Summaries]]
-) -> list[tuple[Experiment | None, Summaries]]:
+def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) -> list[tuple[Results | None, Summaries]]:
     """The modes in which an arm of ours has a record; where it has none or is a counted model, the first alone."""
     cells = [None if label is None else one.cell(label) for one, _ in modes]
     found = [mode for mode, cell in zip(modes, cells, strict=True) if cell is not None and cell.records]
@@ -77,7 +75,7 @@ def _with_runs(
 def _row(
     figure: Figure,
     label: str | None,
-    experiment: Experiment | None,
+    experiment: Results | None,
     summaries: Summaries,
     corpus: str,
 ) -> tuple[str, ...]:
@@ -97,8 +95,8 @@ def _row(
 def _ours(
     figure: Figure,
     label: str | None,
-    experiment: Experiment | None,
-    cell: CellRuns | None,
+    experiment: Results | None,
+    cell: CellResults | None,
     summary: Summary | None,
     corpus: str,
 ) -> tuple[str, str, str, str]:
@@ -111,7 +109,7 @@ def _ours(
         return "on another text", NOTHING, NOTHING, NOTHING
     n, mode = n_of(experiment, cell), mode_of(cell)
     if summary is None:
-        return cell.fates, n, NOTHING, mode
+        return cell.statuses, n, NOTHING, mode
     return mean_sd(cell, summary), n, marked(signed(summary.mean - figure.perplexity, 3), cell), mode
 
 

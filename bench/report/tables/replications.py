@@ -51,9 +51,8 @@ def _order(one: Replication) -> tuple[str, str, int, str]:
 
 def _row(one: Replication) -> tuple[str, ...]:
     new, first = one.record, one.repeated
-    difference = NOTHING
-    if new.result is not None and first.result is not None:
-        difference = signed(new.result.sweep.best.nats_per_token - first.result.sweep.best.nats_per_token)
+    ours, theirs = new.nats(), first.nats()
+    difference = NOTHING if ours is None or theirs is None else signed(ours - theirs)
     return (
         one.label,
         new.mode if new.seed is not None else NOTHING,
@@ -68,9 +67,8 @@ def _row(one: Replication) -> tuple[str, ...]:
 
 def _perplexity(record: Record) -> str:
     """The sweep's best, or what became of the run."""
-    if record.result is None:
-        return record.status
-    return number(perplexity(record.result.sweep.best.nats_per_token))
+    nats = record.nats()
+    return record.status if nats is None else number(perplexity(nats))
 
 
 def _bits(new: Record, first: Record) -> str:

@@ -1,16 +1,17 @@
 """An experiment as its tables see it, and the words that their cells share."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any
 
 from bench.record import Record
 from bench.report.contrasts import Contrast, contrasts
+from bench.report.frame import LOSSES
 from bench.report.notes import COMPARED, STALE, corpus_of, number
 from bench.report.published import Figure, Published
-from bench.report.runs import Aggregate, CellRuns, Experiment, measurements
-from bench.report.statistics import Summary, summarise
+from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
+from bench.report.statistics import Summary, perplexity, summarise
 from bench.report.table import MINUS, NOTHING, Table
 
 MODE, TRIAL = "mode", "trial"  # headings: of the mode of a row's runs, and of the cell where the first names its group
@@ -21,10 +22,10 @@ Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
 class View:
     """What the tables of one experiment are made from; what several of them need is worked out once."""
 
-    experiment: Experiment
-    store: Aggregate  # where the experiment is from
+    experiment: Results
+    store: StoreResults  # where the experiment is from
     published: Published
-    committed: Aggregate | None = None  # another store, whose values stand beside
+    committed: StoreResults | None = None  # another store, whose values stand beside
     replications: tuple[Record, ...] = ()  # second records of its runs, which enter no mean
 
     @cached_property
@@ -46,13 +47,27 @@ class View:
         }
 
     @cached_property
-    def trials(self) -> dict[str, list[CellRuns]]:
+    def trials(self) -> dict[str, list[CellResults]]:
         """The cells of each group whose configs differ: the trials of a search, by the arm that they belong to."""
-        groups: dict[str, list[CellRuns]] = {}
+        groups: dict[str, list[CellResults]] = {}
         for cell in self.experiment.cells:
             if cell.group is not None:
                 groups.setdefault(cell.group, []).append(cell)
         return {group: cells for group, cells in groups.items() if not _alike(cells)}
+
+    def column(self, cell: CellResults, name: str, *, done: bool = False, alone: bool = False) -> list[Any]:
+        """A column of the frame at the runs of a cell that have a value; `alone`: without those that shared a GPU."""
+        runs = self.experiment.frame
+        chosen = runs["arm"] == cell.label
+        if done:
+            chosen &= runs["status"] == "done"
+        if alone:
+            chosen &= runs["shared_gpu"] == False  # noqa: E712  # a column, not a flag
+        return [value for value in runs.loc[chosen, name].tolist() if value is not None]
+
+    def count(self, cell: CellResults, name: str) -> str:
+        """A column of counts that all records of a cell share, whatever became of them."""
+        return common(f"{n:,}" for n in self.column(cell, name))
 
     def table(
         self, kind: str, columns: Sequence[str], n_left: int, rows: Sequence[Sequence[str]], notes: Sequence[str]
@@ -69,36 +84,48 @@ class View:
         )
 
 
-def summaries_of(experiment: Experiment) -> Summaries:
+def summaries_of(experiment: Results) -> Summaries:
     """Mean and spread of the perplexities of each arm, by protocol and selection."""
-    groups = measurements(experiment).groupby(["label", "protocol", "selection"])["perplexity"]
-    return {cast(tuple[str, str, str], key): summarise(group.tolist()) for key, group in groups}
+    frame = experiment.frame
+    done = frame[frame["status"] == "done"]
+    return {
+        (str(label), *where): summarise([perplexity(nats) for nats in values])
+        for label, runs in done.groupby("arm", sort=False)
+        for column, where in LOSSES.items()
+        if (values := runs[column].dropna().tolist())
+    }
 
 
-def arm(experiment: Experiment, cell: CellRuns) -> str:
+def summary_of(records: Iterable[Record], selection: str = "best") -> Summary | None:
+    """The sweep perplexities of some records; None where none has one."""
+    values = [perplexity(nats) for nats in sweep_nats(records, selection)]
+    return summarise(values) if values else None
+
+
+def arm(experiment: Results, cell: CellResults) -> str:
     """The arm's label, and whether it read synthetic text."""
     return f"{cell.label} (synthetic)" if corpus_of(experiment, cell) == "synthetic" else cell.label
 
 
-def mode_of(cell: CellRuns) -> str:
+def mode_of(cell: CellResults) -> str:
     """The mode of a cell's runs; nothing for a counted model, which has none."""
     return NOTHING if cell.fitted else common(record.mode for record in cell.records)
 
 
-def n_of(experiment: Experiment, cell: CellRuns) -> str:
+def n_of(experiment: Results, cell: CellResults) -> str:
     """How many runs are done, of how many; with a dagger where other sources made one, double where it was compared."""
     run_ids = {record.run_id for record in cell.records}
     marks = (STALE if run_ids & experiment.stale else "") + (COMPARED if run_ids & experiment.compared else "")
     return f"{cell.n_text} {marks}".rstrip()
 
 
-def marked(text: str, cell: CellRuns, n: int | None = None) -> str:
+def marked(text: str, cell: CellResults, n: int | None = None) -> str:
     """`text`, a number over `n` runs of a cell, all that are done if not given; it says so where that is not all."""
     n = len(cell.done) if n is None else n
     return text if text == NOTHING or n == len(cell.expected) else f"{text} ({n} of {len(cell.expected)})"
 
 
-def mean_sd(cell: CellRuns, summary: Summary | None) -> str:
+def mean_sd(cell: CellResults, summary: Summary | None) -> str:
     """`4.435 ± 0.054`, and of how many runs where some are lost."""
     return NOTHING if summary is None else marked(plain_mean_sd(summary), cell)
 
@@ -109,7 +136,7 @@ def plain_mean_sd(summary: Summary) -> str:
     return number(summary.mean) + sd
 
 
-def interval(cell: CellRuns, summary: Summary | None) -> str:
+def interval(cell: CellResults, summary: Summary | None) -> str:
     """`4.368 to 4.501`, and of how many runs where some are lost."""
     if summary is None or summary.interval is None:
         return NOTHING
@@ -128,11 +155,6 @@ def p_text(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def count_of(cell: CellRuns, counted: Callable[[Record], int | None]) -> str:
-    """A count that all records of a cell share, whatever became of them."""
-    return common(f"{n:,}" for record in cell.records if (n := counted(record)) is not None)
 
 
 def common(texts: Iterable[str]) -> str:
@@ -171,7 +193,13 @@ def ratio(value: float, of: float) -> str:
     return f"{value / of:.2f}" if value >= 0.1 * of else f"{value / of:.2g}"
 
 
-def _alike(cells: Sequence[CellRuns]) -> bool:
+def trial_perplexity(cell: CellResults) -> float | None:
+    """Of the trial's first done run: a trial has one."""
+    found = summary_of(cell.done[:1])
+    return None if found is None else found.mean
+
+
+def _alike(cells: Sequence[CellResults]) -> bool:
     """Whether all runs of some cells have the same config, as replicates do."""
     configs = [record.config for cell in cells for record in cell.records[:1]]
     return len(cells) < 2 or not configs or all(config == configs[0] for config in configs)

@@ -22,9 +22,8 @@ from bench.recheck.check import Machine, Outcome, prove, stale, summary, this_ma
 from bench.recheck.workers import NoAnswer, in_parallel
 from bench.record import SCHEMA_VERSION, Environment, Recheck, Record, read
 from bench.report.explain import explain
-from bench.report.runs import aggregate
-from bench.sources import fingerprint
-from bench.standing import proofs_of, standing
+from bench.report.runs import read_results
+from bench.sources import fingerprint, proofs_of, standing
 from bench.train import first_losses
 from tests.command_line import call, git
 from tests.records import FINGERPRINT, make_environment, make_record
@@ -336,7 +335,7 @@ def test_a_repetition_counts_for_more_than_a_comparison(tmp_path):
         assert standing(record, proofs_of(order)) == "repeated"
     store = make_store(tmp_path, [record])
     assert len({store.write_recheck(one) for one in both}) == 2  # neither takes the other's place
-    assert aggregate(store).experiments[0].compared == frozenset()
+    assert read_results(store).experiments[0].compared == frozenset()
 
 
 def test_a_proof_from_before_comparisons_is_a_repetition():
@@ -376,7 +375,7 @@ def test_the_bulk_command_proves_what_it_can_and_says_what_is_left(sources_here,
     assert "3 stale: 1 proved by repeating them, 1 by comparing sources, 0 not confirmed, 1 left" in output
     assert f"{left.file_name}: this machine cannot repeat it" in output
     assert output.startswith("to repeat here: 1 of 3; to prove by comparing sources: 2\n1/3 ")
-    assert aggregate(store).experiments[0].stale == {left.run_id}
+    assert read_results(store).experiments[0].stale == {left.run_id}
 
     sources_here.asked.clear()
     (tmp_path / "runs" / left.file_name).unlink()

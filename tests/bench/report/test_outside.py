@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.record import Record, to_bytes
-from bench.report.runs import MixedRunsError
-from bench.report.tables import make_tables, write_tables
+from bench.report.mixing import MixedRunsError
+from bench.report.output import make_tables, write_tables
 from bench.store import Store
 from tests.records import make_environment, make_record, manifest_of
 from tests.stores import cells, five_seeds, kinds_of, make_store, table_of

@@ -1,5 +1,6 @@
 """A mean is over what belongs together, and everything that does not count is named."""
 
+import math
 import random
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from bench import sources
 from bench.record import SCHEMA_VERSION, Manifest, Recheck, Record, to_bytes
-from bench.report.runs import MixedRunsError, aggregate, measurements
+from bench.report.frame import LOSSES
+from bench.report.mixing import MixedRunsError
+from bench.report.runs import read_results
 from bench.store import Store
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
 
@@ -28,7 +31,7 @@ def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store
 
 
 def only_cell(store: Store):
-    (experiment,) = aggregate(store).experiments
+    (experiment,) = read_results(store).experiments
     (cell,) = experiment.cells
     return cell
 
@@ -65,7 +68,7 @@ def test_a_seed_counts_once_in_a_mean(tmp_path):
     records = [make_record(seed=42, run_id="a" * 12), make_record(seed=42, run_id="b" * 12)]
     manifest = make_manifest({"k_operators": {"42": "a" * 12, "69": "b" * 12}})
     with pytest.raises(MixedRunsError, match="seed 42") as caught:
-        aggregate(make_store(tmp_path, records, manifest))
+        read_results(make_store(tmp_path, records, manifest))
     assert all(record.file_name in str(caught.value) for record in records)
     assert caught.value.exit_code == 2
 
@@ -73,7 +76,7 @@ def test_a_seed_counts_once_in_a_mean(tmp_path):
 def test_a_manifest_that_names_another_seed_than_the_record_is_refused(tmp_path):
     record = make_record(seed=42)
     with pytest.raises(MixedRunsError, match="as seed 7"):
-        aggregate(make_store(tmp_path, [record], make_manifest({"k_operators": {"7": record.run_id}})))
+        read_results(make_store(tmp_path, [record], make_manifest({"k_operators": {"7": record.run_id}})))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_a_manifest_that_names_another_seed_than_the_record_is_refused(tmp_path)
 def test_a_mean_never_mixes(tmp_path, other, word):
     records = [make_record(seed=42), other]
     with pytest.raises(MixedRunsError, match=word) as caught:
-        aggregate(make_store(tmp_path, records))
+        read_results(make_store(tmp_path, records))
     assert all(record.file_name in str(caught.value) for record in records)
     assert "launch" in str(caught.value)
 
@@ -103,19 +106,19 @@ def test_two_records_of_one_run_are_refused_where_a_mean_would_take_one_by_chanc
     records = [make_record("one", 42, run_id="c" * 12), make_record("two", 42, run_id="c" * 12)]
     manifest = make_manifest({"one": {"42": "c" * 12}})
     with pytest.raises(MixedRunsError, match="more than one record"):
-        aggregate(make_store(tmp_path, records, manifest))
+        read_results(make_store(tmp_path, records, manifest))
 
 
 def test_one_run_may_belong_to_two_experiments(tmp_path):
     records = [make_record()]
-    found = aggregate(make_store(tmp_path, records, manifest_of(records, "paper"), manifest_of(records, "ablation")))
+    found = read_results(make_store(tmp_path, records, manifest_of(records, "paper"), manifest_of(records, "ablation")))
     assert [experiment.cells[0].n_text for experiment in found.experiments] == ["1", "1"]
 
 
 def test_experiments_come_as_paper_matched_and_then_by_name(tmp_path):
     records = [make_record()]
     names = ["smoke", "laptop-tuning", "matched", "laptop", "paper", "ablation"]
-    found = aggregate(make_store(tmp_path, records, *(manifest_of(records, name) for name in names)))
+    found = read_results(make_store(tmp_path, records, *(manifest_of(records, name) for name in names)))
     assert [each.name for each in found.experiments] == [
         "paper",
         "matched",
@@ -132,7 +135,7 @@ def test_an_experiment_name_that_is_no_plain_file_name_is_refused(tmp_path, name
     path = store.write_manifest(make_manifest({}, "plain"))
     path.write_bytes(to_bytes(make_manifest({}, name)))
     with pytest.raises(MixedRunsError, match="letters, digits"):
-        aggregate(store)
+        read_results(store)
 
 
 def test_a_cut_record_is_named_and_the_rest_aggregates(tmp_path):
@@ -140,7 +143,7 @@ def test_a_cut_record_is_named_and_the_rest_aggregates(tmp_path):
     store = make_store(tmp_path, records)
     cut = store.root / "runs" / records[1].file_name
     cut.write_bytes(cut.read_bytes()[:-200])
-    found = aggregate(store)
+    found = read_results(store)
     assert [str(cut) in str(error) for error in found.errors] == [True]
     assert found.experiments[0].cells[0].n_text == "2 of 3"
     assert found.experiments[0].cells[0].missing == ("69",)
@@ -148,7 +151,7 @@ def test_a_cut_record_is_named_and_the_rest_aggregates(tmp_path):
 
 def test_records_of_no_experiment_are_counted(tmp_path):
     records = [make_record(seed=seed) for seed in (42, 69, 420)]
-    assert aggregate(make_store(tmp_path, records, manifest_of(records[:1]))).n_unlisted == 2
+    assert read_results(make_store(tmp_path, records, manifest_of(records[:1]))).n_unlisted == 2
 
 
 def recheck(record: Record, **changes) -> Recheck:
@@ -166,7 +169,7 @@ def recheck(record: Record, **changes) -> Recheck:
 @pytest.mark.fault("F14")
 def test_a_record_by_other_sources_is_stale(tmp_path):
     old, fresh = make_record(seed=42, fingerprint="e" * 64), make_record(seed=69)
-    (experiment,) = aggregate(make_store(tmp_path, [old, fresh])).experiments
+    (experiment,) = read_results(make_store(tmp_path, [old, fresh])).experiments
     assert experiment.stale == {old.run_id}
 
 
@@ -177,7 +180,7 @@ def test_only_equal_losses_under_the_current_sources_prove_an_old_record(tmp_pat
     old = make_record(fingerprint="e" * 64)
     store = make_store(tmp_path, [old])
     store.write_recheck(recheck(old, **changes))
-    (experiment,) = aggregate(store).experiments
+    (experiment,) = read_results(store).experiments
     assert (old.run_id not in experiment.stale) == stands
 
 
@@ -186,20 +189,28 @@ def test_an_architecture_without_sources_here_is_stale_and_no_crash(tmp_path, mo
     monkeypatch.undo()
     record = make_record()
     record.config["architecture"] = architecture
-    (experiment,) = aggregate(make_store(tmp_path, [record])).experiments
+    (experiment,) = read_results(make_store(tmp_path, [record])).experiments
     assert experiment.stale == {record.run_id}
 
 
-def test_measurements_hold_every_number_once(tmp_path):
+def test_the_frame_has_a_row_a_run_with_every_loss_and_the_runs_without_a_record(tmp_path):
     records = [make_record(seed=42, perplexity=4.0, final=4.2, sampled=4.1), make_record(seed=69, status="failed")]
-    (experiment,) = aggregate(make_store(tmp_path, records)).experiments
-    frame = measurements(experiment)
-    values = {(row.protocol, row.selection): row.perplexity for row in frame.itertuples()}
-    assert len(frame) == len(values) == 7  # sweep has three selections, the others two
-    assert set(frame.seed) == {"42"}
-    assert values["sweep", "best"] == pytest.approx(4.0)
-    assert values["sweep", "final"] == pytest.approx(4.2)
-    assert values["sampled", "best"] == pytest.approx(4.1)
+    run_ids = {str(record.seed): record.run_id for record in records} | {"420": "0" * 12}
+    (results,) = read_results(make_store(tmp_path, records, make_manifest({"k_operators": run_ids}))).experiments
+    done, failed, not_run = results.frame.to_dict("records")
+    assert [(row["seed"], row["status"]) for row in (done, failed, not_run)] == [
+        ("42", "done"),
+        ("69", "failed"),
+        ("420", "not run"),
+    ]
+    losses = {column: done[column] for column in LOSSES}
+    assert math.exp(losses["sweep_best_nats_per_token"]) == pytest.approx(4.0)
+    assert math.exp(losses["sweep_final_nats_per_token"]) == pytest.approx(4.2)
+    assert math.exp(losses["sampled_best_nats_per_token"]) == pytest.approx(4.1)
+    assert None not in losses.values()
+    assert all(failed[column] is None for column in LOSSES)
+    assert done["n_params"] == records[0].cost.parameters.n_params
+    assert not_run["n_params"] is None
 
 
 @pytest.mark.fault("F12")
@@ -208,7 +219,7 @@ def test_any_part_of_a_grid_aggregates_to_its_own_count(tmp_path):
     records = [make_record(label, seed) for label in ("a", "b") for seed in range(5)]
     for trial in range(10):
         there = [record for record in records if rng.random() < 0.5]
-        found = aggregate(make_store(tmp_path / str(trial), there, manifest_of(records)))
+        found = read_results(make_store(tmp_path / str(trial), there, manifest_of(records)))
         for cell in found.experiments[0].cells:
             assert len(cell.done) == sum(record.label == cell.label for record in there)
             assert len(cell.done) + len(cell.missing) == 5

@@ -11,8 +11,8 @@ from bench.__main__ import app
 from bench.experiments import noise, paper, smoke
 from bench.record import SCHEMA_VERSION, Recheck, Record, read, to_bytes
 from bench.report.claims.registered import rules_sha256
+from bench.report.output import make_tables
 from bench.report.table import NOTHING
-from bench.report.tables import make_tables
 from bench.store import Store
 from bench.transfer import manifests
 from bench.transfer.merge import Merged, merge
@@ -106,7 +106,7 @@ WRONG: dict[str, tuple[Callable[[Record], dict[str, Any]], str]] = {
     "another config": (lambda one: with_config(one, n_sampled_batches=3), "config and seed give"),
     "an unknown key": (lambda one: with_config(one, secret=1), "unknown key secret"),
     "a text for a number": (lambda one: with_config(one, n_sampled_batches="2"), "values of other types"),
-    "no such model": (lambda one: with_config(one, architecture="os"), "none of this suite's"),
+    "no such model": (lambda one: with_config(one, architecture="os"), "not one of this suite's"),
     "another text": (lambda one: with_corpus(one, sha256="0" * 64), "sha256 is not the pinned one"),
     "another corpus": (lambda one: with_corpus(one, name="synthetic"), "config names another"),
     "other characters": (lambda one: with_corpus(one, vocab_size=66), "66 characters"),

@@ -15,7 +15,7 @@ from bench.record import Cell, Permuted, Record
 from bench.report.claims.registered import JUDGED_ON, RULES, rules_sha256
 from bench.report.claims.verdicts import ASKED_AT_LAPTOP_SIZE, judge
 from bench.report.published import PUBLISHED, load_published
-from bench.report.runs import aggregate
+from bench.report.runs import read_results
 from bench.store import Store
 from tests.records import SWEEP_TOKENS, make_manifest, make_record
 
@@ -61,7 +61,7 @@ class Made:
 
     def verdict(self, claim: str):
         """What the ledger says of a claim."""
-        return {one.claim.id: one for one in judge(aggregate(self.store), load_published(PUBLISHED))}[claim]
+        return {one.claim.id: one for one in judge(read_results(self.store), load_published(PUBLISHED))}[claim]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_every_claim_has_its_rule_and_its_thresholds_and_without_runs_none_has_r
     published = load_published(PUBLISHED)
     assert [claim.id for claim in published.claim] == list(RULES) == [f"C{i}" for i in range(1, 11)]
     assert {name for claim in published.claim for name in claim.experiments} == set(JUDGED_ON)
-    verdicts = judge(aggregate(made.store), published)
+    verdicts = judge(read_results(made.store), published)
     assert {one.outcome for one in verdicts} == {"not run"}
     assert all(one.numbers == () and one.mode is None for one in verdicts)
 
@@ -422,16 +422,16 @@ def test_the_experiments_that_rules_judge_carry_their_hash_and_the_ledger_sees_a
     assert find_experiment("matched").manifest().claim_rules_sha256 == rules_sha256()
     assert find_experiment("laptop-all").manifest().claim_rules_sha256 is None
     made.add("paper", runs("k_operators", 1.4))
-    ours, published = aggregate(made.store), load_published(PUBLISHED)
+    ours, published = read_results(made.store), load_published(PUBLISHED)
     assert judge(ours, published)[0].changed_since == ()
     assert judge(ours, published, rules_now="0" * 64)[0].changed_since == ("paper",)
 
 
 def test_judging_needs_neither_torch_nor_the_models():
     code = (
-        "import sys; from pathlib import Path; from bench.report.runs import aggregate\n"
+        "import sys; from pathlib import Path; from bench.report.runs import read_results\n"
         "from bench.report.claims.verdicts import judge; from bench.report.published import PUBLISHED, load_published\n"
-        "from bench.store import Store; judge(aggregate(Store(Path('results'))), load_published(PUBLISHED))\n"
+        "from bench.store import Store; judge(read_results(Store(Path('results'))), load_published(PUBLISHED))\n"
         "assert not {'torch', 'models'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PUBLISHED.parent.parent)

@@ -11,11 +11,11 @@ import pytest
 
 from bench.report.figures import all_figures, draw_all, is_figure
 from bench.report.figures.drawing import Drawn
+from bench.report.output import make_tables, write_tables
 from bench.report.page.inline_svg import inline_svg
 from bench.report.published import PUBLISHED, load_published
-from bench.report.runs import Experiment
+from bench.report.runs import Results
 from bench.report.statistics import perplexity
-from bench.report.tables import make_tables, write_tables
 from bench.store import Store
 from tests.records import make_record
 from tests.trained import N_LAYERS, make_aggregate, make_experiment, make_run, write_store
@@ -29,12 +29,12 @@ def runs(label: str, nats: float = 1.49, seeds=SEEDS, **changes):
     return [make_run(label, seed, nats, **changes) for seed in seeds]
 
 
-def paper() -> Experiment:
+def paper() -> Results:
     arms = [*runs("k_operators"), *runs("nanogpt_2023", 1.47, architecture="transformer", n_params=10_745_088)]
     return make_experiment("paper", arms, reference="nanogpt_2023")
 
 
-def ablation() -> Experiment:
+def ablation() -> Results:
     arms = [
         *runs("k_operators"),
         *runs("wide-gamma", 1.50, model={"gamma_min": 0.15}),
@@ -44,7 +44,7 @@ def ablation() -> Experiment:
     return make_experiment("ablation", arms, reference="k_operators")
 
 
-def stress() -> Experiment:
+def stress() -> Results:
     arms = [
         run
         for form, model in (("refine", {}), ("plain", PLAIN), ("frozen", FROZEN))
@@ -54,13 +54,13 @@ def stress() -> Experiment:
     return make_experiment("stress", arms, reference="refine-1")
 
 
-def tuning(n_failed: int = 0) -> Experiment:
+def tuning(n_failed: int = 0) -> Results:
     arms = [make_run(f"trial-{i}", 1000, 1.5 + 0.01 * i, rate=0.01 + i / 1000) for i in range(20)]
     arms[:n_failed] = [run.model_copy(update={"status": "diverged", "result": None}) for run in arms[:n_failed]]
     return make_experiment("tuning", arms, {run.label: "k_operators" for run in arms})
 
 
-def backends(**changes) -> Experiment:
+def backends(**changes) -> Results:
     arms = [
         run
         for backend in ("mask", "chunked")
@@ -80,7 +80,7 @@ EXPECTED = {
 }
 
 
-def drawn_of(experiment: Experiment, published=None) -> dict[str, Drawn]:
+def drawn_of(experiment: Results, published=None) -> dict[str, Drawn]:
     return {drawn.name: drawn for drawn in draw_all(make_aggregate(experiment), [], published)}
 
 
@@ -262,7 +262,7 @@ def test_replicates_of_one_config_are_no_trials():
 NASTY = ("$x_1^2$", "_hidden", "../../up", "</svg><script>", "\x1b[31m\n red", "W" * 80, "% & ' \"", "ünïcode ✓ 漢", "")
 
 
-def hostile() -> list[Experiment]:
+def hostile() -> list[Results]:
     arms = [run for i, label in enumerate(NASTY) for run in runs(label, 1.5 + i / 99, model={"rank": i + 1})]
     rates = [run for label in NASTY for run in runs(label + "!", rate=0.01 * (1 + len(label)))]
     groups = {run.label: run.label for run in arms}
@@ -307,7 +307,7 @@ def run_python(code: str, *arguments: str, **variables: str) -> str:
 
 
 DRAW = (
-    "import hashlib, sys; from pathlib import Path; from bench.report.runs import aggregate\n"
+    "import hashlib, sys; from pathlib import Path; from bench.report.runs import read_results\n"
     "from bench.report.figures import all_figures; from bench.store import Store\n"
     "images = all_figures(aggregate(Store(Path(sys.argv[1]))), [])\n"
     "for name, image in images.items(): print(name, hashlib.sha256(image).hexdigest())\n"

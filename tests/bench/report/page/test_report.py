@@ -14,12 +14,12 @@ import pytest
 
 from bench import sources
 from bench.__main__ import app
+from bench.errors import clean
 from bench.record import Record
 from bench.report.deviations import DEVIATIONS, DeviationsError, load_deviations
 from bench.report.page.gather import build_report, gather
 from bench.report.page.inline_svg import UnknownSvgError, inline_svg
 from bench.report.page.page import anchor, render
-from bench.report.table import clean
 from bench.store import Store
 from tests.command_line import call
 from tests.pages import HOSTILE, hostile_content, make_content, make_drawing

@@ -10,11 +10,13 @@ from bench.record import Manifest, Record, to_bytes
 from bench.report.claims import ledger
 from bench.report.explain import explain
 from bench.report.figures import draw_all
+from bench.report.mixing import MixedRunsError
+from bench.report.output import make_tables
 from bench.report.page.gather import build_report, gather
 from bench.report.published import PUBLISHED, load_published
-from bench.report.runs import MixedRunsError, aggregate
+from bench.report.runs import read_results
 from bench.report.table import NOTHING, Table
-from bench.report.tables import TABLES, make_tables
+from bench.report.tables import TABLES
 from bench.report.tables.both_modes import interleaved
 from bench.store import Store
 from tests.records import FINGERPRINT, make_manifest, make_record, manifest_of
@@ -71,7 +73,7 @@ def test_the_mode_whose_smallest_arm_has_the_most_done_seeds_is_chosen(tmp_path,
     wanted = {"exact": exact, "fast": fast}
     kept = [one for mode in done for one in done[mode] if SEEDS.index(one.seed) < wanted[mode][one.label]]
     manifests = (manifest_of(done[mode], mode=mode) for mode in done)
-    found = aggregate(make_store(tmp_path, kept, *manifests))
+    found = read_results(make_store(tmp_path, kept, *manifests))
     (experiment,), (other,) = found.experiments, found.in_other_mode
     assert experiment is found.experiment("laptop")
     assert [experiment.mode, other.mode] == sorted(("exact", "fast"), key=lambda mode: mode != chosen)
@@ -81,17 +83,20 @@ def test_a_diverged_seed_counts_for_its_mode_and_a_counted_model_or_a_failed_run
     exact = [*runs("a", "exact", 4.5), floor()]
     diverged, failed = (make_record("a", 69, mode="fast", status=status) for status in ("diverged", "failed"))
     assert (
-        aggregate(in_both(tmp_path / "one", exact, [*runs("a", "fast", 4.5), diverged])).experiments[0].mode == "fast"
+        read_results(in_both(tmp_path / "one", exact, [*runs("a", "fast", 4.5), diverged])).experiments[0].mode
+        == "fast"
     )
-    assert aggregate(in_both(tmp_path / "two", exact, [*runs("a", "fast", 4.5), failed])).experiments[0].mode == "exact"
-    assert aggregate(in_both(tmp_path / "more", exact, runs("a", "fast", 4.5, 4.6))).experiments[0].mode == "fast"
+    assert (
+        read_results(in_both(tmp_path / "two", exact, [*runs("a", "fast", 4.5), failed])).experiments[0].mode == "exact"
+    )
+    assert read_results(in_both(tmp_path / "more", exact, runs("a", "fast", 4.5, 4.6))).experiments[0].mode == "fast"
 
 
 def test_a_store_can_be_looked_at_in_either_mode(tmp_path):
     records = runs("a", "exact", 4.5)
     store = in_both(tmp_path, records, runs("a", "fast", 4.5, 4.6))
     store.write_manifest(manifest_of(records, "smoke"))
-    found = aggregate(store)
+    found = read_results(store)
     assert [one.mode for one in found.in_mode("exact").experiments] == ["exact", "exact"]
     assert [one.mode for one in found.in_mode("fast").experiments] == ["fast", "exact"]  # smoke ran in one alone
     assert found.in_mode("exact").in_mode("fast") == found
@@ -102,7 +107,7 @@ def test_two_manifests_of_one_experiment_and_mode_are_refused(tmp_path):
     store = make_store(tmp_path, records, manifest_of(records, mode="fast"))
     (store.root / "experiments" / "copy.json").write_bytes(to_bytes(manifest_of(records, mode="fast")))
     with pytest.raises(MixedRunsError, match="named laptop and of mode fast"):
-        aggregate(store)
+        read_results(store)
 
 
 # a manifest a mode ----------------------------------------------------------------------------------------------------
@@ -345,7 +350,7 @@ def judged(tmp_path) -> Store:
 
 
 def test_a_verdict_is_that_of_the_chosen_mode_and_what_the_other_says_stands_beside_it(judged):
-    first, *_, last = verdicts = ledger.verdicts_of(aggregate(judged), load_published(PUBLISHED))
+    first, *_, last = verdicts = ledger.verdicts_of(read_results(judged), load_published(PUBLISHED))
     assert (first.outcome, first.mode) == ("not reproduced", "fast")
     (other,) = first.in_other_mode
     assert (other.mode, other.outcome, other.numbers[0]) == ("exact", "inconclusive", "k_operators: 3 seeds")
@@ -402,7 +407,7 @@ def test_a_figure_is_of_the_chosen_mode_and_says_so_where_there_is_another(tmp_p
         return [one.model_copy(update={"run_id": run_id}) for one, run_id in zip(made, ids, strict=True)]
 
     def captions(store: Store) -> dict[str, str]:
-        return {drawn.name: drawn.caption for drawn in draw_all(aggregate(store), ())}
+        return {drawn.name: drawn.caption for drawn in draw_all(read_results(store), ())}
 
     fast = trained("fast", 3)
     both = captions(in_both(tmp_path / "both", trained("exact", 2), fast))

@@ -237,7 +237,7 @@ def test_fitted_models_are_in_no_family_of_tests(tmp_path):
 
 
 def test_an_experiment_without_a_reference_has_no_contrasts(tmp_path):
-    from bench.report.runs import aggregate
+    from bench.report.runs import read_results
 
-    (experiment,) = aggregate(make_store(tmp_path, THEIRS)).experiments
+    (experiment,) = read_results(make_store(tmp_path, THEIRS)).experiments
     assert contrasts(experiment) == ()

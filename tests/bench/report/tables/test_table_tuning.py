@@ -6,9 +6,8 @@ import pytest
 
 from bench import sources
 from bench.record import Record, Status
-from bench.report.statistics import mean
+from bench.report.statistics import expected_best, mean
 from bench.report.table import NOTHING
-from bench.report.tables.tuning import expected_best
 from bench.store import Store
 from tests.records import FINGERPRINT, make_record
 from tests.stores import grouped, kinds_of, make_store, table_of

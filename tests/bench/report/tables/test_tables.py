@@ -15,8 +15,8 @@ import pytest
 from bench import sources
 from bench.errors import StoreError
 from bench.record import Record
+from bench.report.output import RUNS, make_tables, write_tables
 from bench.report.statistics import block_bootstrap, mean, sample_sd
-from bench.report.tables import make_tables, write_tables
 from bench.store import Store
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
 from tests.stores import (
@@ -41,7 +41,7 @@ def _current_sources(monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     """They have tests of their own, and take seconds."""
-    monkeypatch.setattr("bench.report.tables.all_figures", lambda *_: {})
+    monkeypatch.setattr("bench.report.output.all_figures", lambda *_: {})
 
 
 def test_a_row_reads_as_worked_by_hand(tmp_path):
@@ -229,7 +229,7 @@ def test_a_rerun_writes_nothing_and_a_shuffled_store_gives_the_same_bytes(tmp_pa
     compared = manifest_of(records, reference="transformer")
     store = make_store(tmp_path, records, compared, manifest_of(records, "paper"))
     made = make_tables(store)
-    assert len(write_tables(store, made)) == 3 * len(made.tables) == 3 * (7 + 6 + 2)
+    assert len(write_tables(store, made)) == 3 * len(made.tables) + 1 == 3 * (7 + 6 + 2) + 1  # and runs.csv
     before = bytes_of(store)
     assert write_tables(store, make_tables(store)) == []
 
@@ -257,7 +257,8 @@ def test_tables_of_an_experiment_that_is_gone_are_removed_and_other_files_stay(t
     write_tables(store, make_tables(store))
     (tmp_path / "tables" / "notes.md").write_text("mine")
     (tmp_path / "experiments" / "smoke.json").unlink()
-    assert {path.name.split("-")[0] for path in write_tables(store, make_tables(store))} == {"smoke"}
+    touched = [path for path in write_tables(store, make_tables(store)) if path.name != RUNS]
+    assert {path.name.split("-")[0] for path in touched} == {"smoke"}
     assert {path.split("-")[0] for path in bytes_of(store)} == {"laptop", "paper", "claims", "notes.md"}
 
 
@@ -333,7 +334,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 MAKE_TABLES = (
     "import sys; from pathlib import Path; from bench.store import Store\n"
-    "from bench.report.tables import make_tables, write_tables\n"
+    "from bench.report.output import make_tables, write_tables\n"
     "store = Store(Path(sys.argv[1])); made = make_tables(store); print(made.text)\n"
 )
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from bench.report.figures.growth import draw_growth, growth_figure
+from bench.report.output import make_tables, write_tables
 from bench.report.table import Table
-from bench.report.tables import make_tables, write_tables
-from bench.store import Store
-from bench.throughput import ThroughputError, digits, read_throughput, throughput_table
+from bench.report.tables.throughput import digits, throughput_table
+from bench.store import Store, ThroughputError
 from tests.records import make_record, manifest_of
 
 ROOT = Path(__file__).parents[4]
@@ -115,7 +115,7 @@ def write(root: Path, content: object, slug: str = SLUG) -> Store:
 
 def table_of(root: Path, *benchmarks: dict, **machine) -> Table:
     write(root, session(*benchmarks, **machine))
-    measured, errors = read_throughput(root)
+    measured, errors = Store(root).measurements()
     assert not errors
     return throughput_table(measured[0])
 
@@ -251,7 +251,7 @@ def test_one_round_has_no_spread(tmp_path):
 
 def test_points_that_do_not_fit_stand_among_the_others(tmp_path):
     write(tmp_path, growth())
-    (measured,), _ = read_throughput(tmp_path)
+    (measured,), _ = Store(tmp_path).measurements()
     table = throughput_table(measured)
     assert [(row[2], row[3]) for row in table.rows] == [
         ("block", "512"),
@@ -375,13 +375,13 @@ def test_files_of_measurements_that_cannot_be_read_any_more_are_kept(tmp_path):
 
 def test_a_key_that_is_wrong_is_named(tmp_path):
     write(tmp_path, broken("text for a count"))
-    _, (error,) = read_throughput(tmp_path)
+    _, (error,) = Store(tmp_path).measurements()
     assert "benchmarks.0.extra_info.context" in str(error)
 
 
 def test_a_file_whose_name_would_not_do_for_a_table_is_refused(tmp_path):
     write(tmp_path, growth(), "a|b <c>")
-    found, (error,) = read_throughput(tmp_path)
+    found, (error,) = Store(tmp_path).measurements()
     assert not found
     assert "rename it" in str(error)
 
@@ -416,7 +416,7 @@ def test_hostile_words_break_no_form_of_the_table(nasty):
 def test_hostile_words_break_no_figure(nasty):
     touched = write_tables(nasty, make_tables(nasty))
     svg = next(path for path in touched if path.suffix == ".svg").read_text()
-    (measured,), _ = read_throughput(nasty.root)
+    (measured,), _ = nasty.measurements()
     labels = [text.get_text() for text in draw_growth(measured).legends[0].get_texts()]
     assert {"a|b, a|b", "_hidden, _hidden", "$^_, mask"} <= set(labels)
     assert "<b>" not in svg
@@ -428,7 +428,7 @@ def test_hostile_words_break_no_figure(nasty):
 
 def drawn(root: Path) -> tuple[dict[str, list], dict[str, list]]:
     """The points of the two panels by marker: of the left one, then of the right."""
-    (measured,), _ = read_throughput(root)
+    (measured,), _ = Store(root).measurements()
     panels = []
     for axes in draw_growth(measured).axes:
         lines = [line for line in axes.lines if line.get_marker() != "_"]
@@ -458,7 +458,7 @@ def test_the_figure_shows_microseconds_a_token_and_mebibytes(tmp_path):
 
 def test_bars_run_from_the_least_round_to_the_most(tmp_path):
     write(tmp_path, session(growing("chunked", 512, 0.4)))
-    (measured,), _ = read_throughput(tmp_path)
+    (measured,), _ = Store(tmp_path).measurements()
     (bars,) = draw_growth(measured).axes[0].collections
     ((_, low), (_, high)) = bars.get_segments()[0]
     assert (low, high) == pytest.approx((1e6 * 0.36 / 8192, 1e6 * 0.48 / 8192))  # 0.9 and 1.2 times the median
@@ -466,7 +466,7 @@ def test_bars_run_from_the_least_round_to_the_most(tmp_path):
 
 def test_the_figure_says_what_was_timed_how_often_and_where(tmp_path):
     write(tmp_path, growth())
-    (measured,), _ = read_throughput(tmp_path)
+    (measured,), _ = Store(tmp_path).measurements()
     figure = draw_growth(measured)
     caption = figure.get_supxlabel()
     assert "8,192 tokens in float32; median of n = 2 to 5 rounds" in caption
@@ -492,8 +492,8 @@ def test_unknown_memory_is_not_drawn(tmp_path):
 
 DRAW = (
     "import sys; from pathlib import Path; from bench.report.figures.growth import growth_figure\n"
-    "from bench.throughput import read_throughput\n"
-    "(measured,), _ = read_throughput(Path(sys.argv[1]))\n"
+    "from bench.store import Store\n"
+    "(measured,), _ = Store(Path(sys.argv[1])).measurements()\n"
     "for form, image in growth_figure(measured).images.items(): Path(sys.argv[2] + form).write_bytes(image)\n"
 )
 
@@ -518,7 +518,7 @@ def test_two_processes_draw_the_same_bytes_whatever_the_users_settings(tmp_path)
 
 def test_images_carry_neither_a_date_nor_a_version(tmp_path):
     write(tmp_path, growth())
-    (measured,), _ = read_throughput(tmp_path)
+    (measured,), _ = Store(tmp_path).measurements()
     images = growth_figure(measured).images
     assert not [word for word in (b"dc:date", b"dc:creator", b"Matplotlib v") if word in images["svg"]]
     png, at, chunks = images["png"], 8, []
@@ -589,7 +589,7 @@ def test_a_figure_goes_when_growth_is_no_longer_measured(tmp_path):
 
 MAKE_TABLES = (
     "import sys; from pathlib import Path; from bench.store import Store\n"
-    "from bench.report.tables import make_tables, write_tables\n"
+    "from bench.report.output import make_tables, write_tables\n"
     "store = Store(Path(sys.argv[1])); write_tables(store, make_tables(store))\n"
     "print(sorted({'torch', 'models', 'matplotlib'} & set(sys.modules)))\n"
 )

@@ -1,0 +1,52 @@
+"""The table of best of k: what the best of k trials of a search would be expected to reach."""
+
+from collections.abc import Sequence
+
+from bench.report.notes import number, state_notes
+from bench.report.runs import CellResults
+from bench.report.statistics import expected_best
+from bench.report.table import NOTHING, Table
+from bench.report.tables.view import View, trial_perplexity
+
+
+def best_of_k_table(view: View) -> Table | None:
+    """The expected best of k trials of each arm; None where no arm has a trial that is done."""
+    arms = {group: _done(cells) for group, cells in view.trials.items()}
+    if not any(arms.values()):
+        return None
+    longest = max(len(cells) for cells in view.trials.values())
+    curves = {group: _curve(cells, longest) for group, cells in view.trials.items()}
+    rows = [[f"{k}", *(curves[group][k - 1] for group in curves)] for k in range(1, longest + 1)]
+    counts = "; ".join(_counts(group, cells) for group, cells in view.trials.items())
+    notes = [
+        "Expected validation perplexity (sweep, best) of the best of k trials drawn without replacement from an arm's "
+        "n: the mean over all subsets of k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th least perplexity. It is "
+        "unbiased for k fresh trials, and falls as k grows.",
+        "A trial that ended without a number counts in n as worse than any: with as many of those as k or more, there "
+        "is a subset without a best, and no expectation. A trial that has not run does not count.",
+        f"Trials: {counts}.",
+        *state_notes(view.experiment),
+    ]
+    return view.table("best-of-k", ["k", *curves], 0, rows, notes)
+
+
+def _curve(cells: Sequence[CellResults], longest: int) -> list[str]:
+    """The cells of an arm's column, from k = 1."""
+    values, n = _done(cells), _n_ended(cells)
+    expected = [expected_best(values, n, k) for k in range(1, longest + 1)]
+    partly = "" if n == len(cells) else f" ({n} of {len(cells)})"
+    return [NOTHING if value is None else f"{number(value)}{partly}" for value in expected]
+
+
+def _done(cells: Sequence[CellResults]) -> list[float]:
+    return [found for cell in cells if (found := trial_perplexity(cell)) is not None]
+
+
+def _n_ended(cells: Sequence[CellResults]) -> int:
+    return sum(bool(cell.records) for cell in cells)
+
+
+def _counts(group: str, cells: Sequence[CellResults]) -> str:
+    n_done, n = len(_done(cells)), _n_ended(cells)
+    told = f"{group} {n} of {len(cells)}" if n < len(cells) else f"{group} {n}"
+    return told if n_done == n else f"{told}, {n - n_done} without a number"

@@ -1,0 +1,48 @@
+"""The table of cost: time, speed, memory and arithmetic of training, as measured."""
+
+from bench.report.notes import machine_notes, packed_notes
+from bench.report.runs import CellResults
+from bench.report.statistics import mean, summarise
+from bench.report.table import NOTHING, Table
+from bench.report.tables.view import View, arm, common, marked, n_of
+
+COLUMNS = ("arm", "n", "train seconds", "tokens/s", "peak MiB", "train tokens", "train FLOPs")
+
+
+def cost_table(view: View) -> Table | None:
+    """A row per trained arm; None where there is none, or no run is done."""
+    rows = [_row(view, cell) for cell in view.experiment.cells if not cell.fitted]
+    if not rows or not view.experiment.done:
+        return None
+    notes = [
+        "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
+        "the most that any of the runs held; train FLOPs: 3 × forward, from each model's closed form.",
+        *packed_notes(view.experiment),
+        *machine_notes(view.experiment),
+    ]
+    return view.table("cost", COLUMNS, 1, rows, notes)
+
+
+def _row(view: View, cell: CellResults) -> list[str]:
+    def values(column: str, *, alone: bool = False) -> list[float]:
+        return view.column(cell, column, done=True, alone=alone)
+
+    seconds, speeds = values("train_seconds", alone=True), values("tokens_per_second", alone=True)
+    peaks = values("peak_bytes")
+    return [
+        arm(view.experiment, cell),
+        n_of(view.experiment, cell),
+        _seconds(cell, seconds) if peaks else cell.statuses,
+        marked(f"{mean(speeds):,.0f}", cell, len(speeds)) if speeds else NOTHING,
+        marked(f"{max(peaks) / 2**20:,.0f}", cell) if peaks else NOTHING,
+        common(f"{n:,}" for n in values("n_train_tokens")),
+        common(f"{n:.3g}" for n in values("train_flops")),
+    ]
+
+
+def _seconds(cell: CellResults, seconds: list[float]) -> str:
+    if not seconds:
+        return NOTHING
+    found = summarise(seconds)
+    spread = "" if found.sd is None else f" ± {found.sd:,.1f}"
+    return marked(f"{found.mean:,.1f}{spread}", cell, len(seconds))

@@ -1,0 +1,41 @@
+"""The table of parameters: counts by every convention, and by part of the model."""
+
+from bench.record import Record
+from bench.report.table import NOTHING, Table
+from bench.report.tables.view import View, arm, published_parameters, ratio
+
+CONVENTIONS = {"total": "n_params", "without positions": "n_params_without_positions", "live": "n_live_params"}
+
+
+def parameters_table(view: View) -> Table | None:
+    """Parameter counts under every convention."""
+    experiment = view.experiment
+    first = next((cell.records[0] for cell in experiment.cells[:1] if cell.records), None)
+    if not any(cell.records for cell in experiment.cells):
+        return None
+    rows = [
+        (
+            arm(experiment, cell),
+            *(view.count(cell, column) for column in CONVENTIONS.values()),
+            _ratios(cell.records[0], first) if cell.records and first else NOTHING,
+            published_parameters(view.published_beside[cell.label]),
+            _parts(cell.records[0]) if cell.records else "not run",
+        )
+        for cell in experiment.cells
+    ]
+    columns = ["arm", *CONVENTIONS, "relative to first row", "published", "by part"]
+    notes = [
+        "without positions: less the table of learned positions, as nanoGPT counts itself; live: less the entries "
+        "that can never act, such as those a causal mask hides; relative to first row: total / without positions / "
+        "live, each over the first row's. A fitted model counts its free probabilities.",
+    ]
+    return view.table("parameters", columns, 1, rows, notes)
+
+
+def _parts(record: Record) -> str:
+    return "; ".join(f"{part} {count:,}" for part, count in record.cost.parameters.parts.items()) or NOTHING
+
+
+def _ratios(record: Record, first: Record) -> str:
+    ours, theirs = record.cost.parameters, first.cost.parameters
+    return " / ".join(ratio(getattr(ours, name), getattr(theirs, name)) for name in CONVENTIONS.values())
