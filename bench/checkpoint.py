@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench.dotted import differences
 from bench.errors import CheckpointError, CorruptCheckpoint
 from bench.files import write_atomically
 
@@ -93,20 +94,13 @@ def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) 
 def _difference(name: str, found: str | None, expected: str) -> str:
     """What differs between two JSON texts, key by key where both are objects."""
     try:
-        ours, theirs = _flat(json.loads(expected)), _flat(json.loads(found or "null"))
+        ours, theirs = ({name: json.loads(text or "null")} for text in (expected, found))
     except ValueError:
         return f"{found}, not {expected}"
-    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
-    return ", ".join(f"{key or name}={theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
-    return flat
+    found_and_expected = (
+        f"{key.removeprefix(f'{name}.')}={there} there, {here} here" for key, here, there in differences(ours, theirs)
+    )
+    return ", ".join(found_and_expected)
 
 
 def _sidecar(path: Path) -> Path:

@@ -140,21 +140,10 @@ def without_defaults(config: Any) -> dict[str, Any]:
     return kept
 
 
-def to_json(config: RunConfig) -> dict[str, Any]:
+def to_json(config: RunConfig | Run) -> dict[str, Any]:
     """Every field, defaults included, as JSON values: what a record stores."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
-
-
-def run_to_json(run: Run) -> dict[str, Any]:
-    """A run as JSON values."""
-    return {
-        "label": run.label,
-        "seed": run.seed,
-        "mode": run.mode,
-        "replicate": run.replicate,
-        "config": to_json(run.config),
-    }
 
 
 def read_config(data: dict[str, Any]) -> RunConfig:
@@ -169,7 +158,7 @@ def read_config(data: dict[str, Any]) -> RunConfig:
 
 
 def read_run(data: dict[str, Any]) -> Run:
-    """A Run from what `run_to_json` wrote."""
+    """A Run from what `to_json` made of it."""
     _refuse_unknown(Run, data, "")
     config: RunConfig = read_config(data["config"])
     return _read(Run, {**data, "config": config}, "")

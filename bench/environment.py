@@ -45,6 +45,12 @@ def cpu_name() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do, so that a clock may be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory this process held: on the device for CUDA, resident otherwise."""
     if device.type == "cuda":

@@ -22,6 +22,11 @@ EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code}: {meaning}" for code, mean
 NO_MEMORY = re.compile(r"out[ _]of[ _]memory|MemoryError|DefaultCPUAllocator|ALLOC_FAILED", re.IGNORECASE)
 
 
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its message, at most 500 characters."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
 class UserError(Exception):
     """A usage, config or corpus error; the message names the thing, the reason and what to do next."""
 

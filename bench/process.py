@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from bench.files import replace
@@ -22,18 +23,25 @@ class Interrupted(BaseException):
 
 
 @contextmanager
+def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Let signals call `handler`. Main thread only; elsewhere nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """An event that a stop signal sets, so that a worker stops between steps. Main thread only; else never set."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    with on_signals(lambda *_: asked.set(), *STOP_SIGNALS):
         yield asked
-        return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in STOP_SIGNALS}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Progress:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.environment import synchronize
 from bench.train import Trainer
 
 N_STEPS = 3
@@ -64,6 +65,5 @@ def _profiled(trainer: Trainer, activities: list[torch.profiler.ProfilerActivity
 def _timed(action: Callable[[], object], device: torch.device) -> float:
     started = time.perf_counter()
     action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter() - started

@@ -16,7 +16,7 @@ from bench.budget import count_fitted, n_train_tokens
 from bench.config import Run, to_json
 from bench.corpus import Corpus, load_corpus
 from bench.environment import peak_bytes
-from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError
+from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError, first_line
 from bench.evaluate import best_step, sweep
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
@@ -115,14 +115,14 @@ class TrainingLoop:
         except Diverged as stop:
             return self.stopped("diverged", str(stop), stop.step)
         except (torch.OutOfMemoryError, MemoryError) as stop:
-            return self.stopped("oom", _one_line(stop))
+            return self.stopped("oom", first_line(stop))
         except OSError as stop:
-            return self.stopped("io_error", _one_line(stop))
+            return self.stopped("io_error", first_line(stop))
         except UserError:
             raise
         except Exception as stop:
             traceback.print_exc()
-            return self.stopped("oom" if NO_MEMORY.search(str(stop)) else "failed", _one_line(stop))
+            return self.stopped("oom" if NO_MEMORY.search(str(stop)) else "failed", first_line(stop))
 
     def stopped(self, status: record.Status, error: str, at_step: int | None = None) -> record.Record:
         """The record of a run that came to no good end, by default at the step that the trainer is at."""
@@ -292,7 +292,3 @@ def check_length(run: Run, corpus: Corpus) -> None:
     shortest = min(len(corpus.train), len(corpus.val))
     if shortest < 2 * run.config.context + 1:
         raise ConfigError(f"context={run.config.context} is too long: a text of {corpus.name} has {shortest} tokens")
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]

@@ -3,7 +3,6 @@
 import re
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.errors import ConfigError
-from bench.process import Interrupted
+from bench.process import Interrupted, on_signals
 from bench.sources import ROOT, git
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -82,14 +81,7 @@ class _Stops:
 def stop_signals_raise() -> Iterator[_Stops]:
     """Let SIGINT and SIGTERM raise Interrupted, so that `finally` blocks run. Main thread only; elsewhere nothing."""
     stops = _Stops()
-    if threading.current_thread() is not threading.main_thread():
+    with on_signals(stops, signal.SIGINT, signal.SIGTERM):
         yield stops
-        return
-    before = {number: signal.signal(number, stops) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stops
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if stops.n_unraised:
         raise Interrupted("stopped by a signal; the same command does what is left")

@@ -67,7 +67,7 @@ def estimate_seconds(
 
 def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple[float, float] | None:
     """Seconds of a step and of an evaluated token, from a process of its own; None where it fails or takes too long."""
-    from bench.config import run_to_json
+    from bench.config import to_json
     from jobs.cache import cache_environment
 
     command = [sys.executable, "-m", "jobs.probe", str(os.getpid()), slot.device, str(slot.n_threads)]
@@ -76,7 +76,7 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
     try:
         done = subprocess.run(
             [*command, str(data_dir or ""), str(limit / 2), str(STEPS_SECONDS)],
-            input=json.dumps(run_to_json(run)),
+            input=json.dumps(to_json(run)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
             env={**os.environ, **gpu, **caches},

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.cli import EXIT_FAILED, pick_device, run_guarded
-from bench.config import Run, read_run, run_to_json
+from bench.config import Run, read_run, to_json
 from bench.errors import ConfigError, EditedSources
 from bench.files import write_atomically
 from bench.sources import fingerprint
@@ -32,7 +32,7 @@ def write_run(run: Run, store: Store, *, any_sources: bool = False) -> Path:
     The sources of this moment are noted, and a worker that finds others refuses, unless `any_sources`.
     """
     folder = store.run_folder(run.run_id)
-    content = {**run_to_json(run), "sources": None if any_sources else fingerprint(run.config.architecture)}
+    content = {**to_json(run), "sources": None if any_sources else fingerprint(run.config.architecture)}
     write_atomically(folder / RUN_FILE, json.dumps(content, indent=1).encode())
     return folder
 

@@ -11,14 +11,14 @@ import torch
 from torch._dynamo.utils import counters
 
 from bench import train
-from bench.config import Run, read_run, run_to_json
+from bench.config import Run, read_run, to_json
 from bench.corpus import load_corpus
 from tests.bench.test_train import GraphOnPaper
 
 
 def write_runs(path: Path, runs: list[Run]) -> Path:
     """Runs for another process."""
-    path.write_text(json.dumps([run_to_json(run) for run in runs]))
+    path.write_text(json.dumps([to_json(run) for run in runs]))
     return path
 
 

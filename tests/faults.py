@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,7 +23,6 @@ from torch import Tensor
 import bench.run
 from bench import checkpoint
 from bench.config import Run
-from bench.errors import ConfigError
 from bench.record import Record
 from bench.store import Store
 from bench.train import Trainer
@@ -36,32 +34,10 @@ SLOW_WRITE_SECONDS = 0.1
 KILL_SECONDS = 0.15  # from the signal that asks a cancelled process to stop to the one that does not ask
 
 
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A fault that is to strike a run before its update `step`, counted from 0."""
-
-    run_name: str
-    step: int
-    fault: str
-
-
-def read_plan(text: str) -> list[Planned]:
-    """The faults that BENCH_FAULTS asks for. ConfigError names the part that is none."""
-    plan = []
-    for part in text.split(",") if text.strip() else ():
-        name, step, fault = ["", "", "", *part.strip().rsplit(":", 2)][-3:]
-        if not name or not step.isdecimal() or fault not in FAULTS:
-            raise ConfigError(
-                f"{VARIABLE}: {part.strip()!r} is not RUN:STEP:FAULT, such as k_operators-s42:17:kill; "
-                f"the faults are {', '.join(FAULTS)}"
-            )
-        plan.append(Planned(run_name=name, step=int(step), fault=fault))
-    return plan
-
-
-def planned(run_name: str) -> list[Planned]:
-    """The faults that the environment asks for this run; none where the variable is unset."""
-    return [one for one in read_plan(os.environ.get(VARIABLE, "")) if one.run_name == run_name]
+def planned(run_name: str) -> list[tuple[int, str]]:
+    """(step, fault) of each fault that the environment asks for this run; none where the variable is unset."""
+    parts = (part.rsplit(":", 2) for part in os.environ.get(VARIABLE, "").split(",") if part)
+    return [(int(step), fault) for name, step, fault in parts if name == run_name]
 
 
 def execute(run: Run, store: Store, settings: bench.run.Settings) -> Record:
@@ -69,10 +45,10 @@ def execute(run: Run, store: Store, settings: bench.run.Settings) -> Record:
     plan, folder, advance = planned(run.name), store.run_folder(run.run_id), Trainer.advance
 
     def advance_under_plan(trainer: Trainer) -> tuple[Tensor, Tensor]:
-        for one in plan:
-            if one.step == trainer.step:  # which a process passes once
-                print(f"{VARIABLE}: {one.fault} before step {one.step}", flush=True)
-                FAULTS[one.fault](trainer, folder)
+        for step, fault in plan:
+            if step == trainer.step:  # which a process passes once
+                print(f"{VARIABLE}: {fault} before step {step}", flush=True)
+                FAULTS[fault](trainer, folder)
         return advance(trainer)
 
     with patch.object(Trainer, "advance", advance_under_plan):

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from bench.config import Run, read_run, run_to_json
+from bench.config import Run, read_run, to_json
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
 from bench.record import to_bytes
@@ -410,7 +410,7 @@ def test_an_exported_signal_adds_no_line_to_a_script(tmp_path, monkeypatch):
 
 def run_labelled(label: str) -> Run:
     """A run of that label, as it is read from a file."""
-    return read_run({**run_to_json(smoke().runs()[0]), "label": label})
+    return read_run({**to_json(smoke().runs()[0]), "label": label})
 
 
 @FEW

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.child import Child
+from bench.errors import first_line
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE
 
@@ -79,8 +80,7 @@ def perform(context: Any, function: str, arguments: dict[str, Any]) -> dict[str,
         raised = False
     except Exception as error:
         traceback.print_exc()
-        line = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-        finding = {"status": "failed", "text": line, "values": {"traceback": traceback.format_exc()}}
+        finding = {"status": "failed", "text": first_line(error), "values": {"traceback": traceback.format_exc()}}
         raised = True
     return {**finding, "raised": raised, "seconds": time.monotonic() - started}
 

@@ -12,6 +12,7 @@ import torch
 from bench.config import Mode
 from bench.corpus import load_corpus
 from bench.cuda.numbers import Context, Finding, published_run
+from bench.environment import synchronize
 from bench.train import N_FIRST, Trainer
 
 Steps = list[tuple[float, float]]  # loss in nats and gradient norm of each step
@@ -81,11 +82,11 @@ def speed(context: Context) -> Finding:
     rounds = []
     nats = torch.zeros(())
     for _ in range(N_ROUNDS):
-        _synchronize(context.device)
+        synchronize(context.device)
         started = time.perf_counter()
         for _ in range(N_STEPS):
             nats = trainer.advance()[0]
-        _synchronize(context.device)
+        synchronize(context.device)
         rounds.append((time.perf_counter() - started) / N_STEPS)
     seconds, last = statistics.median(rounds[1:]), nats.item()
     text = f"{1e3 * seconds:.3f} ms per step, {n_tokens / seconds:,.0f} tokens/s"
@@ -105,11 +106,6 @@ def speed(context: Context) -> Finding:
 def _trainer(context: Context, experiment: str, cell: str, mode: Mode, *, dropout: bool = True) -> Trainer:
     corpus = load_corpus("synthetic", context.device)
     return Trainer(published_run(experiment, cell, mode, dropout=dropout), corpus, context.device)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _nan_last(value: float) -> float:

@@ -317,7 +317,7 @@ def stop_at(step: int, run: Run, store: Store) -> None:
     ("other", "difference"),
     [
         ({"learning_rate": 2e-2}, "training.learning_rate=0.02 there, 0.01 here"),
-        ({"architecture": "transformer"}, "architecture='transformer' there, 'k_operators' here"),
+        ({"architecture": "transformer"}, "architecture=transformer there, k_operators here"),
         ({"seed": 69}, "69"),
     ],
 )

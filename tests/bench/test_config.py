@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.config import Run, override, read_config, read_run, run_to_json, to_json, without_defaults
+from bench.config import Run, override, read_config, read_run, to_json, without_defaults
 from bench.errors import ConfigError
 from bench.experiments import EXPERIMENTS, find_experiment
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
@@ -45,7 +45,7 @@ def test_a_field_at_its_default_is_not_part_of_the_identity():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_config_survives_json(name):
     for run in find_experiment(name).runs():
-        assert read_run(json.loads(json.dumps(run_to_json(run)))) == run
+        assert read_run(json.loads(json.dumps(to_json(run)))) == run
 
 
 def test_a_missing_field_means_its_default():

@@ -21,7 +21,6 @@ import torch
 
 from bench import checkpoint
 from bench.config import Run
-from bench.errors import ConfigError
 from bench.experiments.grid import Cell, Experiment
 from bench.process import Interrupted
 from bench.record import Record
@@ -37,7 +36,7 @@ from jobs.slots import Slot
 from jobs.status import at_work, states
 from tests.command_line import finish, start_python, wait_until
 from tests.conftest import tiny_config
-from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, Planned, execute, planned, read_plan
+from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, execute, planned
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
@@ -119,27 +118,12 @@ def run_named(name: str) -> Run:
 # the plan -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_names_runs_steps_and_faults():
-    assert read_plan("k_operators-s42:17:kill, transformer-lr:0.1-s69:0:nan") == [
-        Planned(run_name="k_operators-s42", step=17, fault="kill"),
-        Planned(run_name="transformer-lr:0.1-s69", step=0, fault="nan"),
-    ]
-    assert read_plan("") == read_plan("  ") == []
-    assert {part.split(":")[1] for parts in PLAN.values() for part in parts} == set(FAULTS)
-
-
-@pytest.mark.parametrize(
-    "part", ["a-s1:5", "a-s1", ":5:kill", "a-s1::kill", "a-s1:-1:kill", "a-s1:1.5:kill", "a-s1:5:flood", "a-s1:5:", ""]
-)
-def test_a_malformed_plan_is_an_error_that_names_the_part_and_the_faults(part):
-    with pytest.raises(ConfigError, match=rf"{VARIABLE}: {re.escape(repr(part))} is not .*kill, nan, disk_full"):
-        read_plan(f"b-s1:5:kill,{part}")
-
-
 def test_a_run_meets_only_what_was_planned_for_it(monkeypatch):
     assert planned("a-s1") == []
-    monkeypatch.setenv(VARIABLE, "a-s1:5:kill,a-s10:6:nan,a-s1:7:oom")
-    assert [(one.step, one.fault) for one in planned("a-s1")] == [(5, "kill"), (7, "oom")]
+    monkeypatch.setenv(VARIABLE, "a-s1:5:kill,a-s10:6:nan,a-lr:0.1-s1:0:nan,a-s1:7:oom")
+    assert planned("a-s1") == [(5, "kill"), (7, "oom")]
+    assert planned("a-lr:0.1-s1") == [(0, "nan")]
+    assert {part.split(":")[1] for parts in PLAN.values() for part in parts} == set(FAULTS)
 
 
 @contextmanager
