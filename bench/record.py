@@ -26,7 +26,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Corpus(Strict):
+class CorpusFacts(Strict):
     """What was read; `entropy_rate_nats` where it is known exactly (synthetic text)."""
 
     name: str
@@ -184,7 +184,7 @@ class Record(Strict):
     stopped_at_step: int | None  # where a run that is not done ended
     error: str | None  # one line
     config: Plain  # every field, defaults included
-    corpus: Corpus
+    corpus: CorpusFacts
     sources: Sources
     environment: Environment  # of the last attempt
     attempts: list[Attempt]

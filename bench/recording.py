@@ -51,7 +51,7 @@ class Recorder:
         )
         return [*self.earlier, this]
 
-    def record(self, status: record.Status, history: History, step: int, **fields: Any) -> record.Record:
+    def finish(self, status: record.Status, history: History, step: int, **fields: Any) -> record.Record:
         """The record of a run that ended at `step`, with more `fields` of `make_record`."""
         seconds, n_tokens = history.train_seconds, n_train_tokens(self.run.config, step)
         attempts = self.attempts(history, step)
@@ -100,7 +100,7 @@ def describe_run(run: Run, corpus: Corpus, device: torch.device) -> dict[str, An
         "replicate": run.replicate,
         "mode": run.mode,
         "config": to_json(run.config),
-        "corpus": record.Corpus(
+        "corpus": record.CorpusFacts(
             name=corpus.name,
             sha256=corpus.sha256,
             vocab_size=len(corpus.vocabulary),

@@ -109,7 +109,7 @@ class TrainingLoop:
                 trainer.seed,
                 parameters_sha256(trainer.model),
             )
-            return self.recorder.record(
+            return self.recorder.finish(
                 "done", self.history, trainer.step, result=result, first_fast_train_nats=self.first_fast_train_nats
             )
         except Diverged as stop:
@@ -128,7 +128,7 @@ class TrainingLoop:
         """The record of a run that came to no good end, by default at the step that the trainer is at."""
         self.stop_clock()
         step = self.trainer.step if self.trainer else 0
-        return self.recorder.record(
+        return self.recorder.finish(
             status,
             self.history,
             step,

@@ -8,7 +8,7 @@ from typing import Any
 from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.experiments import paper, smoke
-from bench.record import Corpus, Record, to_bytes
+from bench.record import CorpusFacts, Record, to_bytes
 from tests.records import make_record
 
 
@@ -37,7 +37,7 @@ def record_of(run: Run, perplexity: float = 4.5, *, started_at: str | None = Non
         protocol_version=PROTOCOL_VERSION,
     )
     corpus = record.corpus.model_dump() | {"name": run.config.corpus, "sha256": facts.sha256}
-    fields: dict[str, Any] = {"corpus": Corpus(**corpus | {"vocab_size": facts.vocab_size}), **changes}
+    fields: dict[str, Any] = {"corpus": CorpusFacts(**corpus | {"vocab_size": facts.vocab_size}), **changes}
     if started_at is not None:
         attempt = {"started_at": started_at, "first_step": 0, "last_step": 12, "train_seconds": 1.0}
         fields["attempts"] = [attempt | {"environment": record.environment.model_dump()}]

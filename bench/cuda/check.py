@@ -27,7 +27,7 @@ NO_TIME = "no time left; --seconds gives more"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class GpuCheck:
     """One thing to find out, by a function of a `bench.cuda_...` module."""
 
     name: str
@@ -41,7 +41,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class CheckResult:
     """What became of a check."""
 
     name: str
@@ -68,14 +68,14 @@ def _cell(experiment: str, cell: str) -> dict[str, str]:
     return {"experiment": experiment, "cell": cell}
 
 
-def _numbers(name: str, function: str, seconds: float = 30.0, **arguments: str) -> Check:
-    return Check(
+def _numbers(name: str, function: str, seconds: float = 30.0, **arguments: str) -> GpuCheck:
+    return GpuCheck(
         name=name, lane="numbers", function=f"bench.cuda.numbers:{function}", seconds=seconds, arguments=arguments
     )
 
 
-def _compiled(name: str) -> Check:
-    return Check(
+def _compiled(name: str) -> GpuCheck:
+    return GpuCheck(
         name=f"compiled step, {name}",
         lane=f"compiled {name}",
         function="bench.cuda.steps:compiled",
@@ -83,8 +83,8 @@ def _compiled(name: str) -> Check:
     )
 
 
-def _speed(name: str) -> Check:
-    return Check(
+def _speed(name: str) -> GpuCheck:
+    return GpuCheck(
         name=f"speed, {name}",
         lane=f"speed {name}",
         prepare="bench.cuda.steps:prepare",
@@ -95,21 +95,21 @@ def _speed(name: str) -> Check:
 
 # Where there are too few cores for all lanes, those that begin first stand first.
 CHECKS = (
-    Check(name="machine", lane="numbers", function="bench.cuda.machine:machine", seconds=30.0),
+    GpuCheck(name="machine", lane="numbers", function="bench.cuda.machine:machine", seconds=30.0),
     _numbers("batches", "batches"),
     *(_numbers(f"recurrence, {form}", "recurrence", form=form) for form in FORMS),
     *(_numbers(f"evaluation, {name}", "evaluation", 60.0, **_cell(*of)) for name, of in HEADLINE.items()),
     *(_numbers(f"exact mode, {name}", "exact", 60.0, **_cell(*of)) for name, of in HEADLINE.items()),
     _numbers("exact mode, LSTM", "exact", 60.0, **_cell("matched", "lstm-params")),
     _compiled("K-Operators"),
-    Check(name="two workers side by side", lane="runs", function="bench.cuda.runs:side_by_side", seconds=120.0),
-    Check(name="out of memory", lane="memory", function="bench.cuda.runs:out_of_memory", seconds=120.0),
+    GpuCheck(name="two workers side by side", lane="runs", function="bench.cuda.runs:side_by_side", seconds=120.0),
+    GpuCheck(name="out of memory", lane="memory", function="bench.cuda.runs:out_of_memory", seconds=120.0),
     _speed("K-Operators"),
     _speed("Transformer (matched)"),
     _speed("nanoGPT"),
     _compiled("Transformer (matched)"),
     _compiled("nanoGPT"),
-    Check(
+    GpuCheck(
         name="recurrence, fla",
         lane="fla",
         function="bench.cuda.numbers:recurrence",
@@ -135,10 +135,12 @@ class Asked(Protocol):
 class Lane:
     """Checks that follow each other in one process, which is replaced where it ended, hung or an error left it odd."""
 
-    def __init__(self, checks: Sequence[Check], start: Callable[[], Asked], tell: Callable[[Result], None]) -> None:
+    def __init__(
+        self, checks: Sequence[GpuCheck], start: Callable[[], Asked], tell: Callable[[CheckResult], None]
+    ) -> None:
         self.checks, self.start, self.tell = checks, start, tell
         self.child: Asked | None = None
-        self.prepared: list[tuple[Check, Result]] = []
+        self.prepared: list[tuple[GpuCheck, CheckResult]] = []
         self.stopped = threading.Event()  # by Ctrl-C
 
     def run(self, until: float) -> None:
@@ -157,7 +159,7 @@ class Lane:
         for check, before in self.prepared:
             after = self.ask(check, check.function, {}, until)
             self.tell(
-                Result(
+                CheckResult(
                     name=check.name,
                     status=after.status,
                     text=f"{after.text}; {before.text}",
@@ -167,15 +169,15 @@ class Lane:
             )
         self.end()
 
-    def ask(self, check: Check, function: str, arguments: dict[str, Any], until: float) -> Result:
+    def ask(self, check: GpuCheck, function: str, arguments: dict[str, Any], until: float) -> CheckResult:
         """The result of one request, whatever becomes of it."""
         if check.package is not None and importlib.util.find_spec(check.package) is None:
-            return Result(name=check.name, status="not tried", text=INSTALL[check.package])
+            return CheckResult(name=check.name, status="not tried", text=INSTALL[check.package])
         if self.stopped.is_set():
-            return Result(name=check.name, status="not tried", text="interrupted")
+            return CheckResult(name=check.name, status="not tried", text="interrupted")
         started = time.monotonic()
         if started >= until:
-            return Result(name=check.name, status="not tried", text=NO_TIME)
+            return CheckResult(name=check.name, status="not tried", text=NO_TIME)
         try:
             child = self.child = self.start() if self.child is None else self.child
             answer = child.ask(function, arguments, check.seconds, until)
@@ -190,10 +192,10 @@ class Lane:
                 status, text = "not tried", f"{text}; {NO_TIME}"
             elif isinstance(error, TimeoutError):
                 status = check.late
-            return Result(name=check.name, status=status, text=text, seconds=ended - started)
+            return CheckResult(name=check.name, status=status, text=text, seconds=ended - started)
         if answer.pop("raised"):
             self.end()  # an error may leave CUDA unusable
-        return Result(name=check.name, **answer)
+        return CheckResult(name=check.name, **answer)
 
     def end(self) -> None:
         """End the lane's process."""
@@ -203,19 +205,19 @@ class Lane:
 
 
 def run_checks(
-    checks: Sequence[Check],
+    checks: Sequence[GpuCheck],
     *,
     seconds: float,
     start: Callable[[], Asked],
     n_lanes: int,
-    tell: Callable[[Result], None],
+    tell: Callable[[CheckResult], None],
 ) -> None:
     """Do the checks within `seconds`, `n_lanes` lanes at a time; `tell` each result as soon as it is known."""
     until = time.monotonic() + seconds
     kept = min(ALONE_SECONDS, seconds / 2) if any(one.prepare for one in checks) else 0.0
     lock = threading.Lock()
 
-    def tell_one(result: Result) -> None:
+    def tell_one(result: CheckResult) -> None:
         with lock:
             tell(result)
 
@@ -239,21 +241,21 @@ def run_checks(
             lane.end()
 
 
-def check_all(seconds: float, tell: Callable[[str], None]) -> list[Result]:
+def check_all(seconds: float, tell: Callable[[str], None]) -> list[CheckResult]:
     """Do every check on this machine's GPU, or say of each that there is none."""
     import torch
 
     names = [one.name for one in CHECKS]
-    results: list[Result] = []
+    results: list[CheckResult] = []
 
-    def keep(result: Result) -> None:
+    def keep(result: CheckResult) -> None:
         results.append(result)
         tell(result.line)
 
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
         for check in CHECKS:
-            keep(Result(name=check.name, status="not tried", text=NO_CUDA + built))
+            keep(CheckResult(name=check.name, status="not tried", text=NO_CUDA + built))
         return results
     n_cores = count_cores()
     memory = torch.cuda.get_device_properties(0).total_memory
@@ -263,13 +265,13 @@ def check_all(seconds: float, tell: Callable[[str], None]) -> list[Result]:
     return sorted(results, key=lambda one: names.index(one.name))
 
 
-def exit_code(results: Sequence[Result]) -> int:
+def exit_code(results: Sequence[CheckResult]) -> int:
     """0 all held, 1 one failed, 3 some were not tried."""
     statuses = {one.status for one in results}
     return 1 if "failed" in statuses else 3 if "not tried" in statuses else 0
 
 
-def write_results(path: Path, results: Sequence[Result], seconds: float) -> None:
+def write_results(path: Path, results: Sequence[CheckResult], seconds: float) -> None:
     """Write what was found, with the machine, the sources and the versions, as JSON."""
     import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench.cuda.numbers import Context, Finding
+from bench.cuda.numbers import Answer, Context
 from bench.environment import describe
 from bench.process import count_cores
 
@@ -17,16 +17,16 @@ DRIVER_FILE = Path("/proc/driver/nvidia/version")
 GIB = 2**30
 
 
-def machine(context: Context) -> Finding:
+def machine(context: Context) -> Answer:
     """The GPU, its memory, the driver, torch and MPS; a matrix product shows that this torch has kernels for it."""
     device = context.device
     ones = torch.ones(256, 256, device=device)
     total = (ones @ ones).sum().item()
     if total != 256**3:
-        return Finding(status="failed", text=f"a product of ones sums to {total}, and to {256**3} by arithmetic")
+        return Answer(status="failed", text=f"a product of ones sums to {total}, and to {256**3} by arithmetic")
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
-        return Finding(status="failed", text=f"{name} has no bfloat16: mode `fast` cannot run; use --mode exact")
+        return Answer(status="failed", text=f"{name} has no bfloat16: mode `fast` cannot run; use --mode exact")
     free, whole = torch.cuda.mem_get_info(device)
     mps, n_cores = mps_state(), count_cores()
     facts = describe(device)
@@ -44,7 +44,7 @@ def machine(context: Context) -> Finding:
         "n_cores": n_cores,
         "mps": mps,
     }
-    return Finding(status="held", text=text, values=values)
+    return Answer(status="held", text=text, values=values)
 
 
 def driver() -> str:

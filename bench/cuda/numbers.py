@@ -1,6 +1,6 @@
 """Does a GPU compute what the CPU does? Batches, the recurrence, evaluation, and exact repetition of training.
 
-Each check takes a `Context` and gives a `Finding`, whose text has both values where they differ.
+Each check takes a `Context` and gives a `Answer`, whose text has both values where they differ.
 """
 
 import io
@@ -31,7 +31,7 @@ N_STEPS, RESUMED_AT = 12, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Answer:
     """What a check found: one line for a reader, and the numbers behind it as JSON values."""
 
     status: Status
@@ -58,23 +58,23 @@ def published_run(experiment: str, cell: str, mode: Mode, *, dropout: bool = Tru
 # batches --------------------------------------------------------------------------------------------------------------
 
 
-def batches(context: Context) -> Finding:
+def batches(context: Context) -> Answer:
     """Training batches and the windows of `sampled` are the same integers on the device as on the CPU."""
     return compare_batches(*(load_corpus("synthetic", device) for device in (context.device, CPU)))
 
 
-def compare_batches(there: Corpus, here: Corpus) -> Finding:
+def compare_batches(there: Corpus, here: Corpus) -> Answer:
     """Batches of 64 windows of 256 from two copies of a corpus, and starts of 64 sampled windows."""
     steps = (0, 1, 2_999, 10**6)
     for step in steps:
         both = (train_batch(one.train, SEED, step, 64, 256)[0].cpu() for one in (there, here))
         if difference := _first_difference(*both):
-            return Finding(status="failed", text=f"step {step} reads other tokens: {difference}")
+            return Answer(status="failed", text=f"step {step} reads other tokens: {difference}")
     n_starts = len(here.val) - 256
     both = (window_starts(69, "sampled", 7, 64, n_starts, one.val.device).cpu() for one in (there, here))
     if difference := _first_difference(*both):
-        return Finding(status="failed", text=f"`sampled` reads other windows: {difference}")
-    return Finding(status="held", text=f"{len(steps)} training batches and one of `sampled` are the CPU's integers")
+        return Answer(status="failed", text=f"`sampled` reads other windows: {difference}")
+    return Answer(status="held", text=f"{len(steps)} training batches and one of `sampled` are the CPU's integers")
 
 
 def _first_difference(found: Tensor, right: Tensor) -> str:
@@ -148,7 +148,7 @@ def worst_error(found: list[Tensor], right: tuple[Tensor, ...], tolerance: Toler
     return worst, text
 
 
-def recurrence(context: Context, form: str) -> Finding:
+def recurrence(context: Context, form: str) -> Answer:
     """A form of the recurrence against its definition in float64: values and gradients, at awkward lengths."""
     torch.use_deterministic_algorithms(False)  # the published `block` sums in an order that CUDA does not fix
     torch.set_float32_matmul_precision("highest")
@@ -163,7 +163,7 @@ def recurrence(context: Context, form: str) -> Finding:
         errors.append((share, f"{text}, length {length}, decays {decays!r}{', bfloat16' if low else ''}"))
     share, text = max(errors)
     values = {"n_cases": len(cases), "worst_share_of_tolerance": share}
-    return Finding(status="held" if share <= 1 else "failed", text=f"at worst {text}", values=values)
+    return Answer(status="held" if share <= 1 else "failed", text=f"at worst {text}", values=values)
 
 
 def form_decays(form: str) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ N_WINDOWS = 8
 EVALUATION_TOLERANCE = 1e-6  # nats; float32 against float64 gives 5e-8 on a CPU, TF32 from 3e-6 on
 
 
-def evaluation(context: Context, experiment: str, cell: str) -> Finding:
+def evaluation(context: Context, experiment: str, cell: str) -> Answer:
     """A model that the device trained for some steps has the same losses there and on the CPU."""
     corpus = load_corpus("synthetic", context.device)
     trainer = Trainer(published_run(experiment, cell, "exact"), corpus, context.device)
@@ -187,7 +187,7 @@ def evaluation(context: Context, experiment: str, cell: str) -> Finding:
     return compare_evaluation(trainer.model, twin, corpus.val, trainer.run.config.context)
 
 
-def compare_evaluation(there: SequenceModel, here: SequenceModel, val: Tensor, context: int) -> Finding:
+def compare_evaluation(there: SequenceModel, here: SequenceModel, val: Tensor, context: int) -> Answer:
     """Losses of some windows of the sweep, of a model on the device of `val` and of one on the CPU."""
     starts = sweep_starts(val, context)[:N_WINDOWS]
     found = window_losses(there, val, starts, context)
@@ -195,7 +195,7 @@ def compare_evaluation(there: SequenceModel, here: SequenceModel, val: Tensor, c
     worst = int((found - right).abs().argmax())
     both = f"{found[worst]:.8f} nats per token, and {right[worst]:.8f} on the CPU (window {worst} of {len(starts)}"
     difference = (found - right).abs().max().item()
-    return Finding(
+    return Answer(
         status="held" if difference <= EVALUATION_TOLERANCE else "failed",  # a NaN fails
         text=f"at worst {both}, allowed {EVALUATION_TOLERANCE:.0e})",
         values={"largest_difference_nats": difference},
@@ -205,14 +205,14 @@ def compare_evaluation(there: SequenceModel, here: SequenceModel, val: Tensor, c
 # exact mode -----------------------------------------------------------------------------------------------------------
 
 
-def exact(context: Context, experiment: str, cell: str) -> Finding:
+def exact(context: Context, experiment: str, cell: str) -> Answer:
     """Training in exact mode gives equal bits twice, and after a checkpoint."""
     corpus = load_corpus("synthetic", context.device)
     run = published_run(experiment, cell, "exact")
     return compare_trainings(lambda: Trainer(run, corpus, context.device))
 
 
-def compare_trainings(make_trainer: Callable[[], Trainer]) -> Finding:
+def compare_trainings(make_trainer: Callable[[], Trainer]) -> Answer:
     """Losses and parameters of a training, of the same again, and of one that goes on from a saved state."""
     first, again, before = make_trainer(), make_trainer(), make_trainer()
     right = losses_of(first, N_STEPS)
@@ -227,13 +227,13 @@ def compare_trainings(make_trainer: Callable[[], Trainer]) -> Finding:
         for step, (ours, theirs) in enumerate(zip(found, right, strict=True)):
             if ours != theirs:
                 text = f"{name}, the loss of step {step} is {ours!r}, at first {theirs!r}"
-                return Finding(status="failed", text=text)
+                return Answer(status="failed", text=text)
         hashes = [parameters_sha256(one.model)[:12] for one in (trainer, first)]
         if hashes[0] != hashes[1]:
             text = f"{name}, the parameters after {N_STEPS} steps hash to {hashes[0]}, at first to {hashes[1]}"
-            return Finding(status="failed", text=text)
+            return Answer(status="failed", text=text)
     text = f"{N_STEPS} losses and all parameters have equal bits, again and resumed at step {RESUMED_AT}"
-    return Finding(status="held", text=text, values={"train_nats": right})
+    return Answer(status="held", text=text, values={"train_nats": right})
 
 
 def losses_of(trainer: Trainer, n_steps: int) -> list[float]:

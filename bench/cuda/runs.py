@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.config import Run, override
-from bench.cuda.numbers import SEED, Context, Finding
+from bench.cuda.numbers import SEED, Answer, Context
 from bench.experiments import find_experiment
 from bench.record import Record
 from bench.repeat import differences, run_of
@@ -26,7 +26,7 @@ TOO_MANY_WINDOWS = 2**17  # of 32 tokens: each activation of a step takes 256 Mi
 SECONDS = 90.0  # for a launch of two runs that train for less than a second
 
 
-def side_by_side(context: Context) -> Finding:
+def side_by_side(context: Context) -> Answer:
     """Two workers share the GPU, both end, and the first has the bits that it has alone."""
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "together")
@@ -35,23 +35,23 @@ def side_by_side(context: Context) -> Finding:
         found = {f"{one.label}-s{one.seed}": one for one in store.records()[0]}
         ended = {name: found[name].status if name in found else "no record" for name in PAIR}
         if set(ended.values()) != {"done"}:
-            return Finding(status="failed", text=f"{_listed(ended)}, and done expected of both{told}")
+            return Answer(status="failed", text=f"{_listed(ended)}, and done expected of both{told}")
         return compare_with_lone(found[PAIR[0]], context, Store(Path(scratch) / "alone"))
 
 
-def compare_with_lone(packed: Record, context: Context, store: Store) -> Finding:
+def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
     """A record of a run that shared the device against the same run alone, in this process."""
     on_cuda = context.device.type == "cuda"
     n_threads = packed.environment.n_threads
     alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
     if on_cuda and not packed.packed:
-        return Finding(status="failed", text=f"{PAIR[0]} says that it had the GPU to itself, and it shared it")
+        return Answer(status="failed", text=f"{PAIR[0]} says that it had the GPU to itself, and it shared it")
     if found := differences(packed, alone):
-        return Finding(status="failed", text=f"{PAIR[0]} beside another, and now alone: {'; '.join(found)}")
-    return Finding(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits alone")
+        return Answer(status="failed", text=f"{PAIR[0]} beside another, and now alone: {'; '.join(found)}")
+    return Answer(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits alone")
 
 
-def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Finding:
+def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Answer:
     """A run that needs more memory than there is leaves a record that says so, and a pool does the run after it."""
     if context.device.type == "cuda":
         whole = torch.cuda.get_device_properties(context.device).total_memory
@@ -63,15 +63,15 @@ def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Findin
         ended = execute(run, Store(Path(scratch) / "large"), Settings(device=context.device))
         if ended.status != "oom":
             text = f"a run too large for the memory ended as {ended.status}, and oom expected: {ended.error}"
-            return Finding(status="failed", text=text)
+            return Answer(status="failed", text=text)
         store = Store(Path(scratch) / "pool")
         told = launch(store, context, "transformer", ["--workers", "1"], module="bench.cuda.no_memory")
         found = {f"{one.label}-s{one.seed}": one.status for one in store.records()[0]}
     right = {STRUCK: "oom", NEXT: "done"}
     if found != right:
-        return Finding(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{told}")
+        return Answer(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{told}")
     text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after an injected one: {_listed(right)}"
-    return Finding(status="held", text=text, values={"error": ended.error})
+    return Answer(status="held", text=text, values={"error": ended.error})
 
 
 def launch(store: Store, context: Context, words: str, options: list[str], module: str = "jobs") -> str:

@@ -11,7 +11,7 @@ import torch
 
 from bench.config import Mode
 from bench.corpus import load_corpus
-from bench.cuda.numbers import Context, Finding, published_run
+from bench.cuda.numbers import Answer, Context, published_run
 from bench.environment import synchronize
 from bench.train import N_FIRST, Trainer
 
@@ -24,7 +24,7 @@ NORM_TOLERANCE = 2e-2  # of the norm
 N_ROUNDS, N_STEPS = 6, 20  # of a timing; the first round warms up
 
 
-def compiled(context: Context, experiment: str, cell: str) -> Finding:
+def compiled(context: Context, experiment: str, cell: str) -> Answer:
     """The first steps of `fast` mode, compiled and recorded, against those of `exact`, both without dropout."""
     eager = steps_of(_trainer(context, experiment, cell, "exact", dropout=False))
     trainer = _trainer(context, experiment, cell, "fast", dropout=False)
@@ -32,7 +32,7 @@ def compiled(context: Context, experiment: str, cell: str) -> Finding:
     trainer.warm_up()
     seconds = time.monotonic() - started
     finding = compare_steps(steps_of(trainer), eager)
-    return Finding(
+    return Answer(
         status=finding.status,
         text=f"{finding.text}; compiled in {seconds:.0f} s",
         values={**finding.values, "compile_seconds": seconds},
@@ -45,7 +45,7 @@ def steps_of(trainer: Trainer, n_steps: int = N_FIRST) -> Steps:
     return [(nats, norm) for nats, norm in torch.stack(measured).tolist()]
 
 
-def compare_steps(found: Steps, right: Steps) -> Finding:
+def compare_steps(found: Steps, right: Steps) -> Answer:
     """The compiled step's losses and norms against the eager step's, at the step where each differs most."""
     nats = [abs(ours[0] - exact[0]) for ours, exact in zip(found, right, strict=True)]
     norms = [abs(ours[1] - exact[1]) / exact[1] for ours, exact in zip(found, right, strict=True)]
@@ -62,20 +62,20 @@ def compare_steps(found: Steps, right: Steps) -> Finding:
         "largest_difference_nats": nats[at],
         "largest_difference_norm": norms[norm_at],
     }
-    return Finding(status="held" if held else "failed", text=text, values=values)
+    return Answer(status="held" if held else "failed", text=text, values=values)
 
 
-def prepare(context: Context, experiment: str, cell: str) -> Finding:
+def prepare(context: Context, experiment: str, cell: str) -> Answer:
     """Compile and record a cell's published step, and keep it for `speed`."""
     trainer = _trainer(context, experiment, cell, "fast" if context.device.type == "cuda" else "exact")
     started = time.monotonic()
     trainer.warm_up()
     seconds = time.monotonic() - started
     context.kept["trainer"] = trainer
-    return Finding(status="held", text=f"compiled in {seconds:.0f} s", values={"compile_seconds": seconds})
+    return Answer(status="held", text=f"compiled in {seconds:.0f} s", values={"compile_seconds": seconds})
 
 
-def speed(context: Context) -> Finding:
+def speed(context: Context) -> Answer:
     """Time the step that `prepare` left: the median of rounds of steps, with the device to itself."""
     trainer: Trainer = context.kept["trainer"]
     n_tokens = trainer.training.batch_size * trainer.run.config.context
@@ -99,8 +99,8 @@ def speed(context: Context) -> Finding:
         "last_nats": last,
     }
     if not math.isfinite(last):
-        return Finding(status="failed", text=f"the loss of step {trainer.step - 1} is {last}; {text}", values=values)
-    return Finding(status="held", text=text, values=values)
+        return Answer(status="failed", text=f"the loss of step {trainer.step - 1} is {last}; {text}", values=values)
+    return Answer(status="held", text=text, values=values)
 
 
 def _trainer(context: Context, experiment: str, cell: str, mode: Mode, *, dropout: bool = True) -> Trainer:

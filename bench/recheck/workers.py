@@ -37,7 +37,7 @@ class Workers:
                 raise NoAnswer("stopped")
             if self._child is None or self._folder != folder or not self._child.alive:
                 self.close()
-                self._child, self._folder = start(folder), folder
+                self._child, self._folder = start_child(folder), folder
         try:
             answer = self._child.ask(question)
         except ChildEnded as error:
@@ -59,7 +59,7 @@ class Workers:
             self._child.end()
 
 
-def start(folder: Path) -> Child:
+def start_child(folder: Path) -> Child:
     """A process with the sources of one folder; it ends when this process does, whatever ends it."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):

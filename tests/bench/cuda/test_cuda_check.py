@@ -18,9 +18,9 @@ from bench.__main__ import app
 from bench.child import ChildEnded
 from bench.cuda import check as cuda_check
 from bench.cuda import numbers as cuda_numbers
-from bench.cuda.check import CHECKS, Check, Result, exit_code, run_checks, write_results
+from bench.cuda.check import CHECKS, CheckResult, GpuCheck, exit_code, run_checks, write_results
 from bench.cuda.child import CheckProcess, perform
-from bench.cuda.numbers import Context, Finding
+from bench.cuda.numbers import Answer, Context
 from models.decay import BACKENDS
 from tests.command_line import PATIENCE_SECONDS, ROOT, call, wait_until
 
@@ -60,14 +60,14 @@ class Session:
         self.children.append(StandIn(self.answers, self.asked))
         return self.children[-1]
 
-    def run(self, *checks: Check, seconds: float = 60.0) -> dict[str, Result]:
+    def run(self, *checks: GpuCheck, seconds: float = 60.0) -> dict[str, CheckResult]:
         run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, tell=self.told.append)
         assert all(child.ended for child in self.children)
         return {one.name: one for one in self.told}
 
 
-def check(name: str, lane: str = "one", **fields: Any) -> Check:
-    return Check(name=name, lane=lane, function=name, **fields)
+def check(name: str, lane: str = "one", **fields: Any) -> GpuCheck:
+    return GpuCheck(name=name, lane=lane, function=name, **fields)
 
 
 def test_checks_of_a_lane_share_a_process_and_those_that_run_alone_come_last():
@@ -112,7 +112,7 @@ def test_what_no_longer_fits_is_not_tried_and_says_so():
 
 
 def test_an_interruption_ends_every_process_and_begins_nothing_more():
-    def interrupt(result: Result) -> None:
+    def interrupt(result: CheckResult) -> None:
         told.append(result.line)
         if len(told) == 1:
             raise KeyboardInterrupt
@@ -149,7 +149,7 @@ def test_every_form_of_the_recurrence_is_checked():
 
 
 def test_an_error_in_a_check_is_its_line(monkeypatch):
-    def broken(_: Context) -> Finding:
+    def broken(_: Context) -> Answer:
         raise RuntimeError("CUDA error: an illegal memory access\nmore lines")
 
     monkeypatch.setattr(cuda_numbers, "batches", broken)
@@ -214,7 +214,7 @@ def test_without_cuda_every_check_says_that_it_was_not_tried(tmp_path: Path, mon
     ("statuses", "code"), [(["held"], 0), (["held", "failed", "not tried"], 1), (["held", "not tried"], 3)]
 )
 def test_the_exit_code_tells_a_failure_from_what_was_not_tried(statuses, code, tmp_path: Path, monkeypatch):
-    results = [Result(name=str(i), status=one, text="") for i, one in enumerate(statuses)]
+    results = [CheckResult(name=str(i), status=one, text="") for i, one in enumerate(statuses)]
     monkeypatch.setattr(cuda_check, "check_all", lambda *_: results)
     monkeypatch.chdir(tmp_path)
     assert call(app, "cuda-check") == exit_code(results) == code
@@ -222,7 +222,7 @@ def test_the_exit_code_tells_a_failure_from_what_was_not_tried(statuses, code, t
 
 
 def test_the_json_has_words_for_numbers_that_json_lacks(tmp_path: Path):
-    results = [Result(name="a", status="failed", text="", values={"losses": [1.0, math.nan], "worst": math.inf})]
+    results = [CheckResult(name="a", status="failed", text="", values={"losses": [1.0, math.nan], "worst": math.inf})]
     write_results(tmp_path / "found.json", results, 1.0)
     values = json.loads((tmp_path / "found.json").read_text(), parse_constant=pytest.fail)["checks"][0]["values"]
     assert values == {"losses": [1.0, "nan"], "worst": "inf"}
