@@ -1,11 +1,13 @@
-"""What the tests on a real SLURM share: one cluster of two nodes for all of them."""
+"""No site says anything where none is asked; and one cluster of two nodes for all tests on a real SLURM."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.jobs.slurm.cluster import Cannot, Cluster, cluster
+from tests.sites import forget_site
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +20,10 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         if os.environ.get("CI"):
             pytest.fail(str(reason))
         pytest.skip(str(reason))
+
+
+@pytest.fixture(autouse=True)
+def no_site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing on this machine says anything about a site, but for tests on a real one."""
+    if request.node.get_closest_marker("slurm") is None:
+        forget_site(monkeypatch, tmp_path)

@@ -309,7 +309,7 @@ def run_python(code: str, *arguments: str, **variables: str) -> str:
 DRAW = (
     "import hashlib, sys; from pathlib import Path; from bench.report.runs import read_results\n"
     "from bench.report.figures import all_figures; from bench.store import Store\n"
-    "images = all_figures(aggregate(Store(Path(sys.argv[1]))), [])\n"
+    "images = all_figures(read_results(Store(Path(sys.argv[1]))), [])\n"
     "for name, image in images.items(): print(name, hashlib.sha256(image).hexdigest())\n"
     "print(sorted({'torch', 'models', 'matplotlib'} & set(sys.modules)))\n"
 )

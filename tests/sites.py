@@ -1,0 +1,56 @@
+"""SLURM sites that say what a test says, and the scripts that are made for them."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.experiments import smoke
+from bench.experiments.grid import Experiment
+from bench.store import Store
+from jobs.slurm import arrays, site
+from tests.tiny import request_of, tiny_cell
+
+ALWAYS_ASKED = {"job-name", "nodes", "open-mode", "output", "requeue", "signal", "time"}  # whatever the site
+
+
+def forget_site(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No file or variable of this machine names a site or a folder; profiles lie in `folder`; nothing is timed."""
+    for name in list(os.environ):
+        if name.startswith(("BENCH_", "SBATCH_", "SLURM_", "SUBMITIT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(site, "LOCAL_FILE", folder / "jobs" / "slurm.local.toml")
+    monkeypatch.setattr(site, "PROFILES", folder / "jobs" / "profiles")
+    site.PROFILES.mkdir(parents=True)
+    monkeypatch.setattr(arrays, "estimate_seconds", lambda *_: {})
+    monkeypatch.setattr(arrays, "max_array_size", lambda: 1000)
+
+
+def profile(text: str, name: str = "mysite") -> str:
+    """A profile of that text; its name."""
+    (site.PROFILES / f"{name}.toml").write_text(text, encoding="utf-8")
+    return name
+
+
+def arrays_of(
+    store: Store, *assignments: str, seconds: dict[str, float] | None = None, **changes: Any
+) -> list[arrays.Array]:
+    """The arrays of the smoke experiment."""
+    experiment = smoke()
+    return arrays.make_arrays(experiment, experiment.runs(), store, request_of(*assignments, **changes), seconds or {})
+
+
+def flags(text: str) -> dict[str, str]:
+    """The #SBATCH lines of a script: flag -> value, quotes left."""
+    pairs = [re.fullmatch(r"#SBATCH --([a-z-]+)(?:=(.*))?", line) for line in text.splitlines() if "#SBATCH" in line]
+    assert all(pairs)
+    found = {pair[1]: pair[2] or "" for pair in pairs if pair}
+    assert len(found) == len(pairs)
+    return found
+
+
+def twenty() -> Experiment:
+    """A grid of twenty runs that take no time."""
+    return Experiment(name="twenty", question="Are all there?", cells=(tiny_cell("tiny", seeds=tuple(range(20))),))
