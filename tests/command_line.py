@@ -57,12 +57,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, output or "", errors or ""
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Return once `condition()` holds; fail after two minutes."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(
+    condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS, pause: float = 0.01
+) -> None:
+    """Return once `condition()` holds, looked at every `pause` seconds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def children(pid: int) -> list[int]:

@@ -4,11 +4,26 @@ import math
 import random
 from typing import Any
 
-from bench.record import SCHEMA_VERSION, CrossFitted, Evaluation, HalfSum, Manifest, Measurement, Record, Status
+from bench.record import SCHEMA_VERSION, Manifest, Record, Status
 
 FINGERPRINT = "f" * 64
 SWEEP_TOKENS, SAMPLED_TOKENS, STRIDED_TOKENS = 111_360, 3_276_800, 111_232
 N_WINDOWS = 435
+CORPUS = {"vocab_size": 65, "n_train_tokens": 1_003_854, "n_val_tokens": 111_540}
+COST = {
+    "train_seconds": 100.0,
+    "tokens_per_second": 20_000.0,
+    "peak_bytes": 512 * 2**20,
+    "n_train_tokens": 2_000_000,
+    "train_flops": 3.5e12,
+    "parameters": {
+        "n_params": 1_137_869,
+        "n_live_params": 942_029,
+        "n_params_without_positions": 1_137_869,
+        "parts": {"blocks": 1_000_000, "head": 137_869},
+    },
+}
+FITTED_COST = {**COST, "tokens_per_second": None, "n_train_tokens": 0, "train_flops": 0.0}
 
 
 def make_environment(**changes: Any) -> dict[str, Any]:
@@ -44,41 +59,12 @@ def make_record(
     **changes: Any,
 ) -> Record:
     """A record with the given perplexities; those not named equal the best. `changes` replace top-level fields."""
-    nats = math.log(perplexity)
-    final_nats = math.log(final if final is not None else perplexity)
-
-    def protocol(value: float | None, n_tokens: int, cross: float | None) -> dict[str, Any]:
-        best = nats if value is None else math.log(value)
-        last = final_nats if value is None else math.log(value) + final_nats - nats
-        cross_fit = cross and CrossFitted(
-            nats_per_token=math.log(cross), step_chosen_on_first_half=250, step_chosen_on_second_half=250
-        )
-        return {
-            "best": Measurement(step=250, nats_per_token=best, n_tokens=n_tokens),
-            "final": Measurement(step=500, nats_per_token=last, n_tokens=n_tokens),
-            "cross_fitted": cross_fit or None,
-        }
-
-    rng = random.Random(f"{label} {seed}")
-    windows = {s: [rng.gauss(nats, 0.3) for _ in range(N_WINDOWS)] for s in (250, 500, 750)} if real_size else {}
-    result = {
-        "sweep": protocol(None, SWEEP_TOKENS, cross_fitted or perplexity),
-        "sampled": protocol(sampled, SAMPLED_TOKENS, None),
-        "strided": protocol(strided, STRIDED_TOKENS, None),
-        "window_nats": windows,
-        "parameters_sha256": "0" * 64,
-    }
-    curve = [
-        Evaluation(
-            step=step * 250,
-            val_nats_per_token=nats + rng.random(),
-            first_half=HalfSum(nats=nats * SWEEP_TOKENS / 2, n_tokens=SWEEP_TOKENS // 2),
-            second_half=HalfSum(nats=nats * SWEEP_TOKENS / 2, n_tokens=SWEEP_TOKENS // 2),
-            train_nats_per_token=rng.random() if step else None,
-        )
-        for step in range(16 if real_size else 3)
-    ]
+    nats, rng = math.log(perplexity), random.Random(f"{label} {seed}")
     of = "id" if changes.get("mode", "exact") == "exact" else f"id {changes['mode']}"
+    result = _result(nats, math.log(final or perplexity), cross_fitted or perplexity, sampled, strided)
+    if real_size:
+        result["window_nats"] = {step: [rng.gauss(nats, 0.3) for _ in range(N_WINDOWS)] for step in (250, 500, 750)}
+    curve = [_evaluation(step * 250, nats, rng) for step in range(16 if real_size else 3)]
     readings = {"gamma": [rng.random() for _ in range(6)], "eta": rng.random()}
     fields = {
         "schema_version": SCHEMA_VERSION,
@@ -99,14 +85,7 @@ def make_record(
             "corpus": corpus,
             "n_sampled_batches": 200,
         },
-        "corpus": {
-            "name": corpus,
-            "sha256": f"sha of {corpus}",
-            "vocab_size": 65,
-            "n_train_tokens": 1_003_854,
-            "n_val_tokens": 111_540,
-            "entropy_rate_nats": entropy_rate_nats,
-        },
+        "corpus": {**CORPUS, "name": corpus, "sha256": f"sha of {corpus}", "entropy_rate_nats": entropy_rate_nats},
         "sources": {"commit": "a1b2c3d", "dirty": False, "fingerprint": fingerprint},
         "environment": make_environment(),
         "attempts": [],
@@ -116,19 +95,7 @@ def make_record(
             "first_train_nats": [4.2] * 20,
             "by_step": {step * 250: readings for step in range(16)} if real_size else {},
         },
-        "cost": {
-            "train_seconds": 100.0,
-            "tokens_per_second": None if seed is None else 20_000.0,
-            "peak_bytes": 512 * 2**20,
-            "n_train_tokens": 0 if seed is None else 2_000_000,
-            "train_flops": 0.0 if seed is None else 3.5e12,
-            "parameters": {
-                "n_params": 1_137_869,
-                "n_live_params": 942_029,
-                "n_params_without_positions": 1_137_869,
-                "parts": {"blocks": 1_000_000, "head": 137_869},
-            },
-        },
+        "cost": FITTED_COST if seed is None else COST,
         **changes,
     }
     return Record.model_validate({key: _plain(value) for key, value in fields.items()})
@@ -156,6 +123,43 @@ def manifest_of(records: list[Record], name: str = "laptop", **changes: Any) -> 
         seed = "fitted" if record.seed is None else str(record.seed)
         cells.setdefault(record.label, {})[seed] = record.run_id
     return make_manifest(cells, name, **changes)
+
+
+def _result(
+    best: float, final: float, cross_fitted: float, sampled: float | None, strided: float | None
+) -> dict[str, Any]:
+    """The three protocols: nats of the best and the last step, and perplexities of the others where they differ."""
+
+    def protocol(value: float | None, n_tokens: int) -> dict[str, Any]:
+        nats = (best, final) if value is None else (math.log(value), math.log(value) + final - best)
+        first, last = (
+            {"step": step, "nats_per_token": one, "n_tokens": n_tokens}
+            for step, one in zip((250, 500), nats, strict=True)
+        )
+        return {"best": first, "final": last, "cross_fitted": None}
+
+    steps = dict.fromkeys(("step_chosen_on_first_half", "step_chosen_on_second_half"), 250)
+    return {
+        "sweep": {
+            **protocol(None, SWEEP_TOKENS),
+            "cross_fitted": {"nats_per_token": math.log(cross_fitted), **steps},
+        },
+        "sampled": protocol(sampled, SAMPLED_TOKENS),
+        "strided": protocol(strided, STRIDED_TOKENS),
+        "window_nats": {},
+        "parameters_sha256": "0" * 64,
+    }
+
+
+def _evaluation(step: int, nats: float, rng: random.Random) -> dict[str, Any]:
+    half = {"nats": nats * SWEEP_TOKENS / 2, "n_tokens": SWEEP_TOKENS // 2}
+    return {
+        "step": step,
+        "val_nats_per_token": nats + rng.random(),
+        "first_half": half,
+        "second_half": half,
+        "train_nats_per_token": rng.random() if step else None,
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -7,8 +7,6 @@ By default a few minutes on two cores; BENCH_FULL=1 runs the whole matrix.
 
 import dataclasses
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +23,6 @@ from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
 from bench.experiments.laptop import laptop_arm
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
 from bench.report.output import make_tables
-from bench.sources import ROOT
 from bench.train import Trainer, set_numerics
 from models import TransformerConfig, build, decoder_of
 from models.decay import BACKENDS, chunked, read_memory
@@ -33,7 +30,6 @@ from models.decoding import Recomputing
 from tests.conftest import CPU_BACKENDS
 from tests.meters import (
     FREE_SHARE,
-    NumbersWritten,
     PeakMemory,
     free_bytes,
     matmul_flops_per_second,
@@ -390,47 +386,3 @@ def test_making_tables(benchmark, tmp_path, n_arms, n_seeds, reference):
     records = many_records(n_arms, n_seeds)
     store = write_without_sync(tmp_path, records, manifest_of(records, reference=reference))
     benchmark.pedantic(make_tables, args=(store,), rounds=3, iterations=1, warmup_rounds=1)
-
-
-# what any machine must keep ------------------------------------------------------------------------------------------
-
-
-def test_at_paper_size_a_step_of_chunked_writes_a_quarter_of_the_numbers_of_masks_at_most():
-    """What makes it faster wherever memory is the limit; how much faster, `make bench` measures."""
-    torch.set_num_threads(1)
-    cpu, n_written = torch.device("cpu"), {}
-    text = load_corpus("synthetic", cpu)
-    assert K_OPERATORS_PAPER.training is not None
-    two_windows = dataclasses.replace(K_OPERATORS_PAPER.training, batch_size=2)
-    for backend in ("chunked", "mask"):
-        model = dataclasses.replace(K_OPERATORS_PAPER.model, backend=backend)
-        config = dataclasses.replace(K_OPERATORS_PAPER, model=model, training=two_windows)
-        trainer = Trainer(Run(label="x", config=config, seed=1, mode="exact"), text, cpu)
-        with NumbersWritten() as written:
-            trainer.advance()
-        n_written[backend] = written.n
-    assert 4 * n_written["chunked"] <= n_written["mask"]
-
-
-PAPER_STEPS = """
-import dataclasses, resource
-import torch
-from bench.config import Run
-from bench.corpus import load_corpus
-from bench.experiments.recipes import K_OPERATORS_PAPER
-from bench.train import Trainer
-torch.set_num_threads(2)
-cpu = torch.device("cpu")
-config = dataclasses.replace(K_OPERATORS_PAPER, corpus="synthetic")
-trainer = Trainer(Run(label="x", config=config, seed=1, mode="exact"), load_corpus("synthetic", cpu), cpu)
-for _ in range(2):
-    trainer.advance()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-
-
-@pytest.mark.slow
-def test_at_paper_size_a_step_takes_less_than_2_gb():
-    command = [sys.executable, "-c", PAPER_STEPS]  # a process of its own, since one never gives its peak back
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(result.stdout) <= 2e9  # torch itself included

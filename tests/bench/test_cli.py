@@ -1,6 +1,5 @@
 """A user's mistake is one line on stderr, its exit code, and nothing half-written."""
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -301,12 +300,3 @@ def test_a_real_process_ends_with_one_line_and_its_code(tmp_path):
     assert code == 1
     assert "Traceback" in errors
     assert files(tmp_path) == set()
-
-
-def test_a_real_worker_of_no_run_ends_with_one_line_and_its_code(tmp_path):
-    process = start("jobs.worker", "0" * 12, "--store", tmp_path)
-    code, output, errors = finish(process)
-    assert (code, output) == (2, "")
-    assert errors.startswith("error: ")
-    assert errors.count("\n") == 1
-    assert process.returncode != -signal.SIGSEGV

@@ -70,9 +70,6 @@ def test_positions_go_anywhere_and_rows_of_a_batch_have_orders_of_their_own():
     assert all(set(column.tolist()) == set(range(HALF)) for column in landed.unbind(1))
 
 
-# what each model needs of the order -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_model_of_the_token_before_does_not_notice(corpus, order):
     """The first scored position reads the second half's first token, which stays."""
@@ -101,9 +98,6 @@ def test_a_model_of_which_tokens_there_were_does_not_notice_and_one_of_when_does
     assert abs(disturbed - plain) > 1e-5
 
 
-# what is scored -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("context", "scored"), [(16, 8), (7, 4), (1, 1)])
 def test_every_window_is_scored_on_what_follows_its_first_half(corpus, context, scored):
     _, _, n_tokens = permuted(Reader(), corpus.val, context)
@@ -129,9 +123,6 @@ def test_the_plain_loss_is_the_mean_of_the_second_halves(corpus):
     with torch.no_grad():
         losses = nn.functional.cross_entropy(model(x).transpose(1, 2), y, reduction="none")
     assert permuted(model, corpus.val, CONTEXT)[0] == pytest.approx(losses[:, HALF:].mean().item(), rel=1e-6)
-
-
-# the same every time --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

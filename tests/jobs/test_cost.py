@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,9 +174,6 @@ def test_what_was_measured_on_purpose_comes_before_records(tmp_path, monkeypatch
     assert only([a_run()], [store]) == Estimate(seconds=123.0, source="measured with --measure")
 
 
-# throughput -----------------------------------------------------------------------------------------------------------
-
-
 def benchmark(store: Store, config: RunConfig, step_seconds: float, name: str, backend: str, n_threads: int) -> None:
     """Leave a file of `make bench` in a store: one training step."""
     assert config.training is not None
@@ -203,19 +201,16 @@ def benchmark(store: Store, config: RunConfig, step_seconds: float, name: str, b
     (store.root / "throughput" / "machine.json").write_text(json.dumps(content))
 
 
-def test_throughput_of_this_machine_tells_where_no_record_of_it_does(tmp_path):
+def test_throughput_of_this_machine_with_as_many_threads_tells_where_no_record_of_it_does(tmp_path):
     store = Store(tmp_path)
+    for name, n_threads in (("Other CPU", 1), ("Plain CPU", 2)):
+        benchmark(store, K_OPERATORS_PAPER, 0.5, name, "chunked", n_threads)
+        assert known_estimates([a_run()], [store], HERE) == {}
     recorded(store, train_seconds=7000.0, name="Other CPU")
     benchmark(store, K_OPERATORS_PAPER, 0.5, "Plain CPU", "chunked", n_threads=1)
     assert only([a_run()], [store]) == Estimate(seconds=whole(K_OPERATORS_PAPER, 0.5), source="throughput")
     recorded(store, train_seconds=3500.0)
     assert only([a_run()], [store]).source == "records"
-
-
-@pytest.mark.parametrize(("name", "n_threads"), [("Other CPU", 1), ("Plain CPU", 2)])
-def test_throughput_of_another_machine_or_with_other_threads_tells_nothing(name, n_threads, tmp_path):
-    benchmark(Store(tmp_path), K_OPERATORS_PAPER, 0.5, name, "chunked", n_threads)
-    assert known_estimates([a_run()], [Store(tmp_path)], HERE) == {}
 
 
 def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured():
@@ -225,9 +220,6 @@ def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured(
     assert [one.source for one in found.values()] == ["throughput", "throughput"]
     assert found[a_run(NANOGPT).run_id].seconds == pytest.approx(whole(NANOGPT, 7.555722827999489))
     assert found[a_run(mask).run_id].seconds == pytest.approx(whole(mask, 7.820952112000668))
-
-
-# a GPU, and several runs on it ----------------------------------------------------------------------------------------
 
 
 def test_only_the_first_run_of_a_shape_compiles(tmp_path):
@@ -271,9 +263,6 @@ def test_what_was_measured_on_this_kind_of_gpu_comes_before_what_was_measured_un
     assert only([a_run()], [store], GPU).source == "records on Other GPU"
     recorded(store, train_seconds=70.0, device="cuda", runs_per_gpu=3)
     assert only([a_run()], [store], GPU).source == "records, shared GPU: at most"
-
-
-# scaled by FLOPs ------------------------------------------------------------------------------------------------------
 
 
 def test_a_shape_that_is_not_known_is_scaled_by_flops_from_the_nearest_that_is(tmp_path):
@@ -338,6 +327,21 @@ def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_sou
     assert "(scaled by FLOPs from transformer-params" in runs["modern-live-s42"]
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Run]:
+    """The runs that are timed, where nothing is committed."""
+    found: list[Run] = []
+
+    def note(runs: list[Run], *_: object) -> dict[str, float]:
+        found.extend(runs)
+        return {run.run_id: 9.0 for run in runs}
+
+    for module in (launching, slurm):
+        monkeypatch.setattr(module, "estimate_seconds", note)
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    return found
+
+
 @pytest.mark.parametrize(
     ("mode", "dry_run", "probe", "timed"),
     [
@@ -349,16 +353,8 @@ def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_sou
     ],
 )
 def test_only_what_is_unknown_is_timed_and_only_when_asked_or_before_a_real_launch(
-    mode, dry_run, probe, timed, tmp_path, monkeypatch
+    mode, dry_run, probe, timed, asked, tmp_path
 ):
-    asked: list[Run] = []
-
-    def note(runs: list[Run], *_: object) -> dict[str, float]:
-        asked.extend(runs)
-        return {run.run_id: 9.0 for run in runs}
-
-    monkeypatch.setattr(launching, "estimate_seconds", note)
-    monkeypatch.setattr(launching, "ROOT", tmp_path)  # nothing is committed
     store = Store(tmp_path / "store")
     known, unknown = a_run(mode=mode), a_run(changed(K_OPERATORS_PAPER, model={"backend": "mask"}), mode=mode)
     recorded(store, train_seconds=7000.0, mode=mode)
@@ -393,15 +389,7 @@ def test_a_run_of_unknown_time_names_the_option_that_times_it(capsys):
     assert capsys.readouterr().out.endswith("about 0:02:10 (records)\n")
 
 
-def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(tmp_path, monkeypatch):
-    asked: list[Run] = []
-
-    def note(runs: list[Run], *_: object) -> dict[str, float]:
-        asked.extend(runs)
-        return {}
-
-    monkeypatch.setattr(slurm, "estimate_seconds", note)
-    monkeypatch.setattr(slurm, "ROOT", tmp_path)
+def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(asked, tmp_path):
     store, unknown = Store(tmp_path / "store"), a_run(changed(K_OPERATORS_PAPER, model={"refine_steps": 3}))
     recorded(store, train_seconds=7000.0)
     assert list(slurm.find_estimates([a_run(), unknown], store, request_of())) == [a_run().run_id]

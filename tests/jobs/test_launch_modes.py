@@ -20,23 +20,13 @@ from bench.store import Store
 from jobs.__main__ import app
 from jobs.launch import Todo, find_todo, write_plan
 from jobs.layout import CANCEL_FILE
-from jobs.slurm import scheduler
-from jobs.slurm.scheduler import SchedulerError
 from jobs.worker import find_run
 from tests.command_line import call
 from tests.conftest import CONTEXT
 from tests.records import make_record
 from tests.tiny import tiny_cell
 
-
-@pytest.fixture(autouse=True)
-def _nothing_named(monkeypatch):
-    """No SLURM is asked."""
-
-    def not_here(*_: str) -> str:
-        raise SchedulerError("not here")
-
-    monkeypatch.setattr(scheduler, "ask", not_here)
+pytestmark = pytest.mark.usefixtures("no_scheduler")
 
 
 def asked(mode: str = "exact", seeds: tuple[int, ...] = (42,), name: str = "paper") -> Experiment:
@@ -59,9 +49,6 @@ def written(store: Store, mode: str) -> Manifest:
 
 def seeds_of(manifest: Manifest) -> list[str]:
     return list(manifest.cells[0].run_ids)
-
-
-# a counted model has no mode ------------------------------------------------------------------------------------------
 
 
 def test_a_counted_model_is_the_same_run_in_both_modes_and_a_trained_one_is_not():
@@ -103,9 +90,6 @@ def test_a_launch_of_fast_fits_the_counted_model_once_for_both_modes(tmp_path):
     assert [run.label for run in launch(store, asked("fast")).runs] == ["tiny"]
 
 
-# a manifest a mode ----------------------------------------------------------------------------------------------------
-
-
 def test_a_launch_in_one_mode_leaves_the_manifest_of_the_other(tmp_path):
     store = Store(tmp_path)
     launch(store, asked("exact", (42, 69)))
@@ -141,9 +125,6 @@ def test_a_relaunch_may_add_an_arm(tmp_path):
     more = dataclasses.replace(asked(), cells=(*asked().cells, tiny_cell("other")))
     launch(store, more)
     assert [cell.label for cell in written(store, "exact").cells] == ["tiny", "unigram", "other"]
-
-
-# looking after runs of both modes -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

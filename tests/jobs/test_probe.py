@@ -145,8 +145,6 @@ def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(most, n_steps, mon
     assert token > 0
 
 
-# the end of a launcher ------------------------------------------------------------------------------------------------
-
 TIED = """
 import os, subprocess, sys, time
 if len(sys.argv) == 2:

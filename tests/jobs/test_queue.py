@@ -133,9 +133,6 @@ def test_a_run_that_was_alone_or_on_the_cpu_does_not_go_back():
     assert on_cpu.put_back(0, 2) is None
 
 
-# how long it takes ----------------------------------------------------------------------------------------------------
-
-
 START, WARM = 12.0, 9.0  # seconds, as measured on an H200 with 16 cores; compiling took 41 to 82
 GPU_SECONDS = {"k_operators": 12.0, "nanogpt": 35.0, "nanogpt_2023": 35.0}
 MATCHED_GPU_SECONDS = 10.0  # 3,500 steps of 2.4 ms, and the sweeps

@@ -59,9 +59,6 @@ def test_every_trained_arm_has_the_same_seeds_but_for_the_headline_pair(name, mo
     assert {cell.label: len(cell.seeds) for cell in trained if cell.seeds not in others} == more
 
 
-# equal budgets -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("family", SIZES)
 def test_each_matched_baseline_has_the_budget_of_k_operators_on_its_axis_within_a_hundredth(family, axis):
@@ -82,9 +79,6 @@ def test_each_laptop_baseline_has_the_budget_of_k_operators_within_a_fiftieth(la
     field = {"transformer-live": "live", "transformer-flops": "forward_flops"}.get(label, "params")
     target = getattr(budget_of(laptop_arm("k_operators", 1e-3).model, 128), field)
     assert abs(getattr(budget_of(laptop_arm(label, 1e-3).model, 128), field) / target - 1) <= 0.02
-
-
-# tuning --------------------------------------------------------------------------------------------------------------
 
 
 def test_every_arm_has_the_same_trials_all_inside_the_space():
@@ -121,9 +115,6 @@ def test_a_tuned_arm_of_matched_is_its_best_recorded_trial():
             if (one := recorded[run.run_id]).result is not None
         }
         assert min(losses, key=losses.__getitem__) == f"{family}-t{chosen:02d}"
-
-
-# the rest ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_seed_named_twice_is_refused():

@@ -8,8 +8,6 @@ from bench.record import Record
 from tests.rechecking import COMMIT, H200, LOSSES, OLD, OTHER_KINDS, fitted, machine, old_record, proved
 from tests.records import FINGERPRINT, make_environment
 
-# on the kind of device that made it -----------------------------------------------------------------------------------
-
 
 def test_equal_losses_on_the_kind_of_machine_that_made_it_prove_a_record(sources_here):
     record = old_record(environment={"n_threads": 3})
@@ -66,9 +64,6 @@ def test_first_steps_of_two_environments_cannot_be_repeated(sources_here):
     sources_here.present["first_train_nats"] = sources_here.committed["first_train_nats"] = [4.1] * 20
     (outcome,) = proved([old_record(attempts=attempts)])
     assert (outcome.state, outcome.proof.kind) == ("proved", "sources compared")
-
-
-# on another kind ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("environment", OTHER_KINDS)
@@ -152,9 +147,6 @@ def test_sources_edited_meanwhile_prove_nothing(sources_here, environment):
     (outcome,) = proved([old_record(42, environment)])
     assert (outcome.state, outcome.proof) == ("left", None)
     assert "edited meanwhile" in outcome.why
-
-
-# a counted model ------------------------------------------------------------------------------------------------------
 
 
 def result_of(record: Record, **changes):

@@ -79,9 +79,6 @@ def test_tables_mark_a_comparison_with_a_sign_of_its_own_and_no_dagger(tmp_path)
     assert not any(note.startswith("†") for note in table.notes)
 
 
-# the command ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_bulk_command_proves_what_it_can_and_says_what_is_left(sources_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bench.recheck.check.this_machine", lambda *_: machine())
     edited = {"commit": "a1b2c3d", "dirty": True, "fingerprint": OLD}

@@ -134,9 +134,6 @@ def test_without_a_name_nothing_is_packed(store, tmp_path):
     assert content_of(tmp_path) == before
 
 
-# launch ---------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """`launch --pack` whose runs leave one record and then end as named; the exit code."""

@@ -107,9 +107,6 @@ def test_a_place_that_is_taken_by_a_file_that_cannot_be_read_stays_as_it_is(tmp_
     assert broken.read_text() == "{"
 
 
-# proofs ---------------------------------------------------------------------------------------------------------------
-
-
 def proof_of(record: Record) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.debian import Cannot, provide
+
 NODES = {"n1": "/dev/null", "n2": "/dev/zero"}  # the harmless device file that stands for each node's GPU
 PACKAGES = ("slurm-wlm", "munge")
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -60,10 +62,6 @@ GresTypes=gpu
 {nodes}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-
-
-class Cannot(Exception):
-    """SLURM cannot be had here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -165,22 +163,11 @@ def stop(folder: Path) -> None:
 
 
 def _install() -> None:
-    """See that SLURM is installed, installing Debian's packages where it is not; raises Cannot."""
-    if sys.platform != "linux":
-        raise Cannot("a test cluster needs Linux")
-    if os.geteuid() != 0:
-        raise Cannot("a test cluster needs root")
-    if all(map(shutil.which, COMMANDS)):
-        return
-    if shutil.which("apt-get") is None:
-        raise Cannot(f"{', '.join(COMMANDS)} are not all on PATH, and there is no apt-get to install them")
-    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Cannot(f"{' '.join(command)} exited {done.returncode}: {done.stderr.strip()[-500:]}")
-    if missing := [name for name in COMMANDS if shutil.which(name) is None]:
-        raise Cannot(f"{', '.join(missing)} are still not on PATH after installing {', '.join(PACKAGES)}")
+    """See that SLURM is installed; raises Cannot."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise Cannot("a test cluster needs Linux, and root")
+    for command in COMMANDS:
+        provide(command, *PACKAGES)
 
 
 def _write_settings(folder: Path, max_array_size: int) -> None:

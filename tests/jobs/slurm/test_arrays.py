@@ -59,9 +59,6 @@ def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path):
     assert "gpus-per-node" not in flags(script(on_cpu, store))
 
 
-# how a grid becomes arrays --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("runs_per_job", [1, 3])
 def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job, tmp_path):
     runs = twenty().runs()

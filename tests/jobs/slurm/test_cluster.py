@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import wait_until
 from tests.jobs.slurm.cluster import cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
+def wait_for(condition) -> None:
+    wait_until(condition, "SLURM", 60, pause=0.2)
 
 
 def text(path: Path) -> str:

@@ -1,6 +1,7 @@
 """A grid on a real SLURM comes to its records, whatever happens to its jobs, its nodes and its launcher."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -25,11 +26,11 @@ from bench.store import Store
 from jobs.__main__ import app
 from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, Estimate, known_estimates
 from jobs.slurm import arrays as submitting
-from jobs.slurm.arrays import Array, Request, submit_missing
+from jobs.slurm.arrays import Array, submit_missing
 from jobs.slurm.scheduler import TaskState, queue, tasks_by_run
 from jobs.speeds import Place
 from jobs.status import RunState, states
-from tests.command_line import call, finish, start
+from tests.command_line import call, finish, start, wait_until
 from tests.jobs.slurm.cluster import Cluster
 from tests.tiny import request_of, tiny_cell
 
@@ -69,20 +70,12 @@ def grid(*labels: str, n_steps: int = N_STEPS) -> Experiment:
 
 def submit(experiment: Experiment, store: Store, *assignments: str, **changes: Any) -> list[Array]:
     """Launch on the cluster as the command line does, from this process."""
-    return submit_missing(experiment, store, request(*assignments, **changes))
+    return submit_missing(experiment, store, request_of(*assignments, **{"checkpoint_seconds": 2.0, **changes}))
 
 
-def request(*assignments: str, **changes: Any) -> Request:
-    """One run a job, on a CPU."""
-    return request_of(*assignments, **{"checkpoint_seconds": 2.0, **changes})
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Return once `condition()` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.3)
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Return once `condition()` holds; SLURM takes its time."""
+    wait_until(condition, what, PATIENCE_SECONDS, pause=0.3)
 
 
 def look(store: Store) -> dict[str, RunState]:
@@ -223,13 +216,9 @@ def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster, tmp_path):
 
 
 def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        submitting,
-        "find_estimates",
-        lambda runs, store, asked: known_estimates(
-            runs, [store], Place(device=asked.device, n_threads=1), longest=True, scaled=False
-        ),
-    )
+    here = Place(device="cpu", n_threads=1)
+    known = functools.partial(known_estimates, place=here, longest=True, scaled=False)
+    monkeypatch.setattr(submitting, "find_estimates", lambda runs, store, _: known(runs, [store]))
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     [array] = submit(experiment, store)
     assert (array.known, array.submission.timeout_min) == (False, UNMEASURED_TIMEOUT_MINUTES)
@@ -243,30 +232,17 @@ def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, mo
     assert {one.status for one in wait_for_records(store, 2)} == {"done"}
 
 
-# what is tested where SLURM is asked, not submitted to ----------------------------------------------------------------
-
-
 def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(tmp_path, capsys):
     store = Store(tmp_path / "store")
-    submit_missing(grid("a"), store, request(), test_only=True)
+    submit_missing(grid("a"), store, request_of(), test_only=True)
     assert "to start at" in capsys.readouterr().out
     assert not store.root.exists()
     assert not active()
 
 
-def test_what_is_rehearsed_is_submitted_to_the_letter(tmp_path, capsys):
-    store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
-    submit_missing(experiment, store, request("mem=300M"), rehearse=True)
-    rehearsed = capsys.readouterr().out.split(".sh\n", 1)[1]
-    submit(experiment, store, "mem=300M")
-    [script] = (store.work_folder / "jobs").glob("*/*_submission.sh")
-    assert script.read_text() == rehearsed
-    wait_for_records(store, 2)
-
-
 def test_a_script_submitted_by_hand_does_its_runs(on_cluster, tmp_path):
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
-    submit_missing(experiment, store, request(), scripts=tmp_path / "scripts")
+    submit_missing(experiment, store, request_of(), scripts=tmp_path / "scripts")
     assert not active()
     [script] = (tmp_path / "scripts").glob("*.sh")
     on_cluster.run("sbatch", str(script))

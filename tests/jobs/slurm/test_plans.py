@@ -75,9 +75,6 @@ def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-# a plan on disk -------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def plan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a submission that a test may damage, if it mends it."""
@@ -135,8 +132,6 @@ def test_a_plan_whose_values_were_changed_is_noticed(old, new, plan_folder):
     assert old in text
     assert read_as(plan_folder, text.replace(old, new, 1).encode()) is None
 
-
-# what SLURM answers ---------------------------------------------------------------------------------------------------
 
 QUEUE_WORDS = st.one_of(st.text(alphabet=st.characters(exclude_characters="|\n")), st.integers().map(str))
 QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=6, max_size=6).map(lambda words: "|".join(["kops-1", *words])))

@@ -20,9 +20,6 @@ def asks(profile_name: str | None = None, *assignments: str, part: str = "cpu") 
     return choose_site(profile_name, list(assignments), part).site
 
 
-# where a value comes from ---------------------------------------------------------------------------------------------
-
-
 def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and_that_over_the_profile(monkeypatch):
     layers: list[tuple[str, Callable[[], object]]] = [
         ("nothing", lambda: None),
@@ -78,9 +75,6 @@ def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_
     for absent in ("mysit", "../other", "no.toml", ""):
         with pytest.raises(ConfigError, match="there are mysite"):
             choose_site(absent, [], "cpu")
-
-
-# what is refused ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,9 +141,6 @@ def test_a_word_that_looks_like_a_number_is_still_a_word(key, text, monkeypatch)
     assert getattr(asks(None, f"{key}={text}"), key) == text
     monkeypatch.setenv(f"BENCH_SLURM_{key.upper()}", text)
     assert getattr(asks(), key) == text
-
-
-# the profile that comes with the suite --------------------------------------------------------------------------------
 
 
 def test_the_example_profile_asks_for_a_gpu_where_one_is_used_and_for_no_partition():

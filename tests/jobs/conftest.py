@@ -1,0 +1,29 @@
+"""A store of runs that have not begun, and a SLURM that cannot be asked."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.config import Run
+from bench.store import Store
+from jobs.slurm import scheduler
+from jobs.worker import write_run
+from tests.records import make_manifest
+from tests.tiny import tiny_runs
+from tests.watched import no_slurm
+
+
+@pytest.fixture
+def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No SLURM is asked unless a test gives one."""
+    monkeypatch.setattr(scheduler, "ask", lambda *command: no_slurm(command[0]))
+
+
+@pytest.fixture
+def three_launched(tmp_path: Path) -> tuple[Store, list[Run]]:
+    """A store that knows of three runs, none of which has begun."""
+    store, runs = Store(tmp_path / "store"), tiny_runs(seeds=(42, 69, 420))
+    store.write_manifest(make_manifest(name="smoke", cells={"tiny": {str(run.seed): run.run_id for run in runs}}))
+    for run in runs:
+        write_run(run, store)
+    return store, runs

@@ -1,0 +1,58 @@
+"""The doctor says what a person can put right before a launch."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs import doctor
+from jobs.__main__ import app
+from tests.command_line import call
+
+
+def test_the_doctor_prints_json_alone_without_slurm(tmp_path, data_dir, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert call(app, "doctor", "--json", "--store", tmp_path / "store", "--data-dir", data_dir) == 0
+    printed = capsys.readouterr()
+    found = {one["name"]: one["verdict"] for one in json.loads(printed.out)}
+    assert printed.err == ""
+    assert found["slurm"] == "note"
+    assert {"python", "torch", "gpu", "corpus", "store", "clock", "accounting", "array size", "preemption"} <= set(
+        found
+    )
+    assert not (tmp_path / "store").exists()
+    assert not list(tmp_path.glob(".probe*"))
+
+
+@pytest.mark.fault("F10")
+def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    text = tmp_path / "tinyshakespeare" / "input.txt"
+    text.parent.mkdir()
+    text.write_bytes(b"altered")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    link = os.link
+
+    def refuse(source: Path, target: Path) -> None:
+        if blocked in target.parents:
+            raise OSError(1, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert call(app, "doctor", "--store", blocked, "--data-dir", tmp_path) == 1
+    lines = {line[9:21].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert "altered" in lines["corpus"]
+    assert lines["corpus"].startswith("problem")
+    assert lines["store"].startswith("problem")
+    assert lines["torch"].startswith("ok")
+
+
+def test_the_doctor_reads_what_slurm_says_of_preemption(monkeypatch):
+    config = {"PreemptMode": "REQUEUE", "PreemptParameters": "", "MaxArraySize": "1001", "KillWait": "30 sec"}
+    monkeypatch.setattr(doctor, "settings", lambda: config)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/x")
+    assert doctor._preemption()[0] == "note"
+    config["PreemptParameters"] = "send_user_signal"
+    assert doctor._preemption()[0] == "ok"
+    assert "1001" in doctor._setting("MaxArraySize", "")[1]
