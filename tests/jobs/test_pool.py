@@ -2,8 +2,10 @@
 
 import dataclasses
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,12 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache of the test, and a pool that hardly sleeps."""
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr("jobs.local.POLL_SECONDS", 0.001)
+
+
+def stand_in(run: Run, folder: Path, poll: Callable[[], int | None] = lambda: None, **fields: Any) -> Attempt:
+    """An attempt whose process is none: `poll` says how it goes."""
+    process: Any = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
+    return Attempt(run=run, process=process, folder=folder, **{"log_start": 0, "progress_before": None, **fields})
 
 
 @pytest.fixture
@@ -65,14 +73,9 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
                 process.returncode = 0
             return process.returncode
 
-        process = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
-        return Attempt(
-            run=run,
-            process=process,  # type: ignore[arg-type]
-            folder=folder,
-            log_start=start_of_log,
-            progress_before=before,
-        )
+        attempt = stand_in(run, folder, poll, log_start=start_of_log, progress_before=before)
+        process = attempt.process
+        return attempt
 
     monkeypatch.setattr("jobs.local.start_attempt", start)
     return planned
@@ -97,9 +100,10 @@ def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(m
                 process.returncode = 0
             return process.returncode
 
-        process = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
         folder.mkdir(parents=True, exist_ok=True)
-        return Attempt(run=run, process=process, folder=folder, log_start=0, progress_before=None)  # type: ignore[arg-type]
+        attempt = stand_in(run, folder, poll)
+        process = attempt.process
+        return attempt
 
     monkeypatch.setattr("jobs.local.start_attempt", start)
     first, second = (dataclasses.replace(run, mode="fast") for run in some_runs(2))
@@ -201,13 +205,7 @@ OTHER_LINES = [
 )
 def test_a_log_says_that_memory_ran_out_in_the_words_of_whatever_ran_out_of_it(line, expected, tmp_path):
     (tmp_path / LOG_FILE).write_text(f"Traceback (most recent call last):\n{line}\nand more\n")
-    attempt = Attempt(
-        run=some_runs()[0],
-        process=SimpleNamespace(),
-        folder=tmp_path,
-        log_start=0,
-        progress_before=None,
-    )
+    attempt = stand_in(some_runs()[0], tmp_path)
     assert attempt.says_no_memory is expected
     assert bool(NO_MEMORY.search(line)) is expected
 
@@ -217,13 +215,7 @@ def test_a_worker_trains_once_it_has_said_so_itself_not_the_one_before_it(tmp_pa
     progress.write("training", step=500)
     before = progress_mark(tmp_path)
     assert before is not None
-    attempt = Attempt(
-        run=some_runs()[0],
-        process=SimpleNamespace(),
-        folder=tmp_path,
-        log_start=0,
-        progress_before=before,
-    )
+    attempt = stand_in(some_runs()[0], tmp_path, progress_before=before)
     assert not attempt.trains()
     progress.write("training", now=True, step=501)
     assert attempt.trains()
