@@ -17,7 +17,7 @@ from typing import IO, Any
 
 
 class ChildEnded(Exception):
-    """The process gives no more answers. The message says how it ended, as in "was killed by SIGKILL: LAST LINE"."""
+    """The process gives no more answers. The message says how it ended, with the last line of its log."""
 
 
 class Child:
@@ -54,7 +54,7 @@ class Child:
         """The answer to a request. ChildEnded where the process ends without one; TimeoutError after `seconds`."""
         assert self._process.stdin is not None
         if self._process.stdin.closed:
-            raise ChildEnded("was ended")
+            raise ChildEnded("the process was ended")
         with suppress(BrokenPipeError):  # then no answer comes, and the log says why
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -96,8 +96,8 @@ class Child:
         """How the process ended, and the last line of its log."""
         code = self._process.wait()
         if self._log.closed:
-            return "was ended"
+            return "the process was ended"
         self._log.seek(0)
         last = "".join(self._log.read().strip().splitlines()[-1:])[:300]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{how}{': ' if last else ''}{last}"
+        return f"the process {how}{': ' if last else ''}{last}"

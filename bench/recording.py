@@ -32,6 +32,7 @@ class Recorder:
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.earlier: list[record.Attempt] = []
         self.first_step, self.seconds_before = 0, 0.0
+        self.first_fast_train_nats: list[float] = []  # of the compiled step; not in History, whose sources are hashed
 
     def resume(self, history: History, step: int) -> None:
         """Count this attempt from `step`, after those of a checkpoint's history."""
@@ -63,16 +64,12 @@ class Recorder:
             train_flops=train_flops(self.cost_of_model["forward_macs_per_token"], n_tokens),
             **self.cost_of_model,
         )
-        return make_record(self.known, history, cost, status=status, attempts=attempts, **fields)
+        fields |= {"status": status, "attempts": attempts}
+        return make_record(self.known, history, cost, self.first_fast_train_nats, **fields)
 
 
 def make_record(
-    known: dict[str, Any],
-    history: History,
-    cost: record.Cost,
-    *,
-    first_fast_train_nats: list[float] | None = None,
-    **ended: Any,
+    known: dict[str, Any], history: History, cost: record.Cost, first_fast_train_nats: list[float], **ended: Any
 ) -> record.Record:
     """A record from what `describe_run` knew and what was measured since; by default of a run that is done."""
     return record.Record(
@@ -82,7 +79,7 @@ def make_record(
         diagnostics=record.Diagnostics(
             first_train_nats=history.first_train_nats,
             by_step=history.diagnostics,
-            first_fast_train_nats=first_fast_train_nats or [],
+            first_fast_train_nats=first_fast_train_nats,
         ),
         cost=cost,
     )

@@ -89,7 +89,6 @@ class TrainingLoop:
         self.progress, self.lease, self.asked_to_stop = progress, lease, asked_to_stop
         self.recorder = Recorder(run, corpus, settings.device, settings.runs_per_gpu)
         self.history = History()
-        self.first_fast_train_nats: list[float] = []  # of the compiled step; not in History, whose sources are hashed
         self.last_train_nats: float | None = None
         self.trainer: Trainer | None = None
         self.stopwatch = Stopwatch()
@@ -109,9 +108,7 @@ class TrainingLoop:
                 trainer.seed,
                 parameters_sha256(trainer.model),
             )
-            return self.recorder.finish(
-                "done", self.history, trainer.step, result=result, first_fast_train_nats=self.first_fast_train_nats
-            )
+            return self.recorder.finish("done", self.history, trainer.step, result=result)
         except Diverged as stop:
             return self.stopped("diverged", str(stop), stop.step)
         except (torch.OutOfMemoryError, MemoryError) as stop:
@@ -128,14 +125,8 @@ class TrainingLoop:
         """The record of a run that came to no good end, by default at the step that the trainer is at."""
         self.stop_clock()
         step = self.trainer.step if self.trainer else 0
-        return self.recorder.finish(
-            status,
-            self.history,
-            step,
-            error=error,
-            stopped_at_step=step if at_step is None else at_step,
-            first_fast_train_nats=self.first_fast_train_nats,
-        )
+        stopped_at = step if at_step is None else at_step
+        return self.recorder.finish(status, self.history, step, error=error, stopped_at_step=stopped_at)
 
     def start(self) -> Trainer:
         """A trainer at the newest whole checkpoint, or at step 0."""
@@ -153,7 +144,7 @@ class TrainingLoop:
         trainer = Trainer(self.run, self.corpus, device)
         trainer.load_state(content["trainer"])
         self.history = History(**content["history"])
-        self.first_fast_train_nats = content.get("first_fast_train_nats", [])  # older checkpoints have none
+        self.recorder.first_fast_train_nats = content.get("first_fast_train_nats", [])  # older checkpoints have none
         drop_steps(self.folder, trainer.step)
         self.recorder.resume(self.history, trainer.step)
         print(f"resumed at step {trainer.step}", flush=True)
@@ -198,7 +189,7 @@ class TrainingLoop:
 
     def read_losses(self, curve: StepCurve) -> None:
         """Count the losses since the last look. Diverged at the first that is not finite."""
-        firsts = self.history.first_train_nats if self.run.mode == "exact" else self.first_fast_train_nats
+        firsts = self.history.first_train_nats if self.run.mode == "exact" else self.recorder.first_fast_train_nats
         for step, nats, norm in curve.read():
             self.last_train_nats = nats
             self.history.add_step(nats, norm)
@@ -232,7 +223,7 @@ class TrainingLoop:
             "identity": identity(self.run),
             "trainer": trainer.state(),
             "history": vars(self.history),
-            "first_fast_train_nats": self.first_fast_train_nats,
+            "first_fast_train_nats": self.recorder.first_fast_train_nats,
             "vocabulary": self.corpus.vocabulary,  # so that `sample` needs no corpus
         }
         checkpoint.save(self.folder, content)
@@ -275,7 +266,7 @@ def fit(run: Run, corpus: Corpus, device: torch.device) -> record.Record:
         train_flops=0.0,
         parameters=count_fitted(model),
     )
-    return make_record(known, history, cost, result=result)
+    return make_record(known, history, cost, [], result=result)
 
 
 def identity(run: Run) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench.child import ChildEnded
 from bench.cuda.child import CheckProcess
@@ -122,24 +122,14 @@ CHECKS = (
 INSTALL = {"fla": "fla-core is not installed: pip install -e '.[kernels]'"}
 
 
-class Asked(Protocol):
-    """What a lane asks; a `CheckProcess`, but in tests."""
-
-    def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
-        """See `CheckProcess.ask`."""
-
-    def end(self) -> None:
-        """See `CheckProcess.end`."""
-
-
 class Lane:
     """Checks that follow each other in one process, which is replaced where it ended, hung or an error left it odd."""
 
     def __init__(
-        self, checks: Sequence[GpuCheck], start: Callable[[], Asked], tell: Callable[[CheckResult], None]
+        self, checks: Sequence[GpuCheck], start: Callable[[], CheckProcess], tell: Callable[[CheckResult], None]
     ) -> None:
         self.checks, self.start, self.tell = checks, start, tell
-        self.child: Asked | None = None
+        self.child: CheckProcess | None = None
         self.prepared: list[tuple[GpuCheck, CheckResult]] = []
         self.stopped = threading.Event()  # by Ctrl-C
 
@@ -184,8 +174,6 @@ class Lane:
         except (TimeoutError, ChildEnded) as error:
             self.end()
             ended, status, text = time.monotonic(), "failed", str(error)
-            if isinstance(error, ChildEnded):
-                text = f"the process {error}"
             if self.stopped.is_set():
                 status, text = "not tried", "interrupted"
             elif isinstance(error, TimeoutError) and ended >= until:
@@ -208,7 +196,7 @@ def run_checks(
     checks: Sequence[GpuCheck],
     *,
     seconds: float,
-    start: Callable[[], Asked],
+    start: Callable[[], CheckProcess],
     n_lanes: int,
     tell: Callable[[CheckResult], None],
 ) -> None:

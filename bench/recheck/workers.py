@@ -41,7 +41,7 @@ class Workers:
         try:
             answer = self._child.ask(question)
         except ChildEnded as error:
-            raise NoAnswer(f"the process that took its first steps {error}") from error
+            raise NoAnswer(f"no first steps: {error}") from error
         if "error" in answer:
             raise NoAnswer(answer["error"])
         return answer

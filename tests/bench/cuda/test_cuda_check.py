@@ -31,7 +31,7 @@ HERE = Context(device=CPU)
 # one check after the other --------------------------------------------------------------------------------------------
 
 
-class StandIn:
+class StandIn(CheckProcess):
     """Answers as it is told, in place of a process: a finding, an error to raise, or a call."""
 
     def __init__(self, answers: dict[str, Any], asked: list[str]) -> None:
@@ -91,7 +91,7 @@ def test_a_check_that_cannot_be_prepared_is_not_timed():
 @pytest.mark.parametrize(
     ("answer", "fields", "line"),
     [
-        (ChildEnded("was killed by SIGSEGV"), {}, "failed     a: the process was killed by SIGSEGV"),
+        (ChildEnded("the process was killed by SIGSEGV"), {}, "failed     a: the process was killed by SIGSEGV"),
         (TimeoutError("no answer within 5 s"), {}, "failed     a: no answer within 5 s"),
         (TimeoutError("no answer within 5 s"), {"late": "not tried"}, "not tried  a: no answer within 5 s"),
         ({"raised": True, "status": "failed", "text": "RuntimeError: CUDA"}, {}, "failed     a: RuntimeError: CUDA"),
@@ -174,7 +174,7 @@ def test_a_process_answers_until_it_is_ended(child):
     with pytest.raises(TimeoutError, match="no answer within 0 s"):
         child.ask("bench.cuda.numbers:recurrence", {"form": "mask"}, 0, until)
     child.end()
-    with pytest.raises(ChildEnded, match="was ended"):
+    with pytest.raises(ChildEnded, match="the process was ended"):
         child.ask("bench.cuda.numbers:batches", {}, PATIENCE_SECONDS, until)
 
 

@@ -93,7 +93,7 @@ def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(death, 
             return f"{number}: {error}"
 
     in_parallel([1, 2], 1, ask, found.append)
-    assert sorted(found) == [f"{n}: the process that took its first steps {how}: no memory" for n in (1, 2)]
+    assert sorted(found) == [f"{n}: no first steps: the process {how}: no memory" for n in (1, 2)]
 
 
 def test_a_folder_without_the_sources_is_not_served_by_others(tmp_path):
