@@ -36,8 +36,10 @@ def test_models_need_torch_and_einops_alone():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("bench.report.tables", ("torch", "models", "submitit", "pooch", "matplotlib")),
-        ("bench.throughput", ("torch", "models", "pandas", "matplotlib")),
+        ("bench.report.tables", ("torch", "models", "submitit", "pooch")),
+        ("bench.report.claims.ledger", ("torch", "models", "pandas", "matplotlib")),
+        ("bench.store", ("torch", "models", "pandas", "matplotlib")),
+        ("bench.report.claims.ledger", ("torch", "models", "matplotlib")),
         ("jobs.status", ("torch", "models")),
         ("jobs.worker", ("typer", "rich", "submitit", "pandas", "matplotlib", "pooch", "scipy", "requests")),
         ("bench.run", ("pandas", "matplotlib", "submitit", "pooch", "scipy")),

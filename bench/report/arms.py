@@ -93,6 +93,16 @@ def _arms(experiment: Results) -> list[CellResults]:
     return [cell for cell in cells if cell not in of_many_rates]
 
 
+def trials(results: Results) -> dict[str, list[CellResults]]:
+    """The cells of each group whose configs differ: the trials of a search, by the arm that they belong to."""
+    groups: dict[str, list[CellResults]] = defaultdict(list)
+    for cell in results.cells:
+        if cell.group is not None:
+            groups[cell.group].append(cell)
+    configs = {group: [config_of(cell) for cell in cells if cell.records] for group, cells in groups.items()}
+    return {group: cells for group, cells in groups.items() if any(one != configs[group][0] for one in configs[group])}
+
+
 def unfinished(cells: Iterable[CellResults]) -> str:
     """A sentence on the runs that a figure cannot show; nothing where all are done."""
     told = [f"{cell.label} {cell.n_text}" for cell in cells if len(cell.done) < len(cell.expected)]

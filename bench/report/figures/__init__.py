@@ -1,26 +1,42 @@
-"""Every figure of a store: the same bytes from the same records, and readable without colour.
-
-Nothing here imports the drawing library before there is something to draw.
-"""
+"""Every figure of a store: the same bytes from the same records, and readable without colour."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bench.report.figures.ablation import ablation
+from bench.report.figures.best_of_k import best_of_k
+from bench.report.figures.cost import cost
+from bench.report.figures.curves import curves
+from bench.report.figures.differences import differences
+from bench.report.figures.drawing import Drawn, of_one_mode, small_style
+from bench.report.figures.eta import eta
+from bench.report.figures.gamma import gamma
+from bench.report.figures.growth import growth_figure
+from bench.report.figures.parameters import parameters
+from bench.report.figures.paths import paths
 from bench.report.published import Published
-from bench.report.runs import StoreResults
+from bench.report.runs import Results, StoreResults
 from bench.store import Measurements
 
-if TYPE_CHECKING:
-    from bench.report.figures.drawing import Drawn
-
-KINDS = ("curves", "parameters", "gamma", "paths", "eta", "differences", "ablation", "best-of-k", "cost")
-_NAME = re.compile(rf"(growth-.+|.+-({'|'.join(KINDS)})(-\d+)?)\.(svg|png)", re.DOTALL)
+# The figures of an experiment, by kind, in the order of the report. A function returns none where there is nothing to
+# show, and several where one would be too crowded.
+FIGURES: dict[str, Callable[[Results, Published], list[Drawn]]] = {
+    "parameters": parameters,
+    "differences": differences,
+    "ablation": ablation,
+    "curves": curves,
+    "eta": eta,
+    "paths": paths,
+    "gamma": gamma,
+    "best-of-k": best_of_k,
+    "cost": cost,
+}
+_NAME = re.compile(rf"(growth-.+|.+-({'|'.join(FIGURES)})(-\d+)?)\.(svg|png)", re.DOTALL)
 
 
 def all_figures(
-    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published | None = None
+    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published
 ) -> dict[str, bytes]:
     """Each figure's two files by name, ending in .svg and .png."""
     return {
@@ -30,32 +46,16 @@ def all_figures(
     }
 
 
-def draw_all(
-    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published | None = None
-) -> "list[Drawn]":
+def draw_all(aggregate: StoreResults, measurements: Sequence[Measurements], published: Published) -> list[Drawn]:
     """Every figure with its words, experiment by experiment, throughput last. None mixes experiments or modes."""
-    grown = [measured for measured in measurements if measured.grows]
-    trained = [one for one in aggregate.experiments if any(len(record.curve) > 1 for record in one.done)]
-    if not grown and not trained:
-        return []
-    from bench.report.figures.backends import backends
-    from bench.report.figures.curves import curves
-    from bench.report.figures.differences import differences
-    from bench.report.figures.drawing import of_one_mode
-    from bench.report.figures.growth import growth_figure
-    from bench.report.figures.parameters import parameters
-    from bench.report.figures.paths import gammas, paths
-    from bench.report.figures.rates import rates
-    from bench.report.figures.tuning import best_of_k
-
-    drawn = []
-    for experiment in trained:
-        of_one = parameters(experiment, published)
-        for family in (differences, curves, rates, paths, gammas, best_of_k, backends):
-            of_one += family(experiment)
-        one_mode = aggregate.other(experiment.name) is None
-        drawn += of_one if one_mode else [of_one_mode(one, experiment.mode) for one in of_one]
-    return drawn + [growth_figure(measured) for measured in grown]
+    drawn: list[Drawn] = []
+    with small_style():
+        for experiment in aggregate.experiments:
+            if any(len(record.curve) > 1 for record in experiment.done):
+                one_mode = aggregate.other(experiment.name) is None
+                found = [one for draw in FIGURES.values() for one in draw(experiment, published)]
+                drawn += found if one_mode else [of_one_mode(one, experiment.mode) for one in found]
+    return drawn + [growth_figure(measured) for measured in measurements if measured.grows]
 
 
 def is_figure(path: Path) -> bool:

@@ -5,33 +5,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bench.report.arms import (
     by_rate,
-    config_of,
     full_model,
     has_rates,
     learning_rate,
     seeds_text,
     trained,
+    trials,
     unfinished,
     variants,
 )
 from bench.report.figures.drawing import (
     N_LOOKS,
     REFERENCE,
-    WIDTH,
     Drawn,
     draw_series,
-    finished,
+    drawn_of,
     legend,
     log_ticks,
     look,
+    new_figure,
     note,
-    small_style,
-    thousands,
+    panels_of,
+    step_axis,
 )
+from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 from bench.report.series import Series, over_seeds, validation_nats
 from bench.report.statistics import perplexity
@@ -40,16 +40,17 @@ NEAR = 1.35  # how far above the least perplexity the near view reaches
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Line:
+class _Curve:
     cell: CellResults
     series: Series
     look: dict[str, Any]
 
 
-def curves(experiment: Results) -> list[Drawn]:
+def curves(experiment: Results, published: Published) -> list[Drawn]:
     """As many figures as it takes to have at most eight lines in each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
-    cells = [cell for cell in trained(experiment) if cell.label in known and not _is_trial(experiment, cell)]
+    tried = [cell for cells in trials(experiment).values() for cell in cells]  # told by the expected best of k
+    cells = [cell for cell in trained(experiment) if cell.label in known and cell not in tried]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
 
@@ -60,12 +61,6 @@ def _series(cell: CellResults) -> Series | None:
         {step: perplexity(nats) for step, nats in validation_nats(record).items()} for record in cell.done
     )
     return series if series is not None and len(series.steps) > 1 else None
-
-
-def _is_trial(experiment: Results, cell: CellResults) -> bool:
-    """Whether it is one trial of a search, whose curve tells little beside the expected best of k."""
-    same = [other for other in experiment.cells if cell.group is not None and other.group == cell.group]
-    return any(other.records and config_of(other) != config_of(cell) for other in same)
 
 
 def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[CellResults], CellResults | None]]:
@@ -85,62 +80,55 @@ def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[
     return sets
 
 
-def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: dict[str, Series]) -> list[list[_Line]]:
+def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: dict[str, Series]) -> list[list[_Curve]]:
     """The lines of one or more figures, the reference in each."""
-    first = [_Line(cell=cell, series=known[cell.label], look=REFERENCE) for cell in cells if cell is reference]
+    first = [_Curve(cell=cell, series=known[cell.label], look=REFERENCE) for cell in cells if cell is reference]
     others = [cell for cell in cells if cell is not reference]
     n_figures = max(1, -(-len(others) // N_LOOKS))
     per_figure = max(1, -(-len(others) // n_figures))
     return [
         first
         + [
-            _Line(cell=cell, series=known[cell.label], look=look(index))
+            _Curve(cell=cell, series=known[cell.label], look=look(index))
             for index, cell in enumerate(others[start : start + per_figure])
         ]
         for start in range(0, max(1, len(others)), per_figure)
     ]
 
 
-def _drawn(experiment: Results, lines: Sequence[_Line], number: int) -> Drawn:
+def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
     last = max(line.series.steps[-1] for line in lines)
     few = seeds_text((line.series.n for line in lines), "band: least to most")
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 3.0 + 0.17 * -(-len(lines) // 2)), layout="constrained")
-        whole, near = figure.subplots(1, 2)
-        for line in lines:
-            for axes in (whole, near):
-                draw_series(axes, line.series, line.look)
-        cut = _finish(whole, near, lines, last)
-        legend(figure, [line.look for line in lines], [line.cell.label for line in lines])
-        note(figure, few)
-        return finished(
-            figure,
-            name=f"{experiment.name}-curves" + (f"-{number}" if number > 1 else ""),
-            title=f"{experiment.name}: validation perplexity while training" + (f" ({number})" if number > 1 else ""),
-            caption=(
-                "Sweep perplexity of the validation text at each evaluation after step 0; left the whole run, right "
-                f"its second half from nearer by. Lines: {few}."
-                + (
-                    " Thick, without markers: the arm that the others are held against."
-                    if lines[0].look is REFERENCE
-                    else ""
-                )
-                + (f" What lies more than {NEAR - 1:.0%} above the least is left out on the right." if cut else "")
-                + unfinished(line.cell for line in lines)
-            ),
-            alt=(
-                "Curves of validation perplexity over training steps for "
-                f"{', '.join(line.cell.label for line in lines)}."
-            ),
-        )
+    has_reference = lines[0].look is REFERENCE
+    figure = new_figure(3.0 + 0.17 * -(-len(lines) // 2))
+    whole, near = panels_of(figure, 2)
+    for line in lines:
+        for axes in (whole, near):
+            draw_series(axes, line.series, line.look)
+    cut = _finish(whole, near, lines, last)
+    legend(figure, [line.look for line in lines], [line.cell.label for line in lines])
+    note(figure, few)
+    return drawn_of(
+        experiment,
+        "curves",
+        figure,
+        number=number,
+        title="validation perplexity while training" + (f" ({number})" if number > 1 else ""),
+        caption=(
+            "Sweep perplexity of the validation text at each evaluation after step 0; left the whole run, right its "
+            f"second half from nearer by. Lines: {few}."
+            + (" Thick, without markers: the arm that the others are held against." if has_reference else "")
+            + (f" What lies more than {NEAR - 1:.0%} above the least is left out on the right." if cut else "")
+            + unfinished(line.cell for line in lines)
+        ),
+        alt=f"Curves of validation perplexity over training steps for {', '.join(line.cell.label for line in lines)}.",
+    )
 
 
-def _finish(whole: Axes, near: Axes, lines: Sequence[_Line], last: int) -> bool:
+def _finish(whole: Axes, near: Axes, lines: Sequence[_Curve], last: int) -> bool:
     """Axes and units; whether the near view leaves something out."""
-    for axes, title in ((whole, "whole run"), (near, "second half")):
-        axes.set_title(title, loc="left")
-        axes.set_xlabel("step")
-        thousands(axes.xaxis)
+    step_axis(whole, "whole run")
+    step_axis(near, "second half")
     whole.set_ylabel("perplexity (log scale)")
     whole.set_yscale("log")
     log_ticks(whole.yaxis, (1, 1.5, 2, 3, 4, 5, 6, 8))

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bench.report.arms import full_model, principal, unfinished, variants
 from bench.report.contrasts import Contrast, contrasts
-from bench.report.figures.drawing import WIDTH, Drawn, finished, look, note, short, small_style
+from bench.report.figures.drawing import Drawn, drawn_of, look, new_figure, note, short
+from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 from bench.report.statistics import MARGIN_NATS, Comparison
 
@@ -18,20 +18,27 @@ LONGEST_LABEL = 24  # letters: it takes its room from the plot
 Row = tuple[Contrast, Comparison]
 
 
-def differences(experiment: Results) -> list[Drawn]:
-    """Models against the reference, and variants of K-Operators against the full model: at most two figures."""
-    reference, full = experiment.reference, full_model(experiment)
-    if reference is None:
+def differences(experiment: Results, published: Published) -> list[Drawn]:
+    """At most one figure: models against the reference or, where there are none, what `ablation` would show."""
+    rows = model_rows(experiment)
+    if not rows or experiment.reference is None:
+        return variants_figure(experiment, "differences")
+    return [_drawn(experiment, rows, experiment.reference, "differences", "models")]
+
+
+def model_rows(experiment: Results) -> list[Row]:
+    """The models that can be compared with the experiment's reference."""
+    reference = experiment.reference
+    return [] if reference is None else _rows(experiment, principal(experiment), reference)
+
+
+def variants_figure(experiment: Results, kind: str) -> list[Drawn]:
+    """The variants of K-Operators against the full model; at most one figure."""
+    full = full_model(experiment)
+    if full is None or experiment.reference is None:
         return []
-    drawn = []
-    models = _rows(experiment, principal(experiment), reference)
-    if models:
-        drawn.append(_drawn(experiment, models, reference, "differences", "models"))
-    changed = [] if full is None else _rows(experiment, variants(experiment), full)
-    if changed and full is not None:
-        kind = "ablation" if models else "differences"
-        drawn.append(_drawn(experiment, changed, full, kind, "variants of K-Operators"))
-    return drawn
+    rows = _rows(experiment, variants(experiment), full)
+    return [_drawn(experiment, rows, full, kind, "variants of K-Operators")] if rows else []
 
 
 def _rows(experiment: Results, cells: Sequence[CellResults], reference: CellResults) -> list[Row]:
@@ -48,25 +55,23 @@ def _rows(experiment: Results, cells: Sequence[CellResults], reference: CellResu
 def _drawn(experiment: Results, rows: Sequence[Row], reference: CellResults, kind: str, what: str) -> Drawn:
     arms = [contrast.arm for contrast, _ in rows]
     hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 1.45 + 0.23 * len(rows)), layout="constrained")
-        _draw(figure.subplots(), rows, reference.label)
-        note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
-        return finished(
-            figure,
-            name=f"{experiment.name}-{kind}",
-            title=f"{experiment.name}: {what} against {reference.label}",
-            caption=(
-                f"Best validation loss (sweep) less that of {reference.label}, in nats per token: right of the line is "
-                f"worse. Bars: 95 % t intervals, not corrected for their number, paired over common seeds{hollow}. "
-                f"n: seeds of a pair, or of each arm. Shaded: the margin of ±{MARGIN_NATS:g} nats within which arms "
-                f"count as equivalent.{unfinished([reference, *arms])}"
-            ),
-            alt=(
-                f"Differences in validation loss to {reference.label} with intervals for "
-                f"{', '.join(arm.label for arm in arms)}."
-            ),
-        )
+    figure = new_figure(1.45 + 0.23 * len(rows))
+    _draw(figure.subplots(), rows, reference.label)
+    note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
+    return drawn_of(
+        experiment,
+        kind,
+        figure,
+        title=f"{what} against {reference.label}",
+        caption=(
+            f"Best validation loss (sweep) less that of {reference.label}, in nats per token: right of the line is "
+            f"worse. Bars: 95 % t intervals, not corrected for their number, paired over common seeds{hollow}. "
+            f"n: seeds of a pair, or of each arm. Shaded: the margin of ±{MARGIN_NATS:g} nats within which arms "
+            f"count as equivalent.{unfinished([reference, *arms])}"
+        ),
+        alt=f"Differences in validation loss to {reference.label} with intervals for "
+        f"{', '.join(arm.label for arm in arms)}.",
+    )
 
 
 def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:

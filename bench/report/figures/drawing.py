@@ -1,7 +1,6 @@
 """What all figures share: their style, the looks of their lines, and how they become files."""
 
 import io
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.errors import clean
+from bench.report.runs import Results
 from bench.report.series import Series
+from bench.report.statistics import mean
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
@@ -49,12 +50,8 @@ LOOKS = (  # of colour, marker and dashes
     ("#56727f", "P", (0, (3, 1))),
 )
 N_LOOKS = len(LOOKS)
-REFERENCE = {
-    "color": "black",
-    "marker": "",
-    "linestyle": "-",
-    "linewidth": 1.8,
-}  # what the other lines are held against
+REFERENCE = {"color": "black", "marker": "", "linestyle": "-", "linewidth": 1.8}  # what others are compared with
+BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1}
 LEGEND: dict[str, Any] = {"loc": "outside upper center", "handlelength": 4}
 N_TICKS, ROUND = 5, (1, 2, 2.5, 5, 10)
 LONGEST_LABEL = 34  # letters: two such side by side fill a legend
@@ -101,6 +98,24 @@ def small_style() -> Any:
     return our_style({"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4, "legend.fontsize": 8.5})
 
 
+def new_figure(height: float) -> Figure:
+    """An empty figure of WIDTH × `height` inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def panels_of(figure: Figure, n: int) -> Sequence[Axes]:
+    """`n` panels side by side."""
+    return figure.subplots(1, n, squeeze=False)[0]
+
+
+def drawn_of(
+    experiment: Results, kind: str, figure: Figure, *, title: str, caption: str, alt: str, number: int = 1
+) -> Drawn:
+    """A figure of an experiment, finished; `number` tells several of one kind apart."""
+    name = f"{experiment.name}-{kind}" + (f"-{number}" if number > 1 else "")
+    return finished(figure, name=name, title=f"{experiment.name}: {title}", caption=caption, alt=alt)
+
+
 def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Drawn:
     """The figure, laid out once for both of its files."""
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
@@ -140,28 +155,36 @@ def draw_series(axes: Axes, series: Series, looks: dict[str, Any]) -> None:
         axes.fill_between(series.steps, series.low, series.high, color=looks["color"], alpha=0.15, linewidth=0)
 
 
+def draw_spread(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], looks: dict[str, Any]) -> None:
+    """At each place the mean of its values, with a bar from the least to the most."""
+    means = [mean(one) for one in values]
+    below = [middle - min(one) for middle, one in zip(means, values, strict=True)]
+    above = [max(one) - middle for middle, one in zip(means, values, strict=True)]
+    axes.errorbar(places, means, (below, above), **BARS, **looks)
+
+
+def step_axis(axes: Axes, title: str) -> None:
+    """A panel over training steps."""
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")  # 2k for 2,000 steps
+    )
+
+
+def context_axis(axes: Axes, title: str, contexts: Sequence[int]) -> None:
+    """A panel over contexts, with a tick for each."""
+    axes.set_title(title, loc="left")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:
     """Plain numbers at these multiples of each decade."""
     axis.set_major_locator(LogLocator(subs=subs, numticks=30))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
-
-
-def thousands(axis: Axis) -> None:
-    """Few ticks, written short: 2k for 2,000 steps."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"))
-
-
-def round_below(value: float) -> float:
-    """The largest 1, 2 or 5 of a decade that is not above `value`."""
-    decade = 10.0 ** math.floor(math.log10(value))
-    return max(step * decade for step in (1, 2, 5) if step == 1 or step * decade <= value)
-
-
-def round_above(value: float) -> float:
-    """The least 1, 2 or 5 of a decade that is not below `value`."""
-    decade = 10.0 ** math.floor(math.log10(value))
-    return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
 
 
 def plain(text: str) -> str:

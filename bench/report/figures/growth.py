@@ -8,9 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
-from bench.report.figures.drawing import Drawn, finished, log_ticks, look, our_style, plain, round_above, round_below
+from bench.report.figures.drawing import Drawn, context_axis, finished, log_ticks, look, our_style, plain
 from bench.report.notes import machine_text
 from bench.store import Measurements, NotRun, Point, Timed
 
@@ -33,20 +32,8 @@ class _Line:
         return [*(one.facts for one in self.timed), *self.not_run]
 
 
+@our_style()
 def growth_figure(measured: Measurements) -> Drawn:
-    """What a token costs in time and what a batch costs in memory against the context."""
-    with our_style():
-        figure = draw_growth(measured)
-        return finished(
-            figure,
-            name=f"growth-{measured.slug}",
-            title="What a token costs as the context grows",
-            caption=figure.get_supxlabel(),
-            alt="Time per token and peak memory against the context, a line for each form of the recurrence.",
-        )
-
-
-def draw_growth(measured: Measurements) -> Figure:
     """Time on the left, memory on the right, a line for each model and backend of the growth phase."""
     lines = _lines(measured)
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
@@ -63,8 +50,15 @@ def draw_growth(measured: Measurements) -> Figure:
         samples.append(Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="none"))
         labels.append("does not fit: predicted")
     figure.legend(samples, labels, loc="outside upper center", ncols=3, handlelength=4.5)
-    figure.supxlabel(_caption(measured, lines), fontsize=7, color="0.3")
-    return figure
+    caption = _caption(measured, lines)
+    figure.supxlabel(caption, fontsize=7, color="0.3")
+    return finished(
+        figure,
+        name=f"growth-{measured.slug}",
+        title="What a token costs as the context grows",
+        caption=caption,
+        alt="Time per token and peak memory against the context, a line for each form of the recurrence.",
+    )
 
 
 def _lines(measured: Measurements) -> list[_Line]:
@@ -112,17 +106,26 @@ def _draw_memory(axes: Axes, line: _Line) -> None:
 
 def _finish(axes: Axes, title: str, unit: str, contexts: Sequence[int]) -> None:
     """Titles and units; plain numbers at 1, 2 and 5 of each decade, and one of these at either end of the axis."""
-    axes.set_title(title, loc="left")
+    context_axis(axes, title, contexts)
+    axes.set_xlim(contexts[0] / 2**0.3, contexts[-1] * 2**0.3)
     axes.set_xlabel("context T (tokens)")
     axes.set_ylabel(unit)
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(contexts[0] / 2**0.3, contexts[-1] * 2**0.3)
-    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
     axes.set_yscale("log")
     low, high = (bound if math.isfinite(bound) else 1.0 for bound in axes.dataLim.intervaly)  # infinite: no data
-    axes.set_ylim(round_below(low / 1.1), round_above(high * 1.1))
+    axes.set_ylim(_round_below(low / 1.1), _round_above(high * 1.1))
     log_ticks(axes.yaxis)
-    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _round_below(value: float) -> float:
+    """The largest 1, 2 or 5 of a decade that is not above `value`."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return max(step * decade for step in (1, 2, 5) if step == 1 or step * decade <= value)
+
+
+def _round_above(value: float) -> float:
+    """The least 1, 2 or 5 of a decade that is not below `value`."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
 
 
 def _caption(measured: Measurements, lines: Sequence[_Line]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.report.arms import config_of, model_of, principal, seeds_text, unfinished
-from bench.report.figures.drawing import N_LOOKS, WIDTH, Drawn, finished, legend, log_ticks, look, note, small_style
+from bench.report.figures.drawing import BARS, N_LOOKS, Drawn, drawn_of, legend, log_ticks, look, new_figure, note
 from bench.report.published import Figure as PublishedFigure
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results, sweep_nats
@@ -35,7 +35,7 @@ class _Point:
     summary: Summary
 
 
-def parameters(experiment: Results, published: Published | None) -> list[Drawn]:
+def parameters(experiment: Results, published: Published) -> list[Drawn]:
     """At most one figure; none where fewer than two models could be drawn."""
     points = [_point(cell) for cell in principal(experiment)]
     others = _beside(experiment, published)
@@ -43,22 +43,22 @@ def parameters(experiment: Results, published: Published | None) -> list[Drawn]:
         return []
     lines = _lines(points)
     few = seeds_text((point.summary.n for point in points), "bar: ± sample standard deviation")
-    with small_style():
-        figure = _draw(lines, others)
-        note(figure, few)
-        return [
-            finished(
-                figure,
-                name=f"{experiment.name}-parameters",
-                title=f"{experiment.name}: perplexity against parameters",
-                caption=(
-                    f"Best validation perplexity (sweep), {few}; against all parameters, tables of positions included; "
-                    "arms of as many stand side by side. Of K-Operators the full model alone. "
-                    f"{_members(lines)}{_told(others)}{unfinished(point.cell for point in points)}"
-                ),
-                alt=f"Perplexity over the number of parameters for {', '.join(label for label, _ in lines)}.",
-            )
-        ]
+    figure = _draw(lines, others)
+    note(figure, few)
+    return [
+        drawn_of(
+            experiment,
+            "parameters",
+            figure,
+            title="perplexity against parameters",
+            caption=(
+                f"Best validation perplexity (sweep), {few}; against all parameters, tables of positions included; "
+                "arms of as many stand side by side. Of K-Operators the full model alone. "
+                f"{_members(lines)}{_as_published(others)}{unfinished(point.cell for point in points)}"
+            ),
+            alt=f"Perplexity over the number of parameters for {', '.join(label for label, _ in lines)}.",
+        )
+    ]
 
 
 def _point(cell: CellResults) -> _Point:
@@ -69,10 +69,8 @@ def _point(cell: CellResults) -> _Point:
     )
 
 
-def _beside(experiment: Results, published: Published | None) -> list[PublishedFigure]:
+def _beside(experiment: Results, published: Published) -> list[PublishedFigure]:
     """Published figures of arms that are here, where the experiment follows the published recipes; each once."""
-    if published is None:
-        return []
     found = [
         figure
         for cell in principal(experiment)
@@ -111,7 +109,7 @@ def _kind_text(cell: CellResults) -> str:
 
 def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedFigure]) -> Figure:
     n_rows = -(-(len(lines) + len(others)) // 2)
-    figure = Figure(figsize=(WIDTH, 3.0 + 0.17 * n_rows), layout="constrained")
+    figure = new_figure(3.0 + 0.17 * n_rows)
     axes = figure.subplots()
     ours = [[point.n_params for point in points] for _, points in lines]
     placed = _side_by_side([*ours, *([other.n_params or 1] for other in others)])
@@ -119,11 +117,11 @@ def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedF
     for index, (_, points) in enumerate(lines):
         looks.append(look(index) | ({} if len(points) > 1 else {"linestyle": "none"}))
         means, spreads = [point.summary.mean for point in points], [point.summary.sd or 0.0 for point in points]
-        axes.errorbar(next(placed), means, spreads, capsize=3, elinewidth=1, **looks[-1])
+        axes.errorbar(next(placed), means, spreads, **BARS, **looks[-1])
     for index, other in enumerate(others):
         looks.append(PUBLISHED | {"marker": PUBLISHED_MARKERS[index % len(PUBLISHED_MARKERS)]})
         spread = None if other.perplexity_sd is None else [other.perplexity_sd]
-        axes.errorbar(next(placed), [other.perplexity], spread, capsize=3, elinewidth=1, **looks[-1])
+        axes.errorbar(next(placed), [other.perplexity], spread, **BARS, **looks[-1])
     _finish(axes)
     legend(figure, looks, [label for label, _ in lines] + [_system(other) for other in others])
     return figure
@@ -166,19 +164,19 @@ def _system(figure: PublishedFigure) -> str:
 
 def _members(lines: Sequence[tuple[str, list[_Point]]]) -> str:
     """Which arms a line of several sizes runs through."""
-    told = [
+    members = [
         f"{label}: {', '.join(f'{point.cell.label} ({point.n_params:,})' for point in points)}"
         for label, points in lines
         if len(points) > 1
     ]
-    return f"Each line from its smallest arm: {'; '.join(told)}. " if told else ""
+    return f"Each line from its smallest arm: {'; '.join(members)}. " if members else ""
 
 
-def _told(others: Sequence[PublishedFigure]) -> str:
-    told = [
+def _as_published(others: Sequence[PublishedFigure]) -> str:
+    texts = [
         f"{one.system}, {one.perplexity}{'' if one.perplexity_sd is None else f' ± {one.perplexity_sd}'} "
         f"({one.protocol}, {one.selection}; {one.n_text}; {one.parameters_printed} parameters"
         f"{'' if one.counts_positions else ' without positions'})"
         for one in others
     ]
-    return f"Hollow, as published: {'; '.join(told)}." if told else ""
+    return f"Hollow, as published: {'; '.join(texts)}." if texts else ""

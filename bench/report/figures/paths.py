@@ -1,30 +1,21 @@
-"""What happens inside K-Operators while it trains: how fast memory fades, and which path mixes positions."""
+"""Which path mixes positions inside K-Operators while it trains: the share of the recurrence, and both weights."""
 
-from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-from bench.report.arms import full_model, model_of, seeds_text, variants
+from bench.report.arms import seeds_text
 from bench.report.figures.drawing import (
-    ROUND,
-    WIDTH,
     Drawn,
     draw_series,
-    finished,
+    drawn_of,
     legend,
-    log_ticks,
     look,
+    new_figure,
     note,
-    small_style,
-    thousands,
+    panels_of,
 )
-from bench.report.runs import CellResults, Results
-from bench.report.series import Series, gamma_quantile, n_layers, of_layer, over_seeds
+from bench.report.figures.gamma import few_steps, model_over_time
+from bench.report.published import Published
+from bench.report.runs import Results
+from bench.report.series import n_layers, of_layer, over_seeds
 
-MAX_SPECTRA = 4  # figures of gamma an experiment
-NEAREST_TO_1 = 1e-6  # of 1 - gamma: float32 rounds what is closer
 PANELS = (  # reading, title, what it is
     (
         "recurrent_share",
@@ -37,25 +28,10 @@ PANELS = (  # reading, title, what it is
 )
 
 
-def gammas(experiment: Results) -> list[Drawn]:
-    """A figure for the full model, and for each variant with other bounds of gamma."""
-    full = full_model(experiment)
-    if full is None or _is_brief(full):
-        return []
-    seen, chosen = [], []
-    for cell in (full, *variants(experiment)):
-        bounds = [model_of(cell).get(name) for name in ("gamma_min", "gamma_max")]
-        if bounds not in seen:
-            seen.append(bounds)
-            chosen.append(cell)
-    drawn = (_spectrum(experiment, cell, number) for number, cell in enumerate(chosen[:MAX_SPECTRA], 1))
-    return [figure for figure in drawn if figure is not None]
-
-
-def paths(experiment: Results) -> list[Drawn]:
+def paths(experiment: Results, published: Published) -> list[Drawn]:
     """The share of the recurrent path, and beside it the weights of both paths, in the full model."""
-    full = full_model(experiment)
-    if full is None or _is_brief(full):
+    full = model_over_time(experiment)
+    if full is None:
         return []
     names = [name for name, _, _ in PANELS]
     layers = range(n_layers(full.done, *names))
@@ -65,101 +41,25 @@ def paths(experiment: Results) -> list[Drawn]:
         return []
     shown = [series.n for name, _, _ in panels for series in found[name] if series is not None]
     few = seeds_text(shown, "band: least to most")
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-        for axes, (name, title, _) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for layer, series in enumerate(found[name]):
-                if series is not None:
-                    draw_series(axes, series, look(layer))
-            _finish(axes, title)
-            axes.set_ylim(0, None if name == "alpha" else 1.02)
-        legend(figure, [look(layer) for layer in layers], [f"layer {layer + 1}" for layer in layers], ncols=4)
-        note(figure, few)
-        return [
-            finished(
-                figure,
-                name=f"{experiment.name}-paths",
-                title=f"{experiment.name}: which path mixes positions",
-                caption=(
-                    f"Of {full.label}, by layer over the steps. "
-                    f"{' '.join(f'{title.capitalize()}: {told}.' for _, title, told in panels)} Lines: {few}."
-                ),
-                alt=f"Lines of {', '.join(title for _, title, _ in panels)} over training steps for each layer.",
-            )
-        ]
-
-
-def _is_brief(cell: CellResults) -> bool:
-    """Whether there is no course to show."""
-    return max(len(record.curve) for record in cell.done) < 3
-
-
-def _spectrum(experiment: Results, cell: CellResults, number: int) -> Drawn | None:
-    layers = range(n_layers(cell.done, "gamma_quantiles", "gamma_min_median_max"))
-    spectra = [
-        [over_seeds(gamma_quantile(one, layer, which) for one in cell.done) for which in range(5)] for layer in layers
-    ]
-    medians = [spectrum[2] for spectrum in spectra if spectrum[2] is not None]
-    if not medians:
-        return None
-    few = seeds_text((series.n for series in medians), "dotted: least and greatest of seeds")
-    n_columns = 2 if len(layers) in (2, 4) else min(3, len(layers))
-    n_rows = -(-len(layers) // n_columns)
-    has_quartiles = any(spectrum[1] is not None for spectrum in spectra)
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 1.0 + 1.5 * n_rows), layout="constrained")
-        panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flat
-        for layer, axes in enumerate(panels):
-            if layer < len(layers):
-                _draw_spectrum(axes, spectra[layer])
-                _finish_spectrum(axes, layer, layer % n_columns == 0, layer + n_columns >= len(layers))
-            else:
-                axes.set_visible(False)
-        shown = f"{'dark: quartiles; ' if has_quartiles else ''}light: least to greatest"
-        note(figure, f"line: median of channels, {few}\n{shown} channel")
-        return finished(
+    figure = new_figure(2.9)
+    for axes, (name, title, _) in zip(panels_of(figure, len(panels)), panels, strict=True):
+        for layer, series in enumerate(found[name]):
+            if series is not None:
+                draw_series(axes, series, look(layer))
+        few_steps(axes, title)
+        axes.set_ylim(0, None if name == "alpha" else 1.02)
+    legend(figure, [look(layer) for layer in layers], [f"layer {layer + 1}" for layer in layers], ncols=4)
+    note(figure, few)
+    return [
+        drawn_of(
+            experiment,
+            "paths",
             figure,
-            name=f"{experiment.name}-gamma" + (f"-{number}" if number > 1 else ""),
-            title=f"{experiment.name}: decay rates gamma of {cell.label}",
+            title="which path mixes positions",
             caption=(
-                "How much of its memory each rank channel keeps from one token to the next, by layer over the steps, "
-                "on an axis that is logarithmic in 1 - gamma: 0.99 fades over about 100 tokens, 0.999 over 1,000. "
-                f"Line: median over channels, {few}. Bands over channels, of the mean over seeds: {shown}."
+                f"Of {full.label}, by layer over the steps. "
+                f"{' '.join(f'{title.capitalize()}: {meaning}.' for _, title, meaning in panels)} Lines: {few}."
             ),
-            alt=f"Bands of the quantiles of gamma over training steps, a panel for each of {len(layers)} layers.",
+            alt=f"Lines of {', '.join(title for _, title, _ in panels)} over training steps for each layer.",
         )
-
-
-def _draw_spectrum(axes: Axes, spectrum: Sequence[Series | None]) -> None:
-    for (first, last), shade in (((0, 4), 0.85), ((1, 3), 0.65)):
-        low, high = spectrum[first], spectrum[last]
-        if low is not None and high is not None and low.steps == high.steps:
-            axes.fill_between(low.steps, _tokens(low.middle), _tokens(high.middle), color=str(shade), linewidth=0)
-    median = spectrum[2]
-    if median is not None:
-        axes.plot(median.steps, _tokens(median.middle), color=look(0)["color"])
-        for ends in (median.low, median.high) if median.n > 1 else ():
-            axes.plot(median.steps, _tokens(ends), color=look(0)["color"], linestyle=":", linewidth=1)
-
-
-def _tokens(gammas: Sequence[float]) -> list[float]:
-    """1 / (1 - gamma): over how many tokens a memory fades to 1 / e, roughly."""
-    return [1 / max(1 - gamma, NEAREST_TO_1) for gamma in gammas]
-
-
-def _finish_spectrum(axes: Axes, layer: int, is_left: bool, is_lowest: bool) -> None:
-    _finish(axes, f"layer {layer + 1}", is_lowest=is_lowest)
-    axes.set_yscale("log")
-    log_ticks(axes.yaxis)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{1 - 1 / tokens:.6g}"))
-    if is_left:
-        axes.set_ylabel("gamma")
-
-
-def _finish(axes: Axes, title: str, *, is_lowest: bool = True) -> None:
-    axes.set_title(title, loc="left")
-    axes.xaxis.set_major_locator(MaxNLocator(3, steps=ROUND))
-    thousands(axes.xaxis)
-    if is_lowest:
-        axes.set_xlabel("step")
-        axes.tick_params(labelbottom=True)
+    ]

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.record import Record
+from bench.report.arms import trials
 from bench.report.contrasts import Contrast, contrasts
 from bench.report.frame import LOSSES
 from bench.report.notes import COMPARED, STALE, corpus_of, number
@@ -48,12 +49,8 @@ class View:
 
     @cached_property
     def trials(self) -> dict[str, list[CellResults]]:
-        """The cells of each group whose configs differ: the trials of a search, by the arm that they belong to."""
-        groups: dict[str, list[CellResults]] = {}
-        for cell in self.experiment.cells:
-            if cell.group is not None:
-                groups.setdefault(cell.group, []).append(cell)
-        return {group: cells for group, cells in groups.items() if not _alike(cells)}
+        """The trials of a search, by the arm that they belong to."""
+        return trials(self.experiment)
 
     def column(self, cell: CellResults, name: str, *, done: bool = False, alone: bool = False) -> list[Any]:
         """A column of the frame at the runs of a cell that have a value; `alone`: without those that shared a GPU."""
@@ -197,9 +194,3 @@ def trial_perplexity(cell: CellResults) -> float | None:
     """Of the trial's first done run: a trial has one."""
     found = summary_of(cell.done[:1])
     return None if found is None else found.mean
-
-
-def _alike(cells: Sequence[CellResults]) -> bool:
-    """Whether all runs of some cells have the same config, as replicates do."""
-    configs = [record.config for cell in cells for record in cell.records[:1]]
-    return len(cells) < 2 or not configs or all(config == configs[0] for config in configs)

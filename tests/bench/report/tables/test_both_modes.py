@@ -407,7 +407,7 @@ def test_a_figure_is_of_the_chosen_mode_and_says_so_where_there_is_another(tmp_p
         return [one.model_copy(update={"run_id": run_id}) for one, run_id in zip(made, ids, strict=True)]
 
     def captions(store: Store) -> dict[str, str]:
-        return {drawn.name: drawn.caption for drawn in draw_all(read_results(store), ())}
+        return {drawn.name: drawn.caption for drawn in draw_all(read_results(store), (), load_published())}
 
     fast = trained("fast", 3)
     both = captions(in_both(tmp_path / "both", trained("exact", 2), fast))

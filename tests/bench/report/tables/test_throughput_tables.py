@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.report.figures.growth import draw_growth, growth_figure
+from bench.report.figures.growth import growth_figure
 from bench.report.output import make_tables, write_tables
 from bench.report.table import Table
 from bench.report.tables.throughput import digits, throughput_table
@@ -417,7 +417,7 @@ def test_hostile_words_break_no_figure(nasty):
     touched = write_tables(nasty, make_tables(nasty))
     svg = next(path for path in touched if path.suffix == ".svg").read_text()
     (measured,), _ = nasty.measurements()
-    labels = [text.get_text() for text in draw_growth(measured).legends[0].get_texts()]
+    labels = [text.get_text() for text in growth_figure(measured).figure.legends[0].get_texts()]
     assert {"a|b, a|b", "_hidden, _hidden", "$^_, mask"} <= set(labels)
     assert "<b>" not in svg
     assert "\x1b" not in svg
@@ -430,7 +430,7 @@ def drawn(root: Path) -> tuple[dict[str, list], dict[str, list]]:
     """The points of the two panels by marker: of the left one, then of the right."""
     (measured,), _ = Store(root).measurements()
     panels = []
-    for axes in draw_growth(measured).axes:
+    for axes in growth_figure(measured).figure.axes:
         lines = [line for line in axes.lines if line.get_marker() != "_"]
         keys = [f"{line.get_marker()}{' hollow' if line.get_markerfacecolor() == 'white' else ''}" for line in lines]
         panels.append({key: np.asarray(line.get_xydata()).tolist() for key, line in zip(keys, lines, strict=True)})
@@ -459,7 +459,7 @@ def test_the_figure_shows_microseconds_a_token_and_mebibytes(tmp_path):
 def test_bars_run_from_the_least_round_to_the_most(tmp_path):
     write(tmp_path, session(growing("chunked", 512, 0.4)))
     (measured,), _ = Store(tmp_path).measurements()
-    (bars,) = draw_growth(measured).axes[0].collections
+    (bars,) = growth_figure(measured).figure.axes[0].collections
     ((_, low), (_, high)) = bars.get_segments()[0]
     assert (low, high) == pytest.approx((1e6 * 0.36 / 8192, 1e6 * 0.48 / 8192))  # 0.9 and 1.2 times the median
 
@@ -467,7 +467,7 @@ def test_bars_run_from_the_least_round_to_the_most(tmp_path):
 def test_the_figure_says_what_was_timed_how_often_and_where(tmp_path):
     write(tmp_path, growth())
     (measured,), _ = Store(tmp_path).measurements()
-    figure = draw_growth(measured)
+    figure = growth_figure(measured).figure
     caption = figure.get_supxlabel()
     assert "8,192 tokens in float32; median of n = 2 to 5 rounds" in caption
     assert "Plain CPU (cpu, 2 threads), torch 2.13.0" in caption
@@ -585,20 +585,6 @@ def test_a_figure_goes_when_growth_is_no_longer_measured(tmp_path):
     write(tmp_path, session(timed()))
     write_tables(store, make_tables(store))
     assert sorted(files_of(tmp_path)) == [f"tables/throughput-{SLUG}.{suffix}" for suffix in ("csv", "md", "tex")]
-
-
-MAKE_TABLES = (
-    "import sys; from pathlib import Path; from bench.store import Store\n"
-    "from bench.report.output import make_tables, write_tables\n"
-    "store = Store(Path(sys.argv[1])); write_tables(store, make_tables(store))\n"
-    "print(sorted({'torch', 'models', 'matplotlib'} & set(sys.modules)))\n"
-)
-
-
-@pytest.mark.parametrize(("content", "loaded"), [(session(timed()), "[]"), (growth(), "['matplotlib']")])
-def test_what_draws_is_imported_only_when_there_is_something_to_draw(tmp_path, content, loaded):
-    write(tmp_path, content)
-    assert run_python(MAKE_TABLES, str(tmp_path)).strip() == loaded
 
 
 def test_the_command_prints_the_table_and_writes_the_figure(tmp_path):

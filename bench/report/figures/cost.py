@@ -2,17 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from bench.record import Record
 from bench.report.arms import config_of, model_of, seeds_text, trained, unfinished
-from bench.report.figures.drawing import WIDTH, Drawn, finished, legend, log_ticks, look, note, plain, small_style
+from bench.report.figures.drawing import (
+    Drawn,
+    context_axis,
+    draw_spread,
+    drawn_of,
+    legend,
+    log_ticks,
+    look,
+    new_figure,
+    note,
+    panels_of,
+    plain,
+)
+from bench.report.published import Published
 from bench.report.runs import CellResults, Results
-from bench.report.statistics import mean
 
 EXPERIMENT = "backends"
 USUAL = ("chunked", "mask", "block")  # in the order of their looks, as in the growth figure
@@ -20,7 +27,7 @@ USUAL = ("chunked", "mask", "block")  # in the order of their looks, as in the g
 Values = dict[int, list[float]]  # over seeds, by context
 
 
-def backends(experiment: Results) -> list[Drawn]:
+def cost(experiment: Results, published: Published) -> list[Drawn]:
     """At most one figure, of the experiment that trains each form at each context."""
     cells = trained(experiment) if experiment.name == EXPERIMENT else []
     forms: dict[str, list[CellResults]] = defaultdict(list)
@@ -38,27 +45,30 @@ def backends(experiment: Results) -> list[Drawn]:
     few = seeds_text((len(cell.done) for cell in cells), "bar: least to most")
     machines = ", ".join(sorted({plain(record.environment.device_name) for cell in cells for record in cell.done}))
     looks = [look(index) for index in range(len(names))]
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-        for axes, (title, unit, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for by_context, one in zip(values, looks, strict=True):
-                _draw(axes, by_context, one)
-            _finish(axes, title, unit, contexts)
-        legend(figure, looks, names, ncols=3)
-        note(figure, few)
-        return [
-            finished(
-                figure,
-                name=f"{experiment.name}-cost",
-                title=f"{experiment.name}: what each form of the recurrence costs in training",
-                caption=(
-                    "Seconds of training steps over training tokens, and the most memory that the process held, both "
-                    f"axes logarithmic. On {machines}; {few}. Times of runs "
-                    f"that shared a GPU are left out.{unfinished(cells)}"
-                ),
-                alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",
-            )
-        ]
+    figure = new_figure(3.3)
+    for axes, (title, unit, values) in zip(panels_of(figure, len(panels)), panels, strict=True):
+        for by_context, one in zip(values, looks, strict=True):
+            draw_spread(axes, list(by_context), list(by_context.values()), one)
+        context_axis(axes, title, contexts)
+        axes.set_xlabel("context (tokens)")
+        axes.set_ylabel(f"{unit} (log scale)")
+        axes.set_yscale("log")
+        log_ticks(axes.yaxis)
+    legend(figure, looks, names, ncols=3)
+    note(figure, few)
+    return [
+        drawn_of(
+            experiment,
+            "cost",
+            figure,
+            title="what each form of the recurrence costs in training",
+            caption=(
+                "Seconds of training steps over training tokens, and the most memory that the process held, both axes "
+                f"logarithmic. On {machines}; {few}. Times of runs that shared a GPU are left out.{unfinished(cells)}"
+            ),
+            alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",
+        )
+    ]
 
 
 def _microseconds(record: Record) -> float | None:
@@ -77,21 +87,3 @@ def _by_context(cells: Sequence[CellResults], read: Callable[[Record], float | N
         for cell in cells
     }
     return {context: values[context] for context in sorted(values) if values[context]}
-
-
-def _draw(axes: Axes, values: Values, looks: dict[str, Any]) -> None:
-    means = [mean(one) for one in values.values()]
-    below = [middle - min(one) for middle, one in zip(means, values.values(), strict=True)]
-    above = [max(one) - middle for middle, one in zip(means, values.values(), strict=True)]
-    axes.errorbar(list(values), means, (below, above), capsize=3, elinewidth=1, **looks)
-
-
-def _finish(axes: Axes, title: str, unit: str, contexts: Sequence[int]) -> None:
-    axes.set_title(title, loc="left")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("context (tokens)")
-    axes.set_ylabel(f"{unit} (log scale)")
-    axes.set_yscale("log")
-    log_ticks(axes.yaxis)

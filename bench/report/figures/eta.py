@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.report.arms import (
@@ -22,26 +21,27 @@ from bench.report.arms import (
 )
 from bench.report.figures.drawing import (
     REFERENCE,
-    WIDTH,
     Drawn,
     draw_series,
-    finished,
+    draw_spread,
+    drawn_of,
     legend,
     look,
+    new_figure,
     note,
-    small_style,
-    thousands,
+    panels_of,
+    step_axis,
 )
+from bench.report.published import Published
 from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.series import over_seeds, scalar
-from bench.report.statistics import mean
 
 FORMS = {"learned": "eta learned", "frozen": "eta frozen", "plain": "no refinement"}
 LOSS_LOOKS = dict(zip(FORMS, (REFERENCE | {"marker": "o", "linewidth": 1.3}, look(1), look(2)), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arm:
+class _RateArm:
     """An arm as its form and its learning rate, in multiples of the usual one."""
 
     cell: CellResults
@@ -49,46 +49,42 @@ class _Arm:
     multiple: float
 
 
-def rates(experiment: Results) -> list[Drawn]:
+def eta(experiment: Results, published: Published) -> list[Drawn]:
     """At most one figure; none where no arm differs from the full model in its learning rate alone."""
     arms = _arms(experiment)
     if len({arm.multiple for arm in arms if arm.form == "learned"}) < 2:
         return []
     with_eta = [arm for arm in arms if arm.form == "learned" and over_seeds(scalar(r, "eta") for r in arm.cell.done)]
     few = seeds_text((len(arm.cell.done) for arm in arms), "bands and bars: least to most")
-    with small_style():
-        figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
-        panels = figure.subplots(1, 2 if with_eta else 1, squeeze=False)[0]
-        forms = [form for form in FORMS if any(arm.form == form for arm in arms)]
-        if with_eta:
-            _draw_eta(panels[0], with_eta)
-        _draw_losses(panels[-1], arms)
-        legend(figure, [LOSS_LOOKS[form] for form in forms], [FORMS[form] for form in forms], ncols=3)
-        note(figure, few)
-        return [
-            finished(
-                figure,
-                name=f"{experiment.name}-eta",
-                title=f"{experiment.name}: refinement under wrong learning rates",
-                caption=(
-                    (
-                        "Left: eta, the weight of the refinement step, over the training steps. Right: "
-                        if with_eta
-                        else ""
-                    )
-                    + "best validation loss (sweep) against the learning rate in multiples of the usual one, with "
-                    "refinement and eta learned, with eta frozen, and without refinement. "
-                    f"Here {few}.{unfinished(arm.cell for arm in arms)}"
-                ),
-                alt=(
-                    "Eta over the steps for each learning rate, and validation loss against the learning rate for "
-                    f"{', '.join(FORMS[form] for form in forms)}."
-                ),
-            )
-        ]
+    figure = new_figure(3.5)
+    panels = panels_of(figure, 2 if with_eta else 1)
+    forms = [form for form in FORMS if any(arm.form == form for arm in arms)]
+    if with_eta:
+        _draw_eta(panels[0], with_eta)
+    _draw_losses(panels[-1], arms)
+    legend(figure, [LOSS_LOOKS[form] for form in forms], [FORMS[form] for form in forms], ncols=3)
+    note(figure, few)
+    return [
+        drawn_of(
+            experiment,
+            "eta",
+            figure,
+            title="refinement under wrong learning rates",
+            caption=(
+                ("Left: eta, the weight of the refinement step, over the training steps. Right: " if with_eta else "")
+                + "best validation loss (sweep) against the learning rate in multiples of the usual one, with "
+                "refinement and eta learned, with eta frozen, and without refinement. "
+                f"Here {few}.{unfinished(arm.cell for arm in arms)}"
+            ),
+            alt=(
+                "Eta over the steps for each learning rate, and validation loss against the learning rate for "
+                f"{', '.join(FORMS[form] for form in forms)}."
+            ),
+        )
+    ]
 
 
-def _arms(experiment: Results) -> list[_Arm]:
+def _arms(experiment: Results) -> list[_RateArm]:
     """Those that differ from the full model in nothing but learning rate and refinement, from the lowest rate."""
     full = full_model(experiment)
     usual = None if full is None else learning_rate(full)
@@ -99,7 +95,7 @@ def _arms(experiment: Results) -> list[_Arm]:
         if config_of(cell).get("architecture") == K_OPERATORS and _core(cell) == _core(full):
             forms[_form(cell), _n_refinements(cell) or 0].append(cell)
     return [
-        _Arm(cell=cell, form=form, multiple=(learning_rate(cell) or usual) / usual)
+        _RateArm(cell=cell, form=form, multiple=(learning_rate(cell) or usual) / usual)
         for (form, n_refinements), cells in forms.items()
         # an ablation of the number of refinements has one learning rate for each
         if form == "plain" or n_refinements == (_n_refinements(full) or 1)
@@ -123,7 +119,7 @@ def _form(cell: CellResults) -> str:
     return "frozen" if model_of(cell).get("eta") == "frozen" else "learned"  # older records lack eta: learned
 
 
-def _draw_eta(axes: Axes, arms: Sequence[_Arm]) -> None:
+def _draw_eta(axes: Axes, arms: Sequence[_RateArm]) -> None:
     """Each line says its multiple at its end, so that it needs no legend."""
     others = [arm for arm in arms if arm.multiple != 1]
     for arm in arms:
@@ -133,22 +129,17 @@ def _draw_eta(axes: Axes, arms: Sequence[_Arm]) -> None:
     looks = [REFERENCE if arm.multiple == 1 else look(others.index(arm)) for arm in arms]
     samples = [axes.plot([], [], **one)[0] for one in looks]
     axes.legend(samples, [f"rate × {arm.multiple:g}" for arm in arms], handlelength=3, fontsize=8)
-    axes.set_title("eta", loc="left")
-    axes.set_xlabel("step")
+    step_axis(axes, "eta")
     axes.set_ylabel("eta")
     axes.margins(y=0.1)
-    thousands(axes.xaxis)
 
 
-def _draw_losses(axes: Axes, arms: Sequence[_Arm]) -> None:
+def _draw_losses(axes: Axes, arms: Sequence[_RateArm]) -> None:
     for form, looks in LOSS_LOOKS.items():
         chosen = [arm for arm in arms if arm.form == form]
-        values = [sweep_nats(arm.cell.done) for arm in chosen]
-        means = [mean(one) for one in values]
-        below = [middle - min(one) for middle, one in zip(means, values, strict=True)]
-        above = [max(one) - middle for middle, one in zip(means, values, strict=True)]
         if chosen:
-            axes.errorbar([arm.multiple for arm in chosen], means, (below, above), capsize=3, elinewidth=1, **looks)
+            nats = [sweep_nats(arm.cell.done) for arm in chosen]
+            draw_spread(axes, [arm.multiple for arm in chosen], nats, looks)
     axes.set_title("best loss", loc="left")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sorted({arm.multiple for arm in arms})))
