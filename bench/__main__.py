@@ -246,6 +246,7 @@ def merge(
     Exit code 0: all was taken, or was there already; 1: something was refused.
     """
     from bench.experiments import find_experiment
+    from bench.report.claims.registered import JUDGED_ON
     from bench.store import Store
     from bench.transfer.manifests import hints, write_missing
     from bench.transfer.merge import merge as merge_records
@@ -261,7 +262,8 @@ def merge(
     print("\n".join(summary(merged, here)))
     for one in asked:
         try:
-            print("\n".join(write_missing(one, merged, here, remark=remark, shared_gpu=shared_gpu)))
+            judged = one.name in JUDGED_ON
+            print("\n".join(write_missing(one, merged, here, judged=judged, remark=remark, shared_gpu=shared_gpu)))
         except ConfigError as error:
             merged.refused.append(str(error))
     for line in hints(merged, here):

@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # what labels and experiments may be called
 NO_SEED = "fitted"  # stands where a seed would, for a model that has none
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
+FINAL_STATUSES = ("done", "diverged")  # a diverged run is a result; one that failed is to be tried again
 
 
 class Strict(BaseModel):

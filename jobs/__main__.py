@@ -122,9 +122,9 @@ def launch(
             )
         code = _exit_code(ended, here)
         if _is_cut(ended):
-            from bench.report.output import make_tables, write_tables
+            from jobs.outcome import write_all_tables
 
-            write_tables(here, make_tables(here))
+            write_all_tables(here)
             print(f"The tables of what there is: {here.root}/tables")
             _say_how_to_go_on()
         raise typer.Exit(code)

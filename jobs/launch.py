@@ -15,7 +15,7 @@ from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
 from bench.fetch import DownloadError, find_text
 from bench.lease import living
-from bench.record import NO_SEED, Manifest
+from bench.record import FINAL_STATUSES, NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
@@ -25,12 +25,11 @@ from jobs.forecast import expected_cells
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
 from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
+from jobs.outcome import rules_in_force
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot, as_needed, describe, side_by_side
 from jobs.speeds import place_of
 from jobs.worker import write_run
-
-GOOD_STATUSES = ("done", "diverged")  # a diverged run is a result
 
 
 def prepare(
@@ -97,7 +96,7 @@ def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
 def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
     """Put on disk which runs belong to the experiment, and what a worker needs to know of each that is to be done."""
     manifests = store.manifests()[0]
-    manifest = with_earlier_seeds(experiment, manifests).manifest()
+    manifest = with_earlier_seeds(experiment, manifests).manifest(rules_in_force(experiment.name))
     earlier = _listed(experiment, manifests)
     if earlier is not None:  # the hash says what held at the first launch, so that a verdict can tell what came later
         kept = {name: getattr(earlier, name) for name in ("claim_rules_sha256", "remark", "shared_gpu")}
@@ -160,7 +159,7 @@ def launch_missing(
     with Display(store, len(todo.runs), expected if known else None, pool.meter.share) as display:
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
-    earlier = [run for run in untouched if todo.statuses[run.run_id] not in GOOD_STATUSES]
+    earlier = [run for run in untouched if todo.statuses[run.run_id] not in FINAL_STATUSES]
     return ended + left + [Ended(run=run, status=todo.statuses[run.run_id], reason="") for run in earlier]
 
 
@@ -279,7 +278,7 @@ def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
 def summary(ended: list[Ended]) -> int:
     """Name what did not end well, now or earlier; the exit code."""
     cut = [one for one in ended if one.reason == OUT_OF_TIME]
-    failed = [one for one in ended if one.status not in GOOD_STATUSES and one not in cut]
+    failed = [one for one in ended if one.status not in FINAL_STATUSES and one not in cut]
     for one in ended:
         if one.status == "diverged":
             print(f"WARNING: {one.run.name} diverged; that is its result (--retry diverged would train it again)")

@@ -1,17 +1,39 @@
-"""What `reproduce` shows in the end: tables with the committed values beside, verdicts, and where the reports are."""
+"""What `jobs` asks of the reports: the hash of the claims' rules, and tables and verdicts when a launch ends.
 
-from bench.report.claims import ledger
-from bench.report.output import Tables, make_tables, write_tables
-from bench.report.page.gather import NAME, gather, write_report
-from bench.report.published import PUBLISHED, load_published
+What makes tables is imported where it is used: a launch needs the hash alone, and neither pandas nor matplotlib.
+"""
+
+from typing import TYPE_CHECKING
+
+from bench.report.claims.registered import JUDGED_ON, rules_sha256
 from bench.store import Store
+
+if TYPE_CHECKING:
+    from bench.report.output import Tables
 
 KINDS = ("perplexity", "differences", "modes", "parameters")
 
 
+def rules_in_force(experiment: str) -> str | None:
+    """The hash of the claims' rules as they are now; None for an experiment on which no claim is judged."""
+    return rules_sha256() if experiment in JUDGED_ON else None
+
+
+def write_all_tables(store: Store) -> None:
+    """Write the tables of what a store has."""
+    from bench.report.output import make_tables, write_tables
+
+    write_tables(store, make_tables(store))
+
+
 def show_outcome(here: Store, committed: Store, name: str) -> int:
     """Write the tables and the report of a store, and print those of one experiment and the verdicts. The exit code."""
-    write_tables(here, make_tables(here))
+    from bench.report.claims import ledger
+    from bench.report.output import make_tables
+    from bench.report.page.gather import NAME, gather, write_report
+    from bench.report.published import PUBLISHED, load_published
+
+    write_all_tables(here)
     made = make_tables(here, compare=committed)
     print(made.select(KINDS, name))
     print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
@@ -24,8 +46,10 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     return made.exit_code
 
 
-def _to_judge(made: Tables, committed: Store) -> tuple[Tables, str]:
+def _to_judge(made: "Tables", committed: Store) -> "tuple[Tables, str]":
     """Your store where it holds runs that a claim is judged on, else the committed one; and whose they are in words."""
+    from bench.report.output import make_tables
+
     names = {name for claim in made.published.claim for name in claim.experiments}
     if not committed.root.is_dir() or any(one.done for one in made.results.experiments if one.name in names):
         return made, "judged on your runs"

@@ -17,6 +17,7 @@ from bench.cli import EXIT_FAILED, pick_device, run_guarded
 from bench.config import Run, read_run, to_json
 from bench.errors import ConfigError, EditedSources
 from bench.files import write_atomically
+from bench.record import FINAL_STATUSES
 from bench.sources import fingerprint
 from bench.store import Store
 from jobs.layout import RUN_FILE
@@ -84,7 +85,7 @@ def work() -> int:
     store = Store(arguments.store)
     finished = execute(find_run(arguments.run_id, store), store, settings)
     print(f"{finished.status}{': ' + finished.error if finished.error else ''}", flush=True)
-    return 0 if finished.status in ("done", "diverged") else EXIT_FAILED
+    return 0 if finished.status in FINAL_STATUSES else EXIT_FAILED
 
 
 def _stop_without_parent(parent: int) -> None:

@@ -6,7 +6,6 @@ from bench.config import Mode, Run, RunConfig
 from bench.errors import ConfigError
 from bench.record import NO_SEED, SCHEMA_VERSION, Manifest
 from bench.record import Cell as ManifestCell
-from bench.report.claims.registered import JUDGED_ON, rules_sha256
 
 REPORTING_SEEDS = (42, 69, 420, 666, 2137, 1, 2, 3, 4, 5)
 TUNING_SEED = 1000  # and above, apart from those reported
@@ -56,8 +55,8 @@ class Experiment:
             cell.run(cell.seeds[i], self.mode) for i in range(longest) for cell in self.cells if i < len(cell.seeds)
         ]
 
-    def manifest(self) -> Manifest:
-        """What a store says belongs to this experiment."""
+    def manifest(self, claim_rules_sha256: str | None = None) -> Manifest:
+        """What a store says belongs to this experiment; the hash is of the claims' rules, where they judge it."""
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,
@@ -74,7 +73,7 @@ class Experiment:
                 )
                 for cell in self.cells
             ],
-            claim_rules_sha256=rules_sha256() if self.name in JUDGED_ON else None,
+            claim_rules_sha256=claim_rules_sha256,
             reference=self.reference,
         )
 

@@ -1,6 +1,5 @@
 """The manifest of an experiment whose records came from another machine, made from the code that asks its question."""
 
-import os
 import re
 import subprocess
 import sys
@@ -14,19 +13,26 @@ from bench.config import Mode
 from bench.errors import ConfigError, clean, count
 from bench.experiments.grid import Experiment
 from bench.record import Manifest
-from bench.report.claims.registered import JUDGED_ON
 from bench.sources import ROOT
 from bench.store import Store
 from bench.transfer.merge import Candidate, Merged
 from bench.worktree import full_commit, worktree
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# Asked of the folder that is named, a checkout of a commit. Older commits have their rules in bench/claims.py. An
+# installed checkout is importable too, and would answer for a module that the commit lacks.
 ASK = """
-try:
-    from bench.report.claims.registered import rules_sha256
-except ModuleNotFoundError:  # a commit before the rules lay there
-    from bench.claims import rules_sha256
-print(rules_sha256())
+import sys
+from importlib import import_module
+from pathlib import Path
+
+tree = sys.argv[1]
+sys.path.insert(0, tree)
+names = ("bench.report.claims.registered", "bench.claims")
+rules = import_module(next(name for name in names if Path(tree, *name.split(".")).with_suffix(".py").is_file()))
+ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "bench"]
+if all(Path(file or tree).is_relative_to(tree) for file in ours):
+    print(rules.rules_sha256())
 """
 ASK_SECONDS = 120.0
 
@@ -46,31 +52,38 @@ class Belonging:
 
 
 def write_missing(
-    experiment: Experiment, merged: Merged, store: Store, *, remark: str | None = None, shared_gpu: bool = False
+    experiment: Experiment,
+    merged: Merged,
+    store: Store,
+    *,
+    judged: bool,
+    remark: str | None = None,
+    shared_gpu: bool = False,
 ) -> list[str]:
     """Write a manifest for each mode that merged records have of an experiment, where the store has none.
 
-    `remark` and `shared_gpu` go into it. What was done, in lines; ConfigError where no record is of the experiment.
+    `remark` and `shared_gpu` go into it, and, where claims are `judged` on the experiment, the hash of the rules that
+    were in force. What was done, in lines; ConfigError where no record is of the experiment.
     """
     found = _belonging(experiment, merged.records)
     if not found:
         raise ConfigError(
             f"--experiment {experiment.name}: none of the merged records is of it, so nothing was written"
         )
-    said, told = [], {"remark": remark, "shared_gpu": shared_gpu}
+    said, remarks = [], {"remark": remark, "shared_gpu": shared_gpu}
     for mode in dict.fromkeys(one.mode for one in found):
         of_mode = [one for one in found if one.mode == mode]
         if len(of_mode) > 1:
             corpora = " and ".join(one.corpus for one in of_mode)
             raise ConfigError(f"--experiment {experiment.name}: its records are of {corpora}; merge one at a time")
-        said += _write(experiment, of_mode[0], store, merged.manifests, told)
+        said += _write(experiment, of_mode[0], store, merged.manifests if judged else None, remarks)
     return said
 
 
 def _write(
-    experiment: Experiment, belonging: Belonging, store: Store, brought: Sequence[Manifest], told: dict[str, Any]
+    experiment: Experiment, belonging: Belonging, store: Store, sources: list[Manifest] | None, remarks: dict[str, Any]
 ) -> list[str]:
-    """The manifest of one mode. One that is there stays as it is."""
+    """The manifest of one mode. One that is there stays as it is. `sources` has the records' own; None: not judged."""
     name, mode, run_ids = experiment.name, belonging.mode, {one.run_id for one in belonging.records}
     for manifest in store.manifests()[0]:
         if (manifest.name, manifest.mode) == (name, mode):
@@ -80,14 +93,16 @@ def _write(
             if lacking:
                 said += [f"  it does not list {count(lacking, 'run')}: python -m jobs launch --seeds adds them"]
             return said
-    at_launch = {one.claim_rules_sha256 for one in brought if (one.name, one.mode) == (name, mode)}
-    rules, why = _rules(name, belonging.records, at_launch)
+    rules, why = None, ""
+    if sources is not None:
+        at_launch = {one.claim_rules_sha256 for one in sources if (one.name, one.mode) == (name, mode)}
+        rules, why = _rules(belonging.records, at_launch)
     asked = experiment.on(corpus=belonging.corpus, mode=mode, seeds=None)
     cells = tuple(
         cell if cell.seeds == (None,) else replace(cell, seeds=_union(cell.seeds, belonging.cells.get(cell.label, ())))
         for cell in asked.cells
     )
-    manifest = replace(asked, cells=cells).manifest().model_copy(update={"claim_rules_sha256": rules, **told})
+    manifest = replace(asked, cells=cells).manifest(rules).model_copy(update=remarks)
     path = store.write_manifest(manifest)
     wrote = f"wrote {path.parent.name}/{path.name}, which lists {count(len(run_ids), 'run')} of these"
     return [f"experiment {name}, mode {mode}: {wrote}", *([f"  {why}"] if why else [])]
@@ -126,21 +141,19 @@ def hints(merged: Merged, store: Store) -> list[str]:
 # --- the rules that were in force where the records were made ---
 
 
-def _rules(name: str, records: Sequence[Candidate], at_launch: set[str | None]) -> tuple[str | None, str]:
+def _rules(records: Sequence[Candidate], at_launch: set[str | None]) -> tuple[str | None, str]:
     """The hash of the claims' rules at the records' commit, and words where that is not it.
 
     Where the commit does not tell, the manifests that came with the records do, if they agree.
     """
-    rules, why = _rules_of_commits(name, records)
-    told = next(iter(at_launch)) if len(at_launch) == 1 else None
-    if rules is None and told is not None and name in JUDGED_ON:
-        return told, "the rules in force when it was launched are taken from the manifest that came with the records"
+    rules, why = _rules_of_commits(records)
+    only = next(iter(at_launch)) if len(at_launch) == 1 else None
+    if rules is None and only is not None:
+        return only, "the rules in force when it was launched are taken from the manifest that came with the records"
     return rules, why
 
 
-def _rules_of_commits(name: str, records: Sequence[Candidate]) -> tuple[str | None, str]:
-    if name not in JUDGED_ON:
-        return None, ""
+def _rules_of_commits(records: Sequence[Candidate]) -> tuple[str | None, str]:
     unknown = "the rules in force when they were made are not known: "
     if any(one.dirty for one in records):
         return None, unknown + "some were made with edited sources"
@@ -164,12 +177,9 @@ def _rules_at(commit: str | None) -> str:
 def _ask(commit: str) -> str:
     """The hash that the code of a commit gives."""
     with worktree(commit, ROOT) as tree:
-        environment = {**os.environ, "PYTHONPATH": str(tree)}
-        command = [sys.executable, "-c", ASK]
+        command = [sys.executable, "-c", ASK, str(tree)]
         try:
-            answer = subprocess.run(
-                command, cwd=tree, env=environment, capture_output=True, text=True, check=True, timeout=ASK_SECONDS
-            )
+            answer = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True, timeout=ASK_SECONDS)
         except subprocess.SubprocessError as error:
             raise ConfigError(f"the code of commit {commit[:12]} does not tell them") from error
     found = answer.stdout.strip()

@@ -15,8 +15,7 @@ from bench.corpora import CORPORA
 from bench.dotted import dotted
 from bench.errors import AlreadyDone, ConfigError, RecordError, UserError, clean, count
 from bench.files import write_once
-from bench.record import Manifest, Recheck, Record, parse, seal_of
-from bench.report.claims.evidence import FINAL
+from bench.record import FINAL_STATUSES, Manifest, Recheck, Record, parse, seal_of
 from bench.store import ORIGINS, THROUGHPUT, Store, ThroughputError, parse_throughput
 from bench.transfer.archive import ArchiveError, Member, check_sources, read_source
 
@@ -45,7 +44,7 @@ class Candidate:
     @property
     def is_result(self) -> bool:
         """Whether it is final: it measured something, or diverged, which counts too."""
-        return self.status in FINAL
+        return self.status in FINAL_STATUSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +209,7 @@ def _place_records(
         if first is not None and not one.is_result:
             merged.refused.append(f"{one.where}: ended as {one.status}, and {_told(first)} is there already")
             continue
-        if first is not None and first.status not in FINAL:
+        if first is not None and first.status not in FINAL_STATUSES:
             aside = "move that file out of the store, and merge again"
             merged.refused.append(f"{one.where}: {_told(first)} is there, which ended as {first.status}; {aside}")
             continue

@@ -173,21 +173,24 @@ def test_measurements_of_throughput_are_copied_and_others_of_their_name_stay(tmp
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A repository whose commits have rules of their own, in place of this one: commit by name."""
     root = tmp_path / "history"
-    (root / "bench").mkdir(parents=True)
+    earlier, now = root / "bench" / "claims.py", root / "bench" / "report" / "claims" / "registered.py"
+    now.parent.mkdir(parents=True)
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), "-c", "user.name=x", "-c", "user.email=x@example.org", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    def commit(rules: str) -> str:
+    def commit(rules: str, file: Path = now) -> str:
+        earlier.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"def rules_sha256():\n    return {rules}\n")
         (root / "bench" / "__init__.py").touch()
-        (root / "bench" / "claims.py").write_text(f"def rules_sha256():\n    return {rules}\n")
         git("add", "-A")
         git("commit", "-q", "--allow-empty", "-m", "x")
         return git("rev-parse", "HEAD")
 
     git("init", "-q")
-    commits = {"first": commit("'a' * 64"), "same": commit("'aa' * 32"), "other": commit("'b' * 64")}
+    commits = {"first": commit("'a' * 64", earlier), "same": commit("'aa' * 32"), "other": commit("'b' * 64")}
     commits["silent"] = commit("'none'")
     git("checkout", "-q", "-b", "aside", commits["first"])
     commits["aside"] = commit("open('ran', 'w')")
@@ -204,7 +207,7 @@ def merged_with_commits(tmp_path: Path, store: Store, *sources: tuple[str | None
         for seed, (commit, dirty) in zip((42, 69, 420), sources, strict=False)
     ]
     merged = merge([put(tmp_path / "some", *records)], store)
-    return manifests.write_missing(paper(), merged, store)
+    return manifests.write_missing(paper(), merged, store, judged=True)
 
 
 def test_a_missing_manifest_is_that_of_the_code_with_the_rules_of_the_records_commit(tmp_path, store, history):
@@ -243,7 +246,7 @@ def test_a_manifest_that_came_along_tells_the_rules_where_no_commit_does(tmp_pat
     given = tmp_path / "from"
     put(given / "runs", record_of(run_of_paper(), sources={"commit": None, "dirty": None, "fingerprint": "f" * 64}))
     Store(given).write_manifest(make_manifest({}, "paper", mode="fast", claim_rules_sha256="c" * 64))
-    told = manifests.write_missing(paper(), merge([given], store), store)
+    told = manifests.write_missing(paper(), merge([given], store), store, judged=True)
     assert "taken from the manifest" in told[-1]
     assert store.manifests()[0][0].claim_rules_sha256 == "c" * 64
 
@@ -251,11 +254,11 @@ def test_a_manifest_that_came_along_tells_the_rules_where_no_commit_does(tmp_pat
 def test_a_seed_beyond_those_of_the_code_is_listed_and_others_runs_are_not(tmp_path, store):
     records = [record_of(run_of_paper(seed)) for seed in (42, 7)]
     merged = merge([put(tmp_path / "some", *records)], store)
-    manifests.write_missing(noise(), merged, store)
+    manifests.write_missing(noise(), merged, store, judged=False)
     [manifest] = store.manifests()[0]
     assert list(manifest.cells[0].run_ids) == ["42"]  # seed 7 is of no cell of `noise`, whose config it shares
     (store.root / "experiments").rename(tmp_path / "aside")
-    manifests.write_missing(paper(), merged, store)
+    manifests.write_missing(paper(), merged, store, judged=True)
     [manifest] = store.manifests()[0]
     assert list(manifest.cells[0].run_ids) == [*map(str, paper().cells[0].seeds), "7"]
 

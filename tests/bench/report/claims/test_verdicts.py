@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.experiments import find_experiment
 from bench.record import Cell, Permuted, Record
 from bench.report.claims.registered import JUDGED_ON, RULES, rules_sha256
 from bench.report.claims.verdicts import ASKED_AT_LAPTOP_SIZE, judge
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import read_results
 from bench.store import Store
+from jobs.outcome import rules_in_force
 from tests.records import SWEEP_TOKENS, make_manifest, make_record
 
 SEEDS = (42, 69, 420, 666, 2137)
@@ -419,8 +419,8 @@ def test_a_changed_rule_changes_the_hash_and_a_comment_does_not(tmp_path):
 
 
 def test_the_experiments_that_rules_judge_carry_their_hash_and_the_ledger_sees_another(made):
-    assert find_experiment("matched").manifest().claim_rules_sha256 == rules_sha256()
-    assert find_experiment("laptop-all").manifest().claim_rules_sha256 is None
+    assert rules_in_force("matched") == rules_sha256()
+    assert rules_in_force("laptop-all") is None
     made.add("paper", runs("k_operators", 1.4))
     ours, published = read_results(made.store), load_published(PUBLISHED)
     assert judge(ours, published)[0].changed_since == ()
