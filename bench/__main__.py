@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE, existing_store, make_app, pick_device, run_guarded
-from bench.errors import CheckpointError, ConfigError, RecordError
+from bench.cli import existing_store, make_app, pick_device, run_guarded
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, CheckpointError, ConfigError, RecordError
 from bench.report.statistics import perplexity
 
 if TYPE_CHECKING:
@@ -298,7 +298,8 @@ def verify(
 ) -> None:
     """Judge each claim of the preprint on the runs of a store, one line a claim. Trains nothing.
 
-    Exit code 0: all reproduced; 3: one is not; 4: none failed, but one is open or not run; 1: a file cannot be read.
+    Exit code 0: all reproduced; 3: one is open or not run; 4: all are decided, and one is not reproduced; 1: a file
+    cannot be read.
     """
     from bench.report.claims import ledger
     from bench.report.published import PUBLISHED, load_published

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError, UserError
+from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, UserError
 from bench.process import Interrupted
 
 if TYPE_CHECKING:
     import torch
     import typer
-
-EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 130
 
 
 def make_app(help_text: str) -> "typer.Typer":
@@ -21,6 +19,7 @@ def make_app(help_text: str) -> "typer.Typer":
 
     return typer.Typer(
         help=help_text,
+        epilog=EXIT_CODES_HELP,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

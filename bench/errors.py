@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-INCOMPLETE, NOT_REPRODUCED, INTERRUPTED = 3, 4, 130
+EXIT_FAILED, EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED, EXIT_INTERRUPTED = 1, 3, 4, 130
 EXIT_CODES = {  # of every command; the help of both programs prints them
     0: "done",
-    1: "a run failed, or a file could not be read (the rest is still written)",
+    EXIT_FAILED: "a run failed, or a file could not be read (the rest is still written)",
     2: "usage, config or corpus error",
-    INCOMPLETE: "incomplete: runs are missing",
-    NOT_REPRODUCED: "complete, but a claim was not reproduced",
-    INTERRUPTED: "interrupted",
+    EXIT_INCOMPLETE: "incomplete: runs are missing",
+    EXIT_NOT_REPRODUCED: "complete, but a claim was not reproduced",
+    EXIT_INTERRUPTED: "interrupted",
 }
 EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -52,7 +52,7 @@ class CorruptCheckpoint(CheckpointError):
 class RecordError(UserError):
     """A record that cannot be read: truncated, foreign or edited by hand."""
 
-    exit_code = 1
+    exit_code = EXIT_FAILED
 
 
 class StoreError(UserError):

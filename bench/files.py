@@ -1,10 +1,16 @@
 """Writing files so that a kill, a full disk or a second writer never leaves a part of one."""
 
 import os
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from bench.errors import AlreadyDone
+
+GRACE_SECONDS = 30.0  # until a file written on another machine is visible here
+Value = TypeVar("Value")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -29,6 +35,19 @@ def write_once(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
+
+
+def wait_for(read: Callable[[], Value], seconds: float = GRACE_SECONDS) -> Value:
+    """The result of `read`, retried for `seconds` while the file is missing: a shared file system may show it late."""
+    deadline, pause = time.monotonic() + seconds, 0.05
+    while True:
+        try:
+            return read()
+        except FileNotFoundError:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
 
 
 def _write_temporary(path: Path, content: bytes, *, durable: bool) -> Path:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import checkpoint
-from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE
 from bench.config import MODES, Run
 from bench.corpora import CORPORA
-from bench.errors import ConfigError, count
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count
 from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
 from bench.fetch import DownloadError, find_text

@@ -3,6 +3,8 @@
 # in a run's folder, beside its checkpoints, leases and progress
 RUN_FILE = "run.json"  # what a worker needs to know, written by the launcher
 LOG_FILE = "log.txt"
+CAUSE_FILE = "cause"  # the class of the error that ended the last attempt, for `jobs why`
+LAUNCHER_GONE = "LauncherGone"  # in place of an error: the worker stopped since its launcher was killed
 CANCEL_FILE = "cancelled"  # somebody asked that the run be left alone, until it is launched again
 
 # in the work folder

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import EXIT_FAILED, EXIT_INCOMPLETE, existing_store
-from bench.errors import ConfigError
+from bench.cli import existing_store
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def status(
 def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     """One screen about a run: state, last heartbeat and loss, end of its log, likely cause, what to type next."""
     from jobs.status import states
-    from jobs.why import explain, find_evidence
+    from jobs.why import explain, find_traces
 
     here = Store(existing_store(store))
     run_id = here.find_run_id(wanted)
@@ -86,7 +86,7 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
         raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
     state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
     launched = _as_launched(manifest, manifests)
-    for line in explain(find_evidence(here, run_id), state.name, state.state, launched, here):
+    for line in explain(find_traces(here, run_id), state.name, state.state, launched, here):
         print(line)
 
 

@@ -10,7 +10,7 @@ from bench.lease import Holder, look
 from bench.process import read_progress
 from bench.record import Record
 from bench.store import Store
-from jobs.layout import CANCEL_FILE, JOBS_FOLDER, LOG_FILE
+from jobs.layout import CANCEL_FILE, CAUSE_FILE, JOBS_FOLDER, LAUNCHER_GONE, LOG_FILE
 from jobs.slurm.scheduler import SchedulerError, TaskState, tasks_by_run
 from jobs.status import at_work
 
@@ -19,8 +19,8 @@ FAILED_STATES = ("FAILED", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known of a run."""
+class Traces:
+    """What is known of a run, from its record, its folder and the scheduler."""
 
     record: Record | None
     holder: Holder | None  # of the last lease
@@ -29,23 +29,31 @@ class Evidence:
     progress: dict[str, Any]
     task: TaskState | None
     scheduler_error: str | None
+    error: str | None  # the class of our own error that ended the last attempt
     log: list[str]  # its last lines
 
 
-# what a log or an error says -> what it means and what helps; the first that fits counts
+OUT_OF_MEMORY = "out of memory: raise mem, or pack fewer runs"
+ERROR_CAUSES = {  # our own errors, by the class that the worker noted
+    "EditedSources": "the sources were edited while the run waited",
+    "RunIsTaken": "another process worked on the run",
+    "LeaseLost": "another process worked on the run",
+    "CorpusError": "the corpus is missing or altered there",
+    "DownloadError": "the corpus is missing or altered there",
+    "CheckpointError": "its checkpoint cannot be used: the log's last line says why",
+    "ConfigError": "its config or options do not fit this machine: the log's last line says why",
+    LAUNCHER_GONE: "its launcher was killed; the state was saved",
+}
+STATUS_CAUSES = {"oom": OUT_OF_MEMORY, "diverged": "training diverged: a number is not finite"}
+# what torch, Python or the system write in logs and errors -> what it means and what helps; the first match counts
 CAUSES: tuple[tuple[str | re.Pattern[str], str], ...] = (
-    (NO_MEMORY, "out of memory: raise mem, or pack fewer runs"),
+    (NO_MEMORY, OUT_OF_MEMORY),
     (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
-    (r"were edited after", "the sources were edited while the run waited"),
-    (r"another process (is working|has just begun|took over)", "another process worked on the run"),
-    (r"is altered: sha256|is missing, and|could not be fetched", "the corpus is missing or altered there"),
     (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
     (r"devices are busy or unavailable", "the GPU takes one process at a time: use --runs-per-gpu 1"),
     (r"CUDA (error|driver|initialization)|torch sees no CUDA", "the node's GPU or driver is not usable"),
-    (r"loss .*gradient norm|validation loss is not finite", "training diverged: a number is not finite"),
     (r"Traceback", "the program failed: the log's last line names the error"),
-    (r"launcher is gone", "its launcher was killed; the state was saved"),
-)  # fmt: skip
+)
 SCHEDULER_CAUSES = {
     "OUT_OF_MEMORY": "SLURM killed it for using more memory than asked for: raise mem",
     "TIMEOUT": "it ran into its time limit too many times: raise timeout_min",
@@ -57,8 +65,8 @@ SCHEDULER_CAUSES = {
 }
 
 
-def find_evidence(store: Store, run_id: str) -> Evidence:
-    """Look everywhere a run leaves traces."""
+def find_traces(store: Store, run_id: str) -> Traces:
+    """Collect the traces of a run."""
     folder = store.run_folder(run_id)
     record = next((one for one in store.records()[0] if one.run_id == run_id), None)
     task, scheduler_error = None, None
@@ -71,7 +79,7 @@ def find_evidence(store: Store, run_id: str) -> Evidence:
     if task is not None and (not log or task.state in FAILED_STATES):  # it may have failed before any run began
         jobs = (store.work_folder / JOBS_FOLDER).glob(f"kops-*/{task.job_id}_0_log.out")
         log += next((tail(path, N_LOG_LINES // 2) for path in jobs), [])
-    return Evidence(
+    return Traces(
         record=record,
         holder=holder or look(folder),
         alive=holder is not None,
@@ -79,11 +87,12 @@ def find_evidence(store: Store, run_id: str) -> Evidence:
         progress=read_progress(folder) or {},
         task=task,
         scheduler_error=scheduler_error,
+        error=_read_cause(folder / CAUSE_FILE),
         log=log,
     )
 
 
-def explain(found: Evidence, name: str, state: str, experiment: str, store: Store) -> list[str]:
+def explain(found: Traces, name: str, state: str, experiment: str, store: Store) -> list[str]:
     """The screen, line by line."""
     lines = [f"{name}: {state}"]
     if found.holder is not None:
@@ -106,7 +115,7 @@ def explain(found: Evidence, name: str, state: str, experiment: str, store: Stor
     return lines
 
 
-def cause(found: Evidence, state: str) -> str:
+def cause(found: Traces, state: str) -> str:
     """The likeliest reason for the state, in words."""
     if state == "done":
         return "none, it is done"
@@ -118,6 +127,10 @@ def cause(found: Evidence, state: str) -> str:
         if found.task.queued:
             return f"none, it waits for SLURM ({found.task.reason})"
         return "none, its job is at work and will come to it"
+    if found.record is not None and found.record.status in STATUS_CAUSES:
+        return STATUS_CAUSES[found.record.status]
+    if found.error in ERROR_CAUSES:
+        return ERROR_CAUSES[found.error]
     texts = [found.record.error or "" if found.record else "", *reversed(found.log)]
     for text in texts:
         for pattern, meaning in CAUSES:
@@ -132,7 +145,14 @@ def cause(found: Evidence, state: str) -> str:
     return "its process was killed, or its machine failed: it left no word"
 
 
-def next_command(state: str, experiment: str, store: Store, found: Evidence) -> str:
+def _read_cause(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")[:80].strip()
+    except (OSError, ValueError):
+        return None
+
+
+def next_command(state: str, experiment: str, store: Store, found: Traces) -> str:
     """What to type."""
     if state == "done":
         return f"python -m bench table --store {store.root}"

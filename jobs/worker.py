@@ -13,15 +13,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.cli import EXIT_FAILED, pick_device, run_guarded
+from bench.cli import pick_device, run_guarded
 from bench.config import Run, read_run, to_json
-from bench.errors import ConfigError, EditedSources
-from bench.files import write_atomically
+from bench.errors import EXIT_FAILED, ConfigError, EditedSources, UserError
+from bench.files import wait_for, write_atomically
 from bench.record import FINAL_STATUSES
 from bench.sources import fingerprint
 from bench.store import Store
-from jobs.layout import RUN_FILE
-from jobs.slurm.submission import patiently
+from jobs.layout import CAUSE_FILE, LAUNCHER_GONE, RUN_FILE
 
 RUN_FILE_SECONDS = 10.0  # until a file written elsewhere must have appeared
 PARENT_CHECK_SECONDS = 1.0
@@ -44,7 +43,7 @@ def find_run(run_id: str, store: Store) -> Run:
     """
     path = store.run_folder(run_id) / RUN_FILE
     try:
-        content = json.loads(patiently(lambda: path.read_text(encoding="utf-8"), RUN_FILE_SECONDS))
+        content = json.loads(wait_for(lambda: path.read_text(encoding="utf-8"), RUN_FILE_SECONDS))
         sources = content.pop("sources", None)
         run = read_run(content)
     except (OSError, ValueError, AttributeError) as error:
@@ -60,9 +59,7 @@ def find_run(run_id: str, store: Store) -> Run:
 
 
 def work() -> int:
-    """Do the run that the arguments name."""
-    from bench.run import Settings, execute
-
+    """Do the run that the arguments name; where an error of ours ends it, leave its class name for `jobs why`."""
     parser = argparse.ArgumentParser(prog="python -m jobs.worker")
     parser.add_argument("run_id")
     parser.add_argument("--store", type=Path, required=True)
@@ -73,8 +70,22 @@ def work() -> int:
     parser.add_argument("--runs-per-gpu", type=int, default=1, help="how many share its GPU; for the record")
     parser.add_argument("--parent", type=int, default=None, help="stop, state saved, when this process is gone")
     arguments = parser.parse_args()
+    store = Store(arguments.store)
+    cause = store.run_folder(arguments.run_id) / CAUSE_FILE
+    cause.unlink(missing_ok=True)
     if arguments.parent is not None:
-        threading.Thread(target=_stop_without_parent, args=(arguments.parent,), daemon=True).start()
+        threading.Thread(target=_stop_without_parent, args=(arguments.parent, cause), daemon=True).start()
+    try:
+        return _execute(arguments, store)
+    except UserError as error:
+        with suppress(OSError):
+            cause.write_text(type(error).__name__)
+        raise
+
+
+def _execute(arguments: argparse.Namespace, store: Store) -> int:
+    from bench.run import Settings, execute
+
     settings = Settings(
         device=pick_device(arguments.device),
         n_threads=arguments.threads,
@@ -82,17 +93,17 @@ def work() -> int:
         checkpoint_seconds=arguments.checkpoint_seconds,
         runs_per_gpu=arguments.runs_per_gpu,
     )
-    store = Store(arguments.store)
     finished = execute(find_run(arguments.run_id, store), store, settings)
     print(f"{finished.status}{': ' + finished.error if finished.error else ''}", flush=True)
     return 0 if finished.status in FINAL_STATUSES else EXIT_FAILED
 
 
-def _stop_without_parent(parent: int) -> None:
-    """A launcher that was killed cannot stop its workers, so they look after it themselves."""
+def _stop_without_parent(parent: int, cause: Path) -> None:
+    """A launcher that was killed cannot stop its workers, so each checks for itself."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     with suppress(OSError):  # nobody may be left to read it, or no room for it
+        cause.write_text(LAUNCHER_GONE)
         print("the launcher is gone", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -119,7 +119,8 @@ def choose_site(profile: str | None, assignments: list[str], part: str) -> Chose
     try:
         site = Site.model_validate(values)
     except ValidationError as error:
-        key, reason = first_problem(error)
+        location, reason = first_problem(error)
+        key = location.partition(".")[0]
         raise ConfigError(f"{key} ({origins[key]}): {reason}") from error
     if site.gres is not None and site.gpus_per_node is not None:
         raise ConfigError(

@@ -8,19 +8,17 @@ import hashlib
 import json
 import os
 import stat
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from bench.errors import ConfigError, RecordError, StoreError
-from bench.files import write_atomically
+from bench.files import wait_for, write_atomically
 from bench.record import SCHEMA_VERSION, Strict, read, to_bytes
 from bench.store import RUN_ID, Store
 from jobs.layout import ENDED_FILE, JOB_FILE, JOBS_FOLDER, PLAN_FILE
 
-FILE_GRACE_SECONDS = 30.0  # until a file that another machine wrote must have appeared
 NAME_PREFIX = "kops-"
 Value = TypeVar("Value")
 
@@ -69,9 +67,9 @@ def make_name(store: Store, tasks: Iterable[Iterable[str]], number: int) -> str:
 def read_submission(folder: Path) -> Submission:
     """The plan in a folder. ConfigError where it cannot be read, StoreError where others may write there."""
     try:
-        patiently(folder.lstat)
+        wait_for(folder.lstat)
         check_private(folder)
-        patiently((folder / PLAN_FILE).stat)
+        wait_for((folder / PLAN_FILE).stat)
         found = read(folder / PLAN_FILE, Submission)
     except (OSError, RecordError) as error:
         raise ConfigError(f"{folder / PLAN_FILE} cannot be read: {error}; launch again") from error
@@ -113,16 +111,3 @@ def check_private(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}; launch again") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(f"{folder} must be a folder of yours that nobody else may write; remove it and launch again")
-
-
-def patiently(look: Callable[[], Value], seconds: float = FILE_GRACE_SECONDS) -> Value:
-    """What `look` gives, tried for `seconds` while the file is not there: a shared file system may show it late."""
-    deadline, pause = time.monotonic() + seconds, 0.05
-    while True:
-        try:
-            return look()
-        except FileNotFoundError:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 2.0)

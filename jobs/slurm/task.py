@@ -13,9 +13,9 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.submission import process_job
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from bench.cli import EXIT_FAILED, pick_device
+from bench.cli import pick_device
 from bench.config import Run
-from bench.errors import UserError
+from bench.errors import EXIT_FAILED, UserError
 from bench.store import Store
 from jobs.cost import note_seconds
 from jobs.local import CANCELLED, Ended, LocalPool

@@ -8,16 +8,17 @@ import pytest
 
 from bench import checkpoint
 from bench.config import Run, to_json
+from bench.errors import EditedSources
 from bench.experiments.grid import Experiment
+from bench.files import wait_for
 from bench.lease import Holder, boot_id, hold
 from bench.store import Store
 from jobs.__main__ import app
 from jobs.control import leftovers, remove
 from jobs.launch import Todo, write_plan
-from jobs.layout import CANCEL_FILE, LOG_FILE
-from jobs.slurm.submission import patiently
+from jobs.layout import CANCEL_FILE, CAUSE_FILE, LAUNCHER_GONE, LOG_FILE
 from jobs.speeds import Place
-from jobs.worker import write_run
+from jobs.worker import work, write_run
 from tests.command_line import call, kill_if_alive, start, wait_until
 from tests.records import make_manifest, make_record
 from tests.tiny import NAME, tiny_cell, tiny_runs
@@ -51,9 +52,7 @@ def died(store: Store, run: Run) -> None:
         ("CUDA error: all CUDA-capable devices are busy or unavailable", "use --runs-per-gpu 1"),
         ("OSError: [Errno 28] No space left on device", "disk or a quota is full"),
         ("ModuleNotFoundError: No module named 'einops'", "lacks a package"),
-        ("error: the sources of transformer were edited after tiny-s42 was launched", "sources were edited"),
         ("Traceback (most recent call last):\nValueError: something", "the program failed"),
-        ("the launcher is gone", "launcher was killed"),
         ("step 3: validation 3.2500 nats a token", "was killed, or its machine failed"),
     ],
 )
@@ -70,6 +69,35 @@ def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause,
     assert cause in lines[-2]
     assert lines[-1].startswith(f"next: python -m jobs launch --experiment smoke --store {store.root}")
     assert len(lines) <= 24
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("EditedSources", "sources were edited"),
+        ("CorpusError", "corpus is missing or altered"),
+        (LAUNCHER_GONE, "launcher was killed"),
+    ],
+)
+def test_why_knows_our_own_errors_by_the_class_that_the_worker_noted(error, cause, three_launched, capsys):
+    store, runs = three_launched
+    died(store, runs[0])
+    (store.run_folder(runs[0].run_id) / CAUSE_FILE).write_text(error)
+    assert call(app, "why", "tiny-s42", "--store", store.root) == 0
+    assert cause in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_clears_it(three_launched, monkeypatch):
+    store, runs = three_launched
+    noted = store.run_folder(runs[0].run_id) / CAUSE_FILE
+    monkeypatch.setattr("sys.argv", ["jobs.worker", runs[0].run_id, "--store", str(store.root), "--device", "cpu"])
+    monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "edited")
+    with pytest.raises(EditedSources):
+        work()
+    assert noted.read_text() == "EditedSources"
+    monkeypatch.setattr("jobs.worker._execute", lambda *_: 0)
+    assert work() == 0
+    assert not noted.exists()
 
 
 @pytest.mark.parametrize(
@@ -244,12 +272,12 @@ def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path, monkeypa
             path.write_text("there")
 
     clock = SimpleNamespace(monotonic=lambda: sum(naps), sleep=nap)
-    monkeypatch.setattr("jobs.slurm.submission.time", clock)
-    assert patiently(path.read_text, 10) == "there"
+    monkeypatch.setattr("bench.files.time", clock)
+    assert wait_for(path.read_text, 10) == "there"
     assert len(naps) == 3
     naps.clear()
     with pytest.raises(FileNotFoundError):
-        patiently((tmp_path / "never").read_text, 0.3)
+        wait_for((tmp_path / "never").read_text, 0.3)
     assert 0.1 < sum(naps) <= 0.3
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
+from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED
 from bench.report.claims.evidence import Evidence
 from bench.report.claims.registered import RULES
 from bench.report.claims.rules import Outcome
@@ -12,7 +13,6 @@ from bench.report.published import Published
 from bench.report.runs import StoreResults
 from bench.report.table import NOTHING, Table
 
-EXIT_REPRODUCED, EXIT_NOT_REPRODUCED, EXIT_OPEN = 0, 3, 4
 WIDTH = len("not reproduced")
 LAUNCH = "python -m jobs launch --experiment NAME --store results"
 MODES_NOTE = (
@@ -87,11 +87,11 @@ def _with_reading(verdict: Verdict, evidence: Evidence, published: Published) ->
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """3 where a claim is not reproduced, else 4 where one is open or not run, else 0."""
+    """Incomplete where a claim is not run or inconclusive, else whether one is not reproduced; 0 where none is."""
     outcomes = {verdict.outcome for verdict in verdicts}
-    if "not reproduced" in outcomes:
-        return EXIT_NOT_REPRODUCED
-    return EXIT_REPRODUCED if outcomes == {"reproduced"} else EXIT_OPEN
+    if outcomes & {"not run", "inconclusive"}:
+        return EXIT_INCOMPLETE
+    return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
 def text(verdicts: Sequence[LedgerVerdict]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import app
-from bench.cli import EXIT_FAILED
+from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
 from bench.report.claims.ledger import LedgerVerdict
 from bench.report.claims.rules import Outcome
@@ -37,11 +37,14 @@ def with_outcomes(verdicts: list[LedgerVerdict], *outcomes: Outcome) -> list[Led
         (("reproduced", "reproduced"), 0),
         (("reproduced", "not reproduced", "inconclusive"), 3),
         (("not run", "not reproduced"), 3),
-        (("reproduced", "inconclusive"), 4),
-        (("reproduced", "not run"), 4),
+        (("reproduced", "inconclusive"), 3),
+        (("reproduced", "not run"), 3),
+        (("reproduced", "not reproduced"), 4),
     ],
 )
-def test_the_exit_code_tells_failed_from_open(verdicts, outcomes, code):
+def test_an_open_claim_is_incomplete_and_one_that_is_not_reproduced_counts_once_all_are_decided(
+    verdicts, outcomes, code
+):
     assert ledger.exit_code(with_outcomes(verdicts, *outcomes)) == code
 
 
@@ -68,12 +71,12 @@ def test_too_few_seeds_are_read_but_decide_nothing(tmp_path):
 
 def test_the_command_prints_the_ledger_and_ends_with_its_code(tmp_path, capsys):
     store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
-    assert call(app, "verify", "--store", str(store.root)) == 4
+    assert call(app, "verify", "--store", str(store.root)) == 3
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].startswith("C1")
     assert "reproduced" in printed.splitlines()[0]
     assert "changed since paper" in printed  # its manifest carries no hash
-    assert call(app, "verify", "--store", str(store.root), "--json") == 4
+    assert call(app, "verify", "--store", str(store.root), "--json") == 3
     assert [one["claim"]["id"] for one in json.loads(capsys.readouterr().out)] == [f"C{i}" for i in range(1, 11)]
 
 
