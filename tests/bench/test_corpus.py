@@ -54,8 +54,6 @@ def put(folder: Path, content: bytes) -> Path:
     return path
 
 
-# an altered file ------------------------------------------------------------------------------------------------------
-
 TAMPERED: dict[str, Callable[[bytes], bytes]] = {
     "one bit flipped": lambda text: text[:500] + bytes([text[500] ^ 1]) + text[501:],
     "cut": lambda text: text[:-1],
@@ -94,9 +92,6 @@ def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
     assert not (store / "work").exists()
 
 
-# where it is looked for -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("how", ["argument", "variable"])
 def test_a_folder_that_was_named_and_lacks_the_corpus_is_an_error_not_a_reason_to_look_elsewhere(
     how, stand_in, tmp_path, monkeypatch
@@ -121,9 +116,6 @@ def test_the_folder_given_goes_before_the_variable_and_the_variable_before_the_c
     assert find_text(NAME) == by_variable
     by_argument = put(tmp_path / "argument", TEXT)
     assert find_text(NAME, tmp_path / "argument") == by_argument
-
-
-# download -------------------------------------------------------------------------------------------------------------
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -231,9 +223,6 @@ def test_a_silent_server_is_given_up_on(monkeypatch, stand_in):
             find_text(NAME)
 
 
-# the texts ------------------------------------------------------------------------------------------------------------
-
-
 def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir):
     corpus = load_corpus(NAME, CPU, data_dir)
     text = (data_dir / PATH).read_bytes().decode("ascii")
@@ -275,9 +264,6 @@ def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch):
     monkeypatch.setattr(synthetic, "text", lambda: "another")
     with pytest.raises(CorpusError, match="another sha256 than pinned"):
         load_corpus("synthetic", CPU)
-
-
-# token ids ------------------------------------------------------------------------------------------------------------
 
 
 def test_decoding_what_was_encoded_gives_the_text(corpus):

@@ -71,9 +71,6 @@ def unfused():
         yield
 
 
-# FLOPs ----------------------------------------------------------------------------------------------------------------
-
-
 def unseen_macs(model: SequenceModel) -> int:
     """Of a forward pass: the outer products k_t n_t, which torch runs as multiplications."""
     if not isinstance(model, KOperators) or model.config.paths == "base":
@@ -136,9 +133,6 @@ def test_macs_of_k_operators_variants_by_hand():
         assert macs(**changes) == full
 
 
-# what decoding keeps --------------------------------------------------------------------------------------------------
-
-
 def kept_by_decoding(model: SequenceModel, context: int) -> int:
     """Bytes of state, a text, after a window's last token; what can be computed from the weights is none."""
     decoder = decoder_of(model, ROWS, context)
@@ -183,9 +177,6 @@ def test_only_a_state_without_a_base_kernel_and_without_keys_stops_growing():
             for changes in variants:
                 model = make(kind, **changes)
                 assert (state_bytes(model, 16) > state_bytes(model, 8)) == expected, (kind, changes)
-
-
-# what autograd keeps --------------------------------------------------------------------------------------------------
 
 
 class TwoLayers(SequenceModel):

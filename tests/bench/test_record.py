@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import record
-from bench.errors import AlreadyDone, RecordError, StoreError
+from bench.errors import AlreadyDone, RecordError
 from bench.files import write_atomically, write_once
 from bench.record import Manifest, Record, to_bytes
 from bench.store import Store
@@ -62,9 +62,6 @@ def refusal(path: Path, content: bytes) -> str:
     return message
 
 
-# reading back ---------------------------------------------------------------------------------------------------------
-
-
 @settings(max_examples=50, deadline=None)
 @given(perplexity=st.floats(1.0, 1e6), seed=st.integers(0, 2**31 - 1), config=st.dictionaries(st.text(), JSON))
 def test_what_was_written_is_what_is_read(folder: Path, perplexity: float, seed: int, config: dict[str, Any]) -> None:
@@ -95,9 +92,6 @@ def test_a_record_is_the_same_bytes_each_time_and_has_no_number_that_json_lacks(
     json.loads(to_bytes(content), parse_constant=lambda name: pytest.fail(name))
     with pytest.raises(ValueError, match="finite"):
         make_record(config={}, cost={**make_record().cost.model_dump(), "train_seconds": float("nan")})
-
-
-# what is refused ------------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
@@ -226,9 +220,6 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path: Path) -> None:
         store.check_free(bad.label, bad.seed, bad.run_id)
 
 
-# several writers ------------------------------------------------------------------------------------------------------
-
-
 def race(write: Callable[[Path, bytes], None], path: Path, n_writers: int = 8) -> list[bool]:
     """Let writers of different contents loose on one path at once; which of them succeeded."""
     ready = threading.Barrier(n_writers)
@@ -272,16 +263,6 @@ def test_a_record_is_written_once(tmp_path: Path) -> None:
         store.write_record(make_record(perplexity=1.5))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-# a store that cannot be written ---------------------------------------------------------------------------------------
-
-
-def test_a_store_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"in the way")  # stops a superuser, too
-    with pytest.raises(StoreError, match="Not a directory"):
-        Store(tmp_path / "file" / "store").check_writable()
-    assert (tmp_path / "file").read_bytes() == b"in the way"
 
 
 def test_a_store_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:

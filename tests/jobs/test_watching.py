@@ -30,9 +30,6 @@ HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
 pytestmark = pytest.mark.usefixtures("no_scheduler")
 
 
-# why ------------------------------------------------------------------------------------------------------------------
-
-
 def died(store: Store, run: Run) -> None:
     """Leave what a process leaves that was killed on this machine."""
     holder = Holder(attempt=1, owner="a", boot=boot_id(), node="n1", pid=2**22 + 1, job_id=None, heartbeat=7)
@@ -138,9 +135,6 @@ def test_control_characters_of_a_log_do_not_reach_the_terminal(three_launched, c
     assert "\x1b" not in capsys.readouterr().out
 
 
-# cancel, retry --------------------------------------------------------------------------------------------------------
-
-
 def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_next_launch(tmp_path, request, capsys):
     store, [long] = Store(tmp_path / "store"), tiny_runs(n_steps=100_000, eval_every=100_000)
     store.write_manifest(make_manifest(name="smoke", cells={"tiny": {"42": long.run_id}}))
@@ -199,9 +193,6 @@ def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_typ
     assert [state_of(store, run) for run in runs] == ["missing", "missing", "cancelled"]
 
 
-# what nothing needs ---------------------------------------------------------------------------------------------------
-
-
 def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(three_launched):
     store, runs = three_launched
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny", status="io_error"))
@@ -257,9 +248,6 @@ def test_gc_removes_what_no_run_needs_and_nothing_else(three_launched, capsys, m
     assert checkpoint.paths(store.run_folder(done.run_id))
     assert call(app, "gc", "--store", store.root) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
-
-
-# late files, refused tasks --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("F16")

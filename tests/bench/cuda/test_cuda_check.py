@@ -28,9 +28,6 @@ CPU = torch.device("cpu")
 HERE = Context(device=CPU)
 
 
-# one check after the other --------------------------------------------------------------------------------------------
-
-
 class StandIn(CheckProcess):
     """Answers as it is told, in place of a process: a finding, an error to raise, or a call."""
 
@@ -193,9 +190,6 @@ def test_a_process_ends_with_the_one_that_asks(tmp_path: Path):
     asking.kill()
     asking.communicate()
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end")
-
-
-# the command ----------------------------------------------------------------------------------------------------------
 
 
 def test_without_cuda_every_check_says_that_it_was_not_tried(tmp_path: Path, monkeypatch, capsys):

@@ -28,9 +28,6 @@ CPU = torch.device("cpu")
 HERE = Context(device=CPU)
 
 
-# numbers --------------------------------------------------------------------------------------------------------------
-
-
 def test_equal_batches_hold_and_another_token_is_shown_beside_the_right_one(corpus):
     assert cuda_numbers.compare_batches(corpus, corpus).status == "held"
     other = dataclasses.replace(corpus, train=corpus.train ^ 1)
@@ -97,9 +94,6 @@ def test_trainings_hold_where_their_bits_are_equal_and_else_show_both_losses(cor
     assert ", at first 4." in found.text
 
 
-# the compiled step ----------------------------------------------------------------------------------------------------
-
-
 def test_a_compiled_step_holds_within_its_rounding_and_else_shows_both_values():
     eager = [(4.2 - 0.01 * step, 1.0) for step in range(20)]
     assert cuda_steps.compare_steps([(nats + 2e-4, norm * 1.003) for nats, norm in eager], eager).status == "held"
@@ -151,9 +145,6 @@ def test_a_speed_is_measured_and_a_loss_that_is_not_finite_fails(corpus, tiny_ru
     assert (found.status, found.text[:19]) == ("failed", "the loss of step 23")
 
 
-# whole runs -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_beside_another_is_held_to_the_same_run_alone(tiny_run, tmp_path):
     packed = execute(tiny_run(n_steps=3), Store(tmp_path / "a"), Settings(device=CPU, n_threads=1))
@@ -195,9 +186,6 @@ def test_a_pool_of_real_workers_passes_on_a_cpu(check, arguments, monkeypatch):
     monkeypatch.setattr(cuda_runs, "SECONDS", 240.0)  # a machine may be busy with other work
     found = check(HERE, **arguments)
     assert found.status == "held", found.text
-
-
-# the machine ----------------------------------------------------------------------------------------------------------
 
 
 def test_mps_shows_by_its_daemon_or_by_its_pipes(tmp_path, monkeypatch):

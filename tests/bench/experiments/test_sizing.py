@@ -232,8 +232,6 @@ def test_every_trained_architecture_says_which_sizes_are_free():
         fit_size(NgramConfig(vocab_size=65, order=2), axis="params", target=1)
 
 
-# the command ----------------------------------------------------------------------------------------------------------
-
 SIZE = ["size", "--experiment", "paper", "--cell", "nanogpt"]
 
 

@@ -25,9 +25,6 @@ EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
 N_RACERS = 8
 
 
-# on one machine -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.fault("F8")
 def test_a_run_that_a_process_of_this_machine_works_on_is_refused_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # a lock says it, no sign of life
@@ -63,9 +60,6 @@ def test_a_run_whose_process_was_killed_on_this_machine_is_taken_at_once(tmp_pat
     assert state(tmp_path / "run") == (1, False)
     with at_once(), hold(tmp_path / "run") as held:
         assert held.attempt == 2
-
-
-# between machines -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("F8")
@@ -166,9 +160,6 @@ def test_an_observer_that_was_held_up_looks_again_before_it_takes_over(tmp_path,
         pass
 
 
-# who was thought dead -------------------------------------------------------------------------------------------------
-
-
 def test_a_holder_that_was_thought_dead_learns_that_it_has_lost(tmp_path, short_lease, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)
     with hold(tmp_path) as lost:
@@ -244,9 +235,6 @@ def test_who_judged_long_ago_and_takes_only_now_holds_nothing(tmp_path, monkeypa
     with pytest.raises((RunIsTaken, LeaseLost)), hold(tmp_path) as late:
         late.check()
     assert state(tmp_path) == (3, False)
-
-
-# who is alive ---------------------------------------------------------------------------------------------------------
 
 
 def test_who_works_here_is_seen_without_watching(tmp_path, monkeypatch, holder_process):

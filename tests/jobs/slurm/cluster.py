@@ -1,9 +1,6 @@
 """A real SLURM cluster of two nodes on this machine, for tests, which is stopped without touching any other.
 
 It has its own daemons, ports, key and folder. It keeps no accounts on purpose: `sacct` fails, as on many clusters.
-
-    python -m tests.jobs.slurm.cluster start FOLDER     prints what to export
-    python -m tests.jobs.slurm.cluster stop FOLDER
 """
 
 import os
@@ -315,23 +312,3 @@ def _end(pid: int) -> None:
 def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def main() -> None:
-    """Start or stop a cluster by hand."""
-    match sys.argv[1:]:
-        case ["start", folder]:
-            try:
-                started = start(Path(folder))
-            except Cannot as reason:
-                sys.exit(str(reason))
-            for name, value in started.environment.items():
-                print(f"export {name}={value}")
-        case ["stop", folder]:
-            stop(Path(folder))
-        case _:
-            sys.exit("usage: python -m tests.jobs.slurm.cluster start|stop FOLDER")
-
-
-if __name__ == "__main__":
-    main()

@@ -158,9 +158,6 @@ def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(fake_s
     assert json.loads((folder / "job.json").read_text()) == {"job_id": "101"}
 
 
-# the command line -----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without any program on its PATH."""

@@ -72,9 +72,6 @@ def assert_as_undisturbed(recorded: Record, run: Run, folder: Path) -> None:
     assert (recorded.curve, recorded.diagnostics) == (clean.curve, clean.diagnostics)
 
 
-# signals --------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.fault("F1")
 def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(tmp_path, request):
@@ -157,9 +154,6 @@ def test_what_is_submitted_can_be_requeued_and_travels_light(tmp_path):
     assert isinstance(requeued.function, RunsTask)
     assert set(vars(task)) == {"folder", "run_ids", "store"}
     assert len(pickle.dumps(task)) < 1_000
-
-
-# what stands on disk counts -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
