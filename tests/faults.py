@@ -13,8 +13,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -53,6 +55,20 @@ def execute(run: Run, store: Store, settings: bench.run.Settings) -> Record:
 
     with patch.object(Trainer, "advance", advance_under_plan):
         return execute_unharmed(run, store, settings)
+
+
+@contextmanager
+def stopping_at(step: int) -> Iterator[None]:
+    """A run is asked to stop during update `step`."""
+    advance = Trainer.advance
+
+    def stop(trainer: Trainer) -> Any:
+        if trainer.step == step:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(trainer)
+
+    with patch.object(Trainer, "advance", stop):
+        yield
 
 
 def kill(trainer: Trainer, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Whatever strikes a grid while it runs, each run says what became of it, and a rerun ends in the same tables."""
 
 import dataclasses
-import itertools
 import os
 import random
 import re
@@ -9,12 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +22,6 @@ from bench.record import Record
 from bench.report.output import make_tables
 from bench.run import Settings
 from bench.store import Store
-from bench.train import Trainer
 from jobs import launch as launching
 from jobs.launch import launch_missing
 from jobs.layout import LOG_FILE
@@ -36,7 +30,7 @@ from jobs.slots import Slot
 from jobs.status import at_work, states
 from tests.command_line import finish, start_python, wait_until
 from tests.conftest import tiny_config
-from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, execute, planned
+from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, execute, planned, stopping_at
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
@@ -124,21 +118,6 @@ def test_a_run_meets_only_what_was_planned_for_it(monkeypatch):
     assert planned("a-s1") == [(5, "kill"), (7, "oom")]
     assert planned("a-lr:0.1-s1") == [(0, "nan")]
     assert {part.split(":")[1] for parts in PLAN.values() for part in parts} == set(FAULTS)
-
-
-@contextmanager
-def stopping_at(step: int) -> Iterator[None]:
-    """A run is asked to stop during update `step`."""
-    advance = Trainer.advance
-
-    def stop(trainer: Trainer) -> Any:
-        if trainer.step == step:
-            signal.raise_signal(signal.SIGTERM)
-        return advance(trainer)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "advance", stop)
-        yield
 
 
 @pytest.mark.usefixtures("on_little_text")
@@ -376,52 +355,3 @@ def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tab
     assert before.items() <= written(store).items(), "a record was touched"
     assert len(store.record_paths()) == len(run_ids)
     assert tables(store) == tables(clean)
-
-
-# clocks ---------------------------------------------------------------------------------------------------------------
-
-
-def told_by_no_clock(finished: Record) -> dict[str, Any]:
-    """A record without its time stamps and what was measured of this very process: seconds and memory."""
-    content = finished.model_dump(mode="json")
-    for one in content["attempts"]:
-        for name in ("started_at", "train_seconds", "peak_bytes"):
-            del one[name]
-    for name in ("train_seconds", "tokens_per_second", "peak_bytes"):
-        del content["cost"][name]
-    return content
-
-
-@pytest.mark.fault("F15")
-@pytest.mark.parametrize("days", [1, -1])
-@pytest.mark.usefixtures("on_little_text")
-def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(days, tiny_run, tmp_path, monkeypatch):
-    run, looks, right = tiny_run(), itertools.count(1), time.time
-
-    def wrong() -> float:
-        return right() + days * 86_400 * next(looks)  # one day further off at every look
-
-    class WrongDatetime(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> "WrongDatetime":
-            return cls.fromtimestamp(wrong(), tz)
-
-    def stopped_and_resumed(store: Store, *, clock_is_wrong: bool) -> Record:
-        with stopping_at(5), pytest.raises(Interrupted):
-            execute(run, store, SELDOM)
-        older, newer = checkpoint.paths(store.run_folder(run.run_id))
-        with monkeypatch.context() as patch:
-            if clock_is_wrong:
-                os.utime(older, (right(), right() + 86_400))  # as if it had been written after the newer one
-                os.utime(newer, (right(), right() - 86_400))
-                patch.setattr("time.time", wrong)
-                patch.setattr("bench.recording.datetime", WrongDatetime)
-            return execute(run, store, SELDOM)
-
-    usual = stopped_and_resumed(Store(tmp_path / "usual"), clock_is_wrong=False)
-    off = stopped_and_resumed(Store(tmp_path / "off"), clock_is_wrong=True)
-    assert [one.first_step for one in off.attempts] == [0, 6]
-    assert told_by_no_clock(off) == told_by_no_clock(usual)
-    assert 0 < off.cost.train_seconds < 3600  # no part of the day by which the clock was wrong
-    times = [datetime.fromisoformat(one.attempts[-1].started_at) for one in (usual, off)]
-    assert abs((times[1] - times[0]).total_seconds()) > 80_000  # so the clock was wrong indeed

@@ -26,7 +26,7 @@ from bench.train import Trainer, parameters_sha256
 from models import ARCHITECTURES
 from tests.command_line import finish, start, wait_until
 from tests.conftest import tiny_config
-from tests.faults import VARIABLE
+from tests.faults import VARIABLE, stopping_at
 
 CPU = torch.device("cpu")
 EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
@@ -149,17 +149,8 @@ def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run, tmp_p
     run = tiny_run(n_steps=6)
     whole = execute(run, Store(tmp_path / "whole"), SELDOM)
     store = Store(tmp_path / "stopped")
-    advance = Trainer.advance
-
-    def stop_in_step_2(trainer: Trainer) -> Any:
-        if trainer.step == 2:
-            signal.raise_signal(signal.SIGTERM)
-        return advance(trainer)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "advance", stop_in_step_2)
-        with pytest.raises(Interrupted, match="step 3 of 6"):
-            execute(run, store, SELDOM)
+    with stopping_at(2), pytest.raises(Interrupted, match="step 3 of 6"):
+        execute(run, store, SELDOM)
     assert not store.record_paths()
     finished = execute(run, store, SELDOM)
     assert [(one.first_step, one.last_step) for one in finished.attempts] == [(0, 3), (3, 6)]
