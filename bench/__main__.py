@@ -70,7 +70,7 @@ def rerun(
     """Train a record's run again, from the record alone, and compare."""
     import tempfile
 
-    from bench.repeat import differences, environment_changes, read_record, run_of
+    from bench.repeat import environment_changes, read_record, record_differences, run_of
     from bench.run import Settings, execute
     from bench.store import Store
 
@@ -83,7 +83,7 @@ def rerun(
     _show(new)
     for change in environment_changes(old.environment, new.environment):
         print(f"note: {change}")
-    found = differences(old, new)
+    found = record_differences(old, new)
     print("\n".join(found) if found else "equal: every number that both measured, bit for bit")
     if new.status not in ("done", "diverged") or (found and old.mode == "exact"):
         raise typer.Exit(EXIT_FAILED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.dotted import differences
+from bench.dotted import config_differences
 from bench.errors import CheckpointError, CorruptCheckpoint
 from bench.files import write_atomically
 
@@ -98,7 +98,8 @@ def _difference(name: str, found: str | None, expected: str) -> str:
     except ValueError:
         return f"{found}, not {expected}"
     found_and_expected = (
-        f"{key.removeprefix(f'{name}.')}={there} there, {here} here" for key, here, there in differences(ours, theirs)
+        f"{key.removeprefix(f'{name}.')}={there} there, {here} here"
+        for key, here, there in config_differences(ours, theirs)
     )
     return ", ".join(found_and_expected)
 

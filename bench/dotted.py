@@ -33,7 +33,7 @@ def alike(here: dict[str, Any], there: dict[str, Any]) -> bool:
     return not differing(here, there)
 
 
-def differences(here: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, str, str]]:
+def config_differences(here: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(dotted key, value here, value there) of each field that differs, sorted by key."""
     ours, theirs = dotted(here), dotted(there)
     texts = [

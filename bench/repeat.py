@@ -14,7 +14,7 @@ def run_of(recorded: Record) -> Run:
     return Run(label=recorded.label, config=config, seed=recorded.seed, mode=mode, replicate=recorded.replicate)
 
 
-def differences(old: Record, new: Record) -> list[str]:
+def record_differences(old: Record, new: Record) -> list[str]:
     """What came out otherwise, in words; empty where every number that both measured is equal, bit for bit."""
     found = []
     if (old.status, old.stopped_at_step) != (new.status, new.stopped_at_step):

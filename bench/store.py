@@ -335,8 +335,8 @@ def parse_throughput(content: bytes, path: Path) -> Measurements:
     timed = sorted(session.benchmarks, key=lambda one: (order_of(one.facts), one.terms))
     for one, other in pairwise(timed):
         if (one.terms, order_of(one.facts)) == (other.terms, order_of(other.facts)):
-            told = ", ".join(filter(None, (one.facts.phase, one.facts.model, one.facts.backend, one.facts.decoding)))
-            raise ThroughputError(f"{path}: {told} at context {one.facts.context} stands there twice; {AGAIN}")
+            text = ", ".join(filter(None, (one.facts.phase, one.facts.model, one.facts.backend, one.facts.decoding)))
+            raise ThroughputError(f"{path}: {text} at context {one.facts.context} stands there twice; {AGAIN}")
     return Measurements(
         slug=path.stem,
         machine=session.machine_info,

@@ -14,7 +14,7 @@ from bench.config import Run, override
 from bench.cuda.numbers import SEED, Answer, Context
 from bench.experiments import find_experiment
 from bench.record import Record
-from bench.repeat import differences, run_of
+from bench.repeat import record_differences, run_of
 from bench.run import Settings, execute
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
@@ -46,7 +46,7 @@ def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
     alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
     if on_cuda and not packed.packed:
         return Answer(status="failed", text=f"{PAIR[0]} says that it had the GPU to itself, and it shared it")
-    if found := differences(packed, alone):
+    if found := record_differences(packed, alone):
         return Answer(status="failed", text=f"{PAIR[0]} beside another, and now alone: {'; '.join(found)}")
     return Answer(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits alone")
 

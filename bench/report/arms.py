@@ -105,8 +105,8 @@ def trials(results: Results) -> dict[str, list[CellResults]]:
 
 def unfinished(cells: Iterable[CellResults]) -> str:
     """A sentence on the runs that a figure cannot show; nothing where all are done."""
-    told = [f"{cell.label} {cell.n_text}" for cell in cells if len(cell.done) < len(cell.expected)]
-    return f" Not all runs are done: {'; '.join(told)}." if told else ""
+    texts = [f"{cell.label} {cell.n_text}" for cell in cells if len(cell.done) < len(cell.expected)]
+    return f" Not all runs are done: {'; '.join(texts)}." if texts else ""
 
 
 def seeds_text(counts: Iterable[int], spread: str) -> str:

@@ -6,21 +6,10 @@ from functools import cached_property
 
 from bench.record import Record
 from bench.report.mixing import protocol_of
-from bench.report.runs import CellResults, Results, sweep_nats
-from bench.report.statistics import (
-    MARGIN_NATS,
-    Comparison,
-    Equivalence,
-    block_bootstrap,
-    holm,
-    mean,
-    paired_t,
-    sample_sd,
-    seeds_needed,
-    sign_flip_p,
-    tost,
-    welch,
-)
+from bench.report.resampling import block_bootstrap, sign_flip_p
+from bench.report.runs import CellResults, Results, of_expected, sweep_nats
+from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
+from bench.report.student import seeds_needed
 
 FEWEST_FOR_SIGN_FLIP = 6  # with 5 pairs its least p is 0.0625, so it could never say anything at 5 %
 BLOCK, N_RESAMPLES = 8, 10_000  # windows in a block; resamples of the bootstrap over windows
@@ -111,8 +100,8 @@ class Contrast:
         """Pairs, or runs on both sides, and of how many where some are lost."""
         if self.paired:
             expected = len(set(self.arm.expected) & set(self.reference.expected))
-            return f"{_of(len(self.ours), expected)} pairs"
-        sides = (_of(len(cell.done), len(cell.expected)) for cell in (self.arm, self.reference))
+            return f"{of_expected(len(self.ours), expected)} pairs"
+        sides = (of_expected(len(cell.done), len(cell.expected)) for cell in (self.arm, self.reference))
         return " against ".join(sides)
 
     @property
@@ -128,9 +117,9 @@ class Contrast:
         if self.comparison is None or sds[0] is None or sds[1] is None or not self.comparison.difference:
             return None
         needed = seeds_needed(abs(self.comparison.difference), sds[0], sds[1], power=POWER, alpha=ALPHA)
-        told = "more than 1,000 seeds" if needed is None else f"{needed:,} seed{'s' if needed != 1 else ''}"
+        needed_text = "more than 1,000 seeds" if needed is None else f"{needed:,} seed{'s' if needed != 1 else ''}"
         gap, *spreads = (f"{value:.4f}" for value in (abs(self.comparison.difference), sds[0], sds[1]))
-        return f"gap {gap}, sd {' and '.join(spreads)}: {told} an arm (you have {min(len(ours), len(theirs))})"
+        return f"gap {gap}, sd {' and '.join(spreads)}: {needed_text} an arm (you have {min(len(ours), len(theirs))})"
 
 
 def contrasts(experiment: Results) -> tuple[Contrast, ...]:
@@ -196,7 +185,3 @@ def _why_not(arm: CellResults, reference: CellResults) -> str | None:
     if one.corpus.sha256 != other.corpus.sha256 or protocol_of(one) != protocol_of(other):
         return "not compared: measured otherwise"
     return None
-
-
-def _of(n: int, expected: int) -> str:
-    return str(n) if n == expected else f"{n} of {expected}"

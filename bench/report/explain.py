@@ -4,9 +4,10 @@ import shlex
 
 from tabulate import tabulate
 
-from bench.dotted import differences
+from bench.dotted import config_differences
 from bench.errors import UserError, clean
 from bench.record import Record
+from bench.report.mixing import seed_text
 from bench.report.notes import number
 from bench.report.runs import CellResults, Results, read_results
 from bench.report.statistics import perplexity
@@ -54,10 +55,8 @@ def _runs(experiment: Results, cell: CellResults) -> str:
 
 
 def _run(record: Record, experiment: Results) -> list[str]:
-    seed = "fitted" if record.seed is None else str(record.seed)
     commit = (record.sources.commit or "unknown")[:12] + (" (dirty)" if record.sources.dirty else "")
-    compared = "compared" if record.run_id in experiment.compared else "current"
-    sources = "other" if record.run_id in experiment.stale else compared
+    seed, sources = seed_text(record), experiment.sources_of(record)
     if record.result is None:
         at = "" if record.stopped_at_step is None else f" at {record.stopped_at_step}"
         return [record.run_id, seed, record.status + at, "", "", "", commit, sources]
@@ -74,7 +73,7 @@ def _against_neighbour(experiment: Results, cell: CellResults) -> str:
     if not cell.records or not other.records:
         lacking = clean((cell if not cell.records else other).label)
         return f"{lacking} has no record, so its config cannot be compared with {name}'s."
-    rows = differences(cell.records[0].config, other.records[0].config)
+    rows = config_differences(cell.records[0].config, other.records[0].config)
     if not rows:
         return f"Its config is that of {name}."
     table = tabulate(

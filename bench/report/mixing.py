@@ -38,9 +38,9 @@ def _refuse_mixed(where: str, records: Sequence[Record], what: str, kind: Callab
     for record in records:
         groups[kind(record)].append(record)
     if len(groups) > 1:
-        told = "; ".join(f"{key}: {_names(group)}" for key, group in sorted(groups.items()))
+        text = "; ".join(f"{key}: {_names(group)}" for key, group in sorted(groups.items()))
         raise MixedRunsError(
-            f"{where}: one mean cannot mix {what} ({told}); launch the experiment again with one of them"
+            f"{where}: one mean cannot mix {what} ({text}); launch the experiment again with one of them"
         )
 
 

@@ -104,10 +104,10 @@ def machines(experiment: Results) -> list[str]:
 def packed_notes(experiment: Results) -> list[str]:
     """Which arms have runs whose times were left out, since they shared a GPU with others."""
     packed = {cell.label: sum(record.packed for record in cell.done) for cell in experiment.cells}
-    told = "; ".join(f"{label}: {count(n, 'run')}" for label, n in packed.items() if n)
-    if not told:
+    text = "; ".join(f"{label}: {count(n, 'run')}" for label, n in packed.items() if n)
+    if not text:
         return []
-    return [f"Shared a GPU with other runs, so that their train seconds and tokens/s are left out: {told}."]
+    return [f"Shared a GPU with other runs, so that their train seconds and tokens/s are left out: {text}."]
 
 
 def _machine(environment: Environment) -> str:
@@ -133,8 +133,8 @@ def number(value: float, like: float | None = None) -> str:
 def machine_text(measured: Measurements) -> str:
     """Device, threads and torch, in the words of the other tables."""
     threads = " or ".join(count(n, "thread") for n in sorted({one.facts.n_threads for one in measured.timed}))
-    told = ", ".join(filter(None, (measured.machine.device, threads)))
-    return f"{measured.machine.device_name} ({told}), torch {measured.machine.torch}"
+    device = ", ".join(filter(None, (measured.machine.device, threads)))
+    return f"{measured.machine.device_name} ({device}), torch {measured.machine.torch}"
 
 
 # --- cells ---

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -10,6 +10,7 @@ from bench.errors import UserError, first_problem
 from bench.record import Strict
 from bench.sources import ROOT
 
+Content = TypeVar("Content", bound=Strict)
 PUBLISHED = ROOT / "results" / "published.toml"
 
 
@@ -84,12 +85,16 @@ class Published(Strict):
 
 def load_published(path: Path = PUBLISHED) -> Published:
     """The published figures in the file at `path`. PublishedError names the file and the reason."""
+    return read_toml(path, Published, PublishedError)
+
+
+def read_toml(path: Path, content: type[Content], refusal: type[UserError]) -> Content:
+    """The file at `path` as a `content`. `refusal` names the file and the reason."""
     try:
-        return Published.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return content.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise PublishedError(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
+        raise refusal(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
     except ValidationError as error:
-        where, reason = first_problem(error)
-        raise PublishedError(f"{path}: {where}: {reason}") from error
+        raise refusal(f"{path}: {': '.join(first_problem(error))}") from error
     except ValueError as error:  # not TOML, or not UTF-8
-        raise PublishedError(f"{path}: {error}; restore it from the repository") from error
+        raise refusal(f"{path}: {error}; restore it from the repository") from error

@@ -47,9 +47,7 @@ class CellResults:
     @property
     def n_text(self) -> str:
         """`3`, `3 of 5`, or `exact` for a fitted model."""
-        if len(self.done) < len(self.expected):
-            return f"{len(self.done)} of {len(self.expected)}"
-        return "exact" if self.fitted else str(len(self.done))
+        return "exact" if self.fitted and self.done else of_expected(len(self.done), len(self.expected))
 
     @property
     def statuses(self) -> str:
@@ -59,8 +57,7 @@ class CellResults:
         counts = Counter(_status_of(record) for record in self.records)
         counts["not run"] = len(self.missing)
         first = counts.pop("done", 0)
-        told = [("done", first), *sorted(counts.items())]
-        return ", ".join(f"{n} {fate}" for fate, n in told if n)
+        return ", ".join(f"{n} {status}" for status, n in [("done", first), *sorted(counts.items())] if n)
 
     @property
     def shortfall(self) -> str | None:
@@ -69,13 +66,13 @@ class CellResults:
             return None
         statuses: dict[str, list[str]] = defaultdict(list)
         for record in self.records:
-            if (fate := _status_of(record)) != "done":
+            if (status := _status_of(record)) != "done":
                 at = "" if record.stopped_at_step is None else f" at step {record.stopped_at_step}"
-                statuses[fate].append(f"{seed_text(record)}{at}")
+                statuses[status].append(f"{seed_text(record)}{at}")
         if self.missing:
             statuses["missing"] = list(self.missing)
-        told = "; ".join(f"{fate}: {_seeds(seeds)}" for fate, seeds in sorted(statuses.items()))
-        return f"{len(self.done)} of {len(self.expected)} runs done ({told})"
+        not_done = "; ".join(f"{status}: {_seeds(seeds)}" for status, seeds in sorted(statuses.items()))
+        return f"{len(self.done)} of {len(self.expected)} runs done ({not_done})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +192,11 @@ def read_results(store: Store) -> StoreResults:
         n_unlisted=sum(run_id not in listed for run_id in by_run_id),
         manifests_complete=not manifest_errors,
     )
+
+
+def of_expected(n: int, expected: int) -> str:
+    """`5`, or `3 of 5` where some are missing."""
+    return str(n) if n == expected else f"{n} of {expected}"
 
 
 def sweep_nats(records: Iterable[Record], selection: str = "best") -> list[float]:

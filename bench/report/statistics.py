@@ -10,12 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.report.resampling import block_bootstrap as block_bootstrap
-from bench.report.resampling import permutation_p as permutation_p
-from bench.report.resampling import sign_flip_p as sign_flip_p
 from bench.report.student import Estimate, square
-from bench.report.student import seeds_needed as seeds_needed
-from bench.report.student import welch_power as welch_power
 
 # Losses this close, in nats a token, may be called equivalent. Fixed before the runs: at a perplexity of 4.4 this is
 # 0.09, about the published gap that is put to the test (4.43 against 4.35), and under twice the standard deviation
@@ -92,12 +87,9 @@ def mean(values: Sequence[float]) -> float:
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """Sample standard deviation (n - 1); None below two values or where one is infinite."""
-    return None if len(values) < 2 else _deviation(values, len(values) - 1)
-
-
-def population_sd(values: Sequence[float]) -> float | None:
-    """Standard deviation with n, as the preprint's README prints it; None where a value is infinite."""
-    return _deviation(values, len(values))
+    if len(values) < 2 or not math.isfinite(squares := _squares(values)):
+        return None
+    return math.sqrt(squares / (len(values) - 1))
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -234,11 +226,6 @@ def _difference(a: float, b: float) -> float:
     if math.isinf(a) and a == b:
         raise ValueError("two infinite values have no difference")
     return a - b
-
-
-def _deviation(values: Sequence[float], divisor: int) -> float | None:
-    squares = _squares(values)
-    return math.sqrt(squares / divisor) if math.isfinite(squares) else None
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """What a rerun finds changed: every number that both records hold, and none that the older could not hold."""
 
 from bench.record import Measurement, Permuted, Record
-from bench.repeat import differences
+from bench.repeat import record_differences
 from tests.records import make_record
 
 
@@ -16,18 +16,18 @@ def permuted(nats: float) -> Permuted:
 
 def test_what_an_older_record_did_not_measure_is_no_difference():
     old = make_record()
-    assert differences(old, with_result(old, permuted=permuted(1.6))) == []
-    assert differences(with_result(old, permuted=permuted(1.6)), old) == []
+    assert record_differences(old, with_result(old, permuted=permuted(1.6))) == []
+    assert record_differences(with_result(old, permuted=permuted(1.6)), old) == []
 
 
 def test_a_number_that_both_measured_and_that_differs_is_told():
     old = with_result(make_record(), permuted=permuted(1.6))
-    assert differences(old, old) == []
-    assert differences(old, with_result(old, permuted=permuted(1.7))) == ["a number of another protocol differs"]
+    assert record_differences(old, old) == []
+    assert record_differences(old, with_result(old, permuted=permuted(1.7))) == ["a number of another protocol differs"]
     assert old.result is not None
     strided = old.result.strided.model_copy(update={"final": Measurement(step=500, nats_per_token=1.4, n_tokens=9)})
-    assert differences(old, with_result(old, strided=strided)) == ["a number of another protocol differs"]
+    assert record_differences(old, with_result(old, strided=strided)) == ["a number of another protocol differs"]
     windows = with_result(old, window_nats={500: [1.5]})
-    assert differences(windows, with_result(old, window_nats={})) == ["a number of another protocol differs"]
+    assert record_differences(windows, with_result(old, window_nats={})) == ["a number of another protocol differs"]
     bits = with_result(old, parameters_sha256="1" * 64)
-    assert differences(old, bits) == ["the final parameters differ in their bits"]
+    assert record_differences(old, bits) == ["the final parameters differ in their bits"]

@@ -18,10 +18,10 @@ from bench.report.statistics import (
     one_sample,
     paired_t,
     sample_sd,
-    seeds_needed,
     upper_bound,
     welch,
 )
+from bench.report.student import seeds_needed
 
 Outcome = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 BOUNDS = 0.9  # confidence of the interval whose ends are the two one-sided bounds at 95 %

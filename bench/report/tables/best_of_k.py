@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.report.notes import number, state_notes
-from bench.report.runs import CellResults
+from bench.report.runs import CellResults, of_expected
 from bench.report.statistics import expected_best
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, trial_perplexity
@@ -48,5 +48,5 @@ def _n_ended(cells: Sequence[CellResults]) -> int:
 
 def _counts(group: str, cells: Sequence[CellResults]) -> str:
     n_done, n = len(_done(cells)), _n_ended(cells)
-    told = f"{group} {n} of {len(cells)}" if n < len(cells) else f"{group} {n}"
-    return told if n_done == n else f"{told}, {n - n_done} without a number"
+    text = f"{group} {of_expected(n, len(cells))}"
+    return text if n_done == n else f"{text}, {n - n_done} without a number"

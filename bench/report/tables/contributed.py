@@ -7,7 +7,6 @@ from bench.errors import count
 from bench.record import NO_SEED, Record
 from bench.report.mixing import MixedRunsError, protocol_of
 from bench.report.outside import Contribution
-from bench.report.statistics import Summary
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import plain_mean_sd, summary_of
 
@@ -64,8 +63,8 @@ def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
         device,
         "contributed",
         ", ".join(filter(None, n)),
-        _told(summary_of(done)),
-        _told(summary_of(done, "final")),
+        plain_mean_sd(summary_of(done)),
+        plain_mean_sd(summary_of(done, "final")),
     )
 
 
@@ -73,11 +72,7 @@ def _refuse_a_seed_twice(label: str, records: Sequence[Record]) -> None:
     for seed, n in Counter(record.seed for record in records).items():
         if n > 1:
             names = ", ".join(sorted(record.file_name for record in records if record.seed == seed))
-            told = NO_SEED if seed is None else seed
+            known = NO_SEED if seed is None else seed
             raise MixedRunsError(
-                f"contributed/ has {count(n, 'record')} of {label} at seed {told} ({names}); move one to replications/"
+                f"contributed/ has {count(n, 'record')} of {label} at seed {known} ({names}); move one to replications/"
             )
-
-
-def _told(summary: Summary | None) -> str:
-    return NOTHING if summary is None else plain_mean_sd(summary)

@@ -34,23 +34,23 @@ def differences_table(view: View) -> Table | None:
 def _row(view: View, one: Contrast) -> list[str]:
     compared = one.comparison
 
-    def told(text: str) -> str:
+    def marked(text: str) -> str:
         partial = one.partial and compared is not None and text != NOTHING
         return f"{text} ({one.n_text})" if partial else text
 
     return [
         arm(view.experiment, one.arm),
-        told(one.verdict),
+        marked(one.verdict),
         one.arm.statuses,
         one.n_text if compared is not None else NOTHING,
         NOTHING if compared is None else "paired t" if one.paired else "Welch",
-        told(NOTHING if compared is None else signed(compared.difference)),
-        told(_interval(None if compared is None else compared.interval)),
-        told(_interval(None if one.equivalence is None else one.equivalence.interval_90)),
-        told(p_text(p_value(one))),
-        "primary" if one.primary else told(p_text(one.holm_p)),
-        told(p_text(one.sign_flip_p)),
-        told(_interval(one.text_interval)),
+        marked(NOTHING if compared is None else signed(compared.difference)),
+        marked(_interval(None if compared is None else compared.interval)),
+        marked(_interval(None if one.equivalence is None else one.equivalence.interval_90)),
+        marked(p_text(p_value(one))),
+        "primary" if one.primary else marked(p_text(one.holm_p)),
+        marked(p_text(one.sign_flip_p)),
+        marked(_interval(one.text_interval)),
     ]
 
 
@@ -83,10 +83,12 @@ def _adjustment(view: View) -> list[str]:
     """Which p-values are adjusted, and which is not."""
     family = sum(one.holm_p is not None for one in view.contrasts)
     primary = next((one.arm.label for one in view.contrasts if one.primary), None)
-    told = [] if primary is None else [f"{primary} is the primary comparison, named beforehand, and is not adjusted"]
+    sentences = (
+        [] if primary is None else [f"{primary} is the primary comparison, named beforehand, and is not adjusted"]
+    )
     if family:
-        told.append(f"{'the other ' if told else ''}{count(family, 'comparison')} are adjusted together")
-    return [f"p, Holm: {'; '.join(told)}."] if told else []
+        sentences.append(f"{'the other ' if sentences else ''}{count(family, 'comparison')} are adjusted together")
+    return [f"p, Holm: {'; '.join(sentences)}."] if sentences else []
 
 
 def _seeds_needed(view: View) -> list[str]:
@@ -95,5 +97,5 @@ def _seeds_needed(view: View) -> list[str]:
     lines = [f"{one.arm.label}, {line}" for one in open_ones if (line := one.seeds_line) is not None]
     if not lines:
         return []
-    told = "; ".join(lines)
-    return [f"Seeds that would give 80 % power (Welch, two-sided, 5 %), were gap and spread as measured: {told}."]
+    text = "; ".join(lines)
+    return [f"Seeds that would give 80 % power (Welch, two-sided, 5 %), were gap and spread as measured: {text}."]

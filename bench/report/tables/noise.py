@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.dotted import alike
 from bench.record import Record
 from bench.report.notes import machine_notes, protocol_legend, state_notes
-from bench.report.runs import CellResults, sweep_nats
+from bench.report.runs import CellResults, of_expected, sweep_nats
 from bench.report.statistics import Summary, sample_sd
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import MODE, View, plain_mean_sd, summary_of
@@ -89,7 +89,7 @@ def _row(view: View, one: Replicates) -> list[str]:
     within = summary_of(one.records)
     seeds, n_seeds = _seeds(view, one)
     between = summary_of(seeds)
-    counts = _n(len(one.records), one.n_expected), _n(len(seeds), n_seeds)
+    counts = of_expected(len(one.records), one.n_expected), of_expected(len(seeds), n_seeds)
     share = _share(sample_sd(sweep_nats(one.records)), sample_sd(sweep_nats(seeds)))
     if share != NOTHING and (len(one.records), len(seeds)) != (one.n_expected, n_seeds):
         share += f" ({' and '.join(counts)})"
@@ -98,10 +98,10 @@ def _row(view: View, one: Replicates) -> list[str]:
         one.records[0].mode if one.records else view.experiment.manifest.mode,
         one.seed,
         counts[0],
-        "not run" if within is None else _told(within, one.n_expected),
+        _mean_sd(within, one.n_expected),
         _sd_text(one.records, one.n_expected),
         counts[1] if n_seeds else NOTHING,
-        "not run" if between is None else _told(between, n_seeds),
+        _mean_sd(between, n_seeds),
         _sd_text(seeds, n_seeds),
         share,
     ]
@@ -126,16 +126,14 @@ def _same(one: Record, other: Record) -> bool:
 def _sd_text(records: Sequence[Record], expected: int) -> str:
     if (sd := sample_sd(sweep_nats(records))) is None:
         return NOTHING
-    return f"{sd:.4f}" if len(records) == expected else f"{sd:.4f} ({_n(len(records), expected)})"
+    return f"{sd:.4f}" if len(records) == expected else f"{sd:.4f} ({of_expected(len(records), expected)})"
 
 
-def _n(n: int, expected: int) -> str:
-    return str(n) if n == expected else f"{n} of {expected}"
-
-
-def _told(summary: Summary, expected: int) -> str:
+def _mean_sd(summary: Summary | None, expected: int) -> str:
+    if summary is None:
+        return "not run"
     text = plain_mean_sd(summary)
-    return text if summary.n == expected else f"{text} ({_n(summary.n, expected)})"
+    return text if summary.n == expected else f"{text} ({of_expected(summary.n, expected)})"
 
 
 def _share(within: float | None, between: float | None) -> str:

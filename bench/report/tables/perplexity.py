@@ -84,14 +84,14 @@ def difference_notes(view: View) -> list[str]:
     if not view.contrasts:
         return []
     name = view.experiment.name
-    told = (
+    meaning = (
         f"{DIFFERENCE} {view.experiment.manifest.reference}: of the mean sweep loss (best), in nats a token, less is "
         f"better; p is of the two-sided t-test, not adjusted. Intervals and tests: {name}-differences."
     )
     primary = next((one for one in view.contrasts if one.primary), None)
     if primary is None or p_value(primary) is None or primary.seeds_line is None:
-        return [told]
-    return [told, f"For 80 % power (Welch, two-sided, 5 %): {primary.arm.label}, {primary.seeds_line}."]
+        return [meaning]
+    return [meaning, f"For 80 % power (Welch, two-sided, 5 %): {primary.arm.label}, {primary.seeds_line}."]
 
 
 class _Committed:
@@ -104,8 +104,8 @@ class _Committed:
 
     def beside(self, cell: CellResults) -> str:
         """The value of the same label with its mode, unless it was measured on other text or otherwise."""
-        told = (self._of(experiment, summaries, cell) for experiment, summaries in self._known)
-        return next((text for text in told if text != NOTHING), NOTHING)
+        texts = (self._of(experiment, summaries, cell) for experiment, summaries in self._known)
+        return next((text for text in texts if text != NOTHING), NOTHING)
 
     def _of(self, experiment: Results, summaries: Summaries, cell: CellResults) -> str:
         other, summary = experiment.cell(cell.label), summaries.get((cell.label, "sweep", "best"))
@@ -116,5 +116,5 @@ class _Committed:
             if ours.corpus.sha256 != theirs.corpus.sha256 or protocol_of(ours) != protocol_of(theirs):
                 return NOTHING
         mode = common(record.mode for record in other.done)
-        told = "exact" if other.fitted else f"n = {other.n_text}, {mode}"
-        return f"{plain_mean_sd(summary)} ({told})"
+        n_text = "exact" if other.fitted else f"n = {other.n_text}, {mode}"
+        return f"{plain_mean_sd(summary)} ({n_text})"

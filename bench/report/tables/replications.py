@@ -88,8 +88,8 @@ def _differs(new: Record, first: Record) -> str:
     """What of machine and sources is not that of the first record; what one of them does not say is left out."""
     ours, theirs = _circumstances(new), _circumstances(first)
     both = ((name, ours[name], theirs[name]) for name in ours)
-    told = (name.format(here) for name, here, there in both if None not in (here, there) and here != there)
-    return "; ".join(told) or "nothing"
+    texts = (name.format(here) for name, here, there in both if None not in (here, there) and here != there)
+    return "; ".join(texts) or "nothing"
 
 
 def _circumstances(record: Record) -> dict[str, str | int | None]:

@@ -51,8 +51,8 @@ def _timed_row(one: Timed, beside: Sequence[Timed]) -> tuple[str, ...]:
 
 
 def _row_not_run(point: NotRun) -> tuple[str, ...]:
-    told = f"does not fit (predicted {_gib(point.predicted_bytes)}, free {_gib(point.free_bytes)})"
-    return *_point_cells(point), *[NOTHING] * 8, told, NOTHING
+    text = f"does not fit (predicted {_gib(point.predicted_bytes)}, free {_gib(point.free_bytes)})"
+    return *_point_cells(point), *[NOTHING] * 8, text, NOTHING
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from bench.dotted import dotted, value_text
-from bench.record import Record
 from bench.report.notes import machine_notes, number, protocol_legend
 from bench.report.runs import CellResults
 from bench.report.table import NOTHING, Table
@@ -70,9 +69,5 @@ def _setting(value: object) -> str:
 def _outcome(cell: CellResults) -> str:
     if not cell.records:
         return cell.statuses
-    return _told(cell.records[0])
-
-
-def _told(record: Record) -> str:
-    at = "" if record.stopped_at_step is None else f" at step {record.stopped_at_step}"
-    return f"{record.status}{at}"
+    record = cell.records[0]
+    return record.status if record.stopped_at_step is None else f"{record.status} at step {record.stopped_at_step}"

@@ -124,11 +124,13 @@ def marked(text: str, cell: CellResults, n: int | None = None) -> str:
 
 def mean_sd(cell: CellResults, summary: Summary | None) -> str:
     """`4.435 ± 0.054`, and of how many runs where some are lost."""
-    return NOTHING if summary is None else marked(plain_mean_sd(summary), cell)
+    return marked(plain_mean_sd(summary), cell)
 
 
-def plain_mean_sd(summary: Summary) -> str:
+def plain_mean_sd(summary: Summary | None) -> str:
     """`4.435 ± 0.054`, or the mean alone where there is no spread."""
+    if summary is None:
+        return NOTHING
     sd = "" if summary.sd is None else f" ± {number(summary.sd, like=summary.mean)}"
     return number(summary.mean) + sd
 
@@ -176,11 +178,9 @@ def figure_text(figure: Figure) -> str:
 
 def published_parameters(figures: Sequence[Figure]) -> str:
     """Published parameter counts as they were printed."""
-
-    def told(figure: Figure) -> str:
-        return f"{figure.parameters_printed}{'' if figure.counts_positions else ' without positions'}"
-
-    return "; ".join(told(figure) for figure in figures if figure.parameters_printed is not None) or NOTHING
+    printed = (figure for figure in figures if figure.parameters_printed is not None)
+    texts = (f"{one.parameters_printed}{'' if one.counts_positions else ' without positions'}" for one in printed)
+    return "; ".join(texts) or NOTHING
 
 
 def ratio(value: float, of: float) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from bench import sources
 from bench.__main__ import app
-from bench.dotted import differences
+from bench.dotted import config_differences
 from bench.errors import UserError
 from bench.record import Record
 from bench.report.explain import explain
@@ -45,7 +45,7 @@ def configured(label: str, **model) -> Record:
 def test_configs_are_compared_by_dotted_key_and_a_lacking_field_is_told():
     here = {"context": 256, "model": {"rank": 32, "alpha_cap": 0.8}, "training": {"betas": [0.8, 0.999]}}
     there = {"context": 256, "model": {"rank": 8}, "training": None}
-    assert differences(here, there) == [
+    assert config_differences(here, there) == [
         ("model.alpha_cap", "0.8", "(absent)"),
         ("model.rank", "32", "8"),
         ("training", "(absent)", "null"),

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report.statistics import block_bootstrap, permutation_p, sign_flip_p
+from bench.report.resampling import block_bootstrap, permutation_p, sign_flip_p
 
 losses = st.integers(0, 999).map(lambda hundredths: hundredths / 100)
 

@@ -8,8 +8,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report.statistics import seeds_needed, welch, welch_power
-from bench.report.student import MOST_SEEDS
+from bench.report.statistics import welch
+from bench.report.student import MOST_SEEDS, seeds_needed, welch_power
 
 
 @pytest.mark.parametrize(

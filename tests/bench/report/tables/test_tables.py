@@ -16,7 +16,8 @@ from bench import sources
 from bench.errors import StoreError
 from bench.record import Record
 from bench.report.output import RUNS, make_tables, write_tables
-from bench.report.statistics import block_bootstrap, mean, sample_sd
+from bench.report.resampling import block_bootstrap
+from bench.report.statistics import mean, sample_sd
 from bench.store import Store
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
 from tests.stores import (
