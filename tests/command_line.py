@@ -47,6 +47,13 @@ def start_python(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         signal.signal(signal.SIGINT, inherited)
 
 
+def run_python(code: str, *arguments: object, **variables: str) -> str:
+    """What a script prints that is run with warnings as errors; `variables` are added to its environment."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process that is to end by itself."""
     try:

@@ -2,19 +2,13 @@
 
 import pytest
 
-from bench import sources
 from bench.__main__ import app
 from bench.dotted import config_differences
 from bench.errors import UserError
 from bench.record import Record
 from bench.report.explain import explain
-from tests.records import FINGERPRINT, make_manifest, make_record, manifest_of
+from tests.records import make_manifest, make_record, manifest_of
 from tests.stores import five_seeds, make_store
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def test_explain_lists_the_runs_behind_a_cell(tmp_path):

@@ -2,32 +2,16 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 
-from bench import sources
-from bench.record import SCHEMA_VERSION, Manifest, Recheck, Record, to_bytes
+from bench.record import SCHEMA_VERSION, Recheck, Record, to_bytes
 from bench.report.frame import LOSSES
 from bench.report.mixing import MixedRunsError
 from bench.report.runs import read_results
 from bench.store import Store
 from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
-
-
-def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store:
-    """A store with these records; its manifest lists them all unless others are given."""
-    store = Store(root)
-    for record in records:
-        store.write_record(record)
-    for manifest in manifests or (manifest_of(records),):
-        store.write_manifest(manifest)
-    return store
+from tests.stores import make_store
 
 
 def only_cell(store: Store):

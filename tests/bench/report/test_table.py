@@ -5,16 +5,9 @@ import io
 
 import pytest
 
-from bench import sources
 from bench.report.table import Table
-from tests.records import FINGERPRINT, make_manifest, make_record
+from tests.records import make_manifest, make_record
 from tests.stores import five_seeds, make_store, table_of
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
-
 
 NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "`code`", "+1", "@sum", "-2", "$x$\n\x1b[31m#", "[a](b)"]
 

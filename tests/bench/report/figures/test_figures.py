@@ -1,10 +1,7 @@
 """Figures of trained runs: drawn from made-up records, so that what must be seen in them is known."""
 
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import Results
 from bench.report.statistics import perplexity
 from bench.store import Store
+from tests.command_line import run_python
 from tests.records import make_record
 from tests.trained import N_LAYERS, make_aggregate, make_experiment, make_run, write_store
 
@@ -301,12 +299,6 @@ def test_no_text_is_cut_off(make):
         for text in filter(None, texts):
             box = text.get_tightbbox()
             assert box is None or (box.x0 > frame.x0 - 1 and box.x1 < frame.x1 + 1), (drawn.name, text)
-
-
-def run_python(code: str, *arguments: str, **variables: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
 
 
 DRAW = (

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import sources
 from bench.__main__ import app
 from bench.errors import clean
 from bench.record import Record
@@ -23,7 +22,7 @@ from bench.report.page.page import anchor, render
 from bench.store import Store
 from tests.command_line import call
 from tests.pages import HOSTILE, hostile_content, make_content, make_drawing
-from tests.records import FINGERPRINT, make_record, manifest_of
+from tests.records import make_record, manifest_of
 
 ROOT = Path(__file__).parents[4]
 A_PATH = re.compile(r"/(?:root|home|tmp|work|Users)/")
@@ -67,11 +66,6 @@ class Page(HTMLParser):
 
     def attribute(self, name: str) -> list[str]:
         return [value or "" for _, attributes in self.tags for key, value in attributes.items() if key == name]
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def make_store(root: Path, records: list[Record], name: str = "laptop", **changes) -> Store:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import sources
 from bench.record import Manifest, Record, to_bytes
 from bench.report.claims import ledger
 from bench.report.explain import explain
@@ -19,16 +18,11 @@ from bench.report.table import NOTHING, Table
 from bench.report.tables import TABLES
 from bench.report.tables.both_modes import interleaved
 from bench.store import Store
-from tests.records import FINGERPRINT, make_manifest, make_record, manifest_of
+from tests.records import make_manifest, make_record, manifest_of
 from tests.stores import cells, grouped, kinds_of, make_store, table_of
 from tests.trained import make_run
 
 SEEDS = (42, 69, 420, 666, 2137)
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def runs(label: str, mode: str, *perplexities: float, **changes) -> list[Record]:
@@ -108,43 +102,6 @@ def test_two_manifests_of_one_experiment_and_mode_are_refused(tmp_path):
     (store.root / "experiments" / "copy.json").write_bytes(to_bytes(manifest_of(records, mode="fast")))
     with pytest.raises(MixedRunsError, match="named laptop and of mode fast"):
         read_results(store)
-
-
-# a manifest a mode ----------------------------------------------------------------------------------------------------
-
-
-def files(store: Store) -> list[str]:
-    return sorted(path.name for path in (store.root / "experiments").iterdir())
-
-
-def test_each_mode_has_a_manifest_of_its_own(tmp_path):
-    store = Store(tmp_path)
-    manifests = [make_manifest({}, "paper", mode=mode) for mode in ("exact", "fast", "exact")]
-    for manifest in manifests:
-        store.write_manifest(manifest)
-    assert files(store) == ["paper.fast.json", "paper.json"]
-    assert store.manifests()[0] == [manifests[1], manifests[0]]
-
-
-def test_an_older_manifest_of_fast_mode_is_replaced_in_its_place_and_never_by_one_of_exact(tmp_path):
-    store = Store(tmp_path)
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "paper.json").write_bytes(to_bytes(make_manifest({}, "paper", mode="fast")))
-    newer = make_manifest({"a": {"42": "0" * 12}}, "paper", mode="fast")
-    store.write_manifest(newer)
-    assert (files(store), store.manifests()[0]) == (["paper.json"], [newer])
-    exact = make_manifest({}, "paper")
-    for _ in range(2):
-        store.write_manifest(exact)
-    assert (files(store), store.manifests()[0]) == (["paper.exact.json", "paper.json"], [exact, newer])
-
-
-def test_a_manifest_that_cannot_be_read_is_replaced(tmp_path):
-    store = Store(tmp_path)
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "paper.fast.json").write_text("{")
-    store.write_manifest(make_manifest({}, "paper", mode="fast"))
-    assert (files(store), store.manifests()[1]) == (["paper.fast.json"], [])
 
 
 # rows of both modes ---------------------------------------------------------------------------------------------------

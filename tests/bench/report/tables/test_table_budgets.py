@@ -2,16 +2,10 @@
 
 import pytest
 
-from bench import sources
 from bench.record import Record
 from bench.report.table import NOTHING
-from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
+from tests.records import make_environment, make_manifest, make_record, manifest_of
 from tests.stores import cells, kinds_of, make_store, table_of
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def test_parameters_stand_under_every_convention(tmp_path):

@@ -6,20 +6,14 @@ import math
 
 import pytest
 
-from bench import sources
 from bench.record import Manifest, Record, Status
 from bench.report.contrasts import contrasts
 from bench.report.table import NOTHING
 from bench.store import Store
-from tests.records import FINGERPRINT, make_manifest, make_record, manifest_of
+from tests.records import make_manifest, make_record, manifest_of
 from tests.stores import cells, kinds_of, make_store, table_of
 
 SEEDS = (42, 69, 420, 666, 2137, 1)
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def runs(label: str, *nats: float, seeds: tuple[int, ...] = SEEDS, **changes) -> list[Record]:

@@ -1,17 +1,9 @@
 """What K-Operators' step size and paths do is told by arm, worked out by hand from readings at three evaluations."""
 
-import pytest
-
-from bench import sources
 from bench.record import Record
 from bench.report.table import NOTHING
-from tests.records import FINGERPRINT, make_record, manifest_of
+from tests.records import make_record, manifest_of
 from tests.stores import cells, grouped, kinds_of, make_store, table_of
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def reading(eta: float | None, share: list[float], **others) -> dict:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bench import sources
 from bench.files import write_once
 from bench.record import Manifest, Record, to_bytes
 from bench.report.table import NOTHING
@@ -10,11 +9,6 @@ from tests.records import FINGERPRINT, make_record, manifest_of
 from tests.stores import cells, grouped, kinds_of, make_store, table_of
 
 REPLICATES = (4.41, 4.40, 4.43)
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def replicates(n: int = 3) -> list[Record]:

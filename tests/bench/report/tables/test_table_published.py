@@ -4,19 +4,13 @@ import math
 
 import pytest
 
-from bench import sources
 from bench.report.published import PUBLISHED, PublishedError, load_published
 from bench.report.statistics import mean, sample_sd
 from bench.report.table import NOTHING
-from tests.records import FINGERPRINT, make_record, manifest_of
+from tests.records import make_record, manifest_of
 from tests.stores import cells, five_seeds, make_store, table_of
 
 K_OPERATORS, NANOGPT = "K-Operators preprint v1", "nanoGPT, character-level Shakespeare"
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def test_the_published_runs_give_the_published_mean():

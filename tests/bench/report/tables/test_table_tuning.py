@@ -4,18 +4,12 @@ from itertools import combinations
 
 import pytest
 
-from bench import sources
 from bench.record import Record, Status
 from bench.report.statistics import expected_best, mean
 from bench.report.table import NOTHING
 from bench.store import Store
-from tests.records import FINGERPRINT, make_record
+from tests.records import make_record
 from tests.stores import grouped, kinds_of, make_store, table_of
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 def trial(arm: str, number: int, perplexity: float = 5.0, status: Status = "done", **settings) -> Record:

@@ -1,9 +1,7 @@
 """Tables say what the records say: the same bytes each time, and nothing hidden."""
 
 import math
-import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -12,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from bench import sources
 from bench.errors import StoreError
 from bench.record import Record
 from bench.report.output import RUNS, make_tables, write_tables
 from bench.report.resampling import block_bootstrap
 from bench.report.statistics import mean, sample_sd
 from bench.store import Store
-from tests.records import FINGERPRINT, make_environment, make_manifest, make_record, manifest_of
+from tests.command_line import run_python
+from tests.records import make_environment, make_manifest, make_record, manifest_of
 from tests.stores import (
     DISTINCT,
     SEEDS,
@@ -32,11 +30,6 @@ from tests.stores import (
 )
 
 ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(autouse=True)
-def _current_sources(monkeypatch):
-    monkeypatch.setattr(sources, "fingerprint", lambda architecture: FINGERPRINT)
 
 
 @pytest.fixture(autouse=True)
@@ -325,12 +318,6 @@ def test_a_committed_value_on_another_text_or_protocol_is_not_put_beside_ours(tm
     ours = make_store(tmp_path / "ours", [make_record(**changes)])
     theirs = make_store(tmp_path / "theirs", five_seeds())
     assert cells(table_of(ours, compare=theirs))["committed (sweep, best)"] == "–"
-
-
-def run_python(code: str, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
 
 
 MAKE_TABLES = (

@@ -1,123 +1,26 @@
 """Throughput is shown as it was measured: ratios within a session alone, what is missing as missing, the same bytes."""
 
 import csv
+import functools
 import io
 import json
-import os
-import random
-import subprocess
-import sys
-import zlib
+import math
+import operator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from bench.report.figures.growth import growth_figure
-from bench.report.output import make_tables, write_tables
+from bench.report.output import make_tables
 from bench.report.table import Table
 from bench.report.tables.throughput import digits, throughput_table
 from bench.store import Store, ThroughputError
-from tests.records import make_record, manifest_of
-
-ROOT = Path(__file__).parents[4]
-MIB, GIB = 2**20, 2**30
-SLUG = "plain-cpu"
-
-
-def timed(model: str = "K-Operators (paper)", backend: str = "chunked", median: float = 2.0, **changes) -> dict:
-    """One benchmark as pytest-benchmark writes it: 1024 tokens a round; `changes` replace what was filed with it."""
-    facts = {
-        "phase": "training step",
-        "model": model,
-        "architecture": "k_operators",
-        "backend": backend,
-        "decoding": "",
-        "context": 256,
-        "batch_size": 4,
-        "n_tokens": 1024,
-        "tokens_per_second": 1024 / median,
-        "seconds_per_step": median,
-        "n_params": 1_137_869,
-        "flops": 1e9,
-        "floor_seconds": 0.5,
-        "share_of_floor": 0.25,
-        "matmul_gflops": 80.0,
-        "peak_bytes": 300 * MIB,
-        "predicted_bytes": None,
-        "dtype": "float32",
-        "n_threads": 2,
-        "device": "cpu",
-        "mode": "exact",
-        **changes,
-    }
-    stats = {"min": 0.9 * median, "median": median, "max": 1.2 * median, "rounds": 5, "iqr": 0.1, "data": []}
-    return {"name": "test", "group": facts["phase"], "params": {}, "stats": stats, "extra_info": facts}
-
-
-def growing(backend: str, context: int, median: float, n_rounds: int = 5, **changes) -> dict:
-    """One point of growth, of 8192 tokens."""
-    known = {"phase": "growth", "context": context, "batch_size": 8192 // context, "n_tokens": 8192, "n_params": None}
-    one = timed("recurrence alone", backend, median, **known, share_of_floor=None, **changes)
-    one["stats"]["rounds"] = n_rounds
-    return one
-
-
-def not_run(backend: str = "mask", context: int = 2048, gib: float = 12.5, **changes) -> dict:
-    return {
-        "phase": "growth",
-        "model": "recurrence alone",
-        "architecture": "recurrence",
-        "backend": backend,
-        "context": context,
-        "batch_size": 8192 // context,
-        "predicted_bytes": int(gib * GIB),
-        "free_bytes": 16 * GIB,
-        **changes,
-    }
-
-
-def session(*benchmarks: dict, does_not_fit: tuple[dict, ...] = (), **changes) -> dict[str, Any]:
-    machine = {
-        "device": "cpu",
-        "device_name": "Plain CPU",
-        "n_threads": 2,
-        "torch": "2.13.0",
-        "python": "3.11.9",
-        "platform": "Linux",
-        "commit": "a1b2c3d4e5f6a7b8",
-        "dirty": False,
-        "matmul_gflops": 81.0,
-        "does_not_fit": list(does_not_fit),
-        **changes,
-    }
-    return {"machine_info": machine, "commit_info": {}, "benchmarks": list(benchmarks), "version": "5.3.1"}
-
-
-def growth() -> dict[str, Any]:
-    """Three backends, two of them not run at every length."""
-    return session(
-        growing("chunked", 512, 0.4),
-        growing("chunked", 2048, 0.5),
-        growing("mask", 512, 0.8, n_rounds=2, peak_bytes=704 * MIB),
-        growing("block", 512, 8.0, n_rounds=2),
-        does_not_fit=(not_run(), not_run("block", 1024, gib=13.0)),
-    )
-
-
-def write(root: Path, content: object, slug: str = SLUG) -> Store:
-    path = root / "throughput" / f"{slug}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return Store(root)
+from tests.measurements import NASTY, SLUG, growth, nasty, not_run, only, session, timed, write
 
 
 def table_of(root: Path, *benchmarks: dict, **machine) -> Table:
     write(root, session(*benchmarks, **machine))
-    measured, errors = Store(root).measurements()
-    assert not errors
-    return throughput_table(measured[0])
+    return throughput_table(only(Store(root)))
 
 
 def cells(table: Table, row: int = 0) -> dict[str, str]:
@@ -127,10 +30,6 @@ def cells(table: Table, row: int = 0) -> dict[str, str]:
 def column(table: Table, name: str) -> dict[str, str]:
     """The cells of a column by model and form."""
     return {f"{row[1]} {row[2]}": cell for row in table.rows for cell in [row[table.columns.index(name)]]}
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for f in ("tables", "figures") for p in (root / f).glob("*")}
 
 
 # --- the table ---
@@ -250,9 +149,7 @@ def test_one_round_has_no_spread(tmp_path):
 
 
 def test_points_that_do_not_fit_stand_among_the_others(tmp_path):
-    write(tmp_path, growth())
-    (measured,), _ = Store(tmp_path).measurements()
-    table = throughput_table(measured)
+    table = throughput_table(only(write(tmp_path, growth())))
     assert [(row[2], row[3]) for row in table.rows] == [
         ("block", "512"),
         ("chunked", "512"),
@@ -307,51 +204,40 @@ def test_numbers_keep_their_digits_without_an_exponent(value, n, text):
 # --- files that cannot be read ---
 
 
+DELETED = object()
+FACTS, STATS = ("benchmarks", 0, "extra_info"), ("benchmarks", 0, "stats")
+BROKEN = {  # what is wrong: where it stands in the file, and the value there
+    "no model": (*FACTS, "model", DELETED),
+    "no median": (*STATS, "median", DELETED),
+    "no facts": (*FACTS, DELETED),
+    "no machine": ("machine_info", DELETED),
+    "text for a count": (*FACTS, "context", "512"),
+    "fraction for a count": (*FACTS, "batch_size", 1.5),
+    "nan": (*STATS, "median", math.nan),
+    "infinite": (*STATS, "max", math.inf),
+    "zero seconds": (*STATS, "median", 0.0),
+    "negative memory": (*FACTS, "peak_bytes", -1),
+    "unknown phase": (*FACTS, "phase", "dreaming"),
+    "twice": ("benchmarks", [timed(), timed()]),
+    "no prediction": ("machine_info", "does_not_fit", 0, "predicted_bytes", DELETED),
+}
+UNREADABLE = {"empty": "", "cut": json.dumps(session(timed()))[:500], "foreign": [1, 2]}
+
+
 def broken(kind: str) -> object:
+    if kind in UNREADABLE:
+        return UNREADABLE[kind]
     content = session(timed(), does_not_fit=(not_run(),))
-    facts, stats = content["benchmarks"][0]["extra_info"], content["benchmarks"][0]["stats"]
-    match kind:
-        case "empty":
-            return ""
-        case "cut":
-            return json.dumps(content)[:500]
-        case "foreign":
-            return [1, 2]
-        case "no model":
-            del facts["model"]
-        case "no median":
-            del stats["median"]
-        case "no facts":
-            del content["benchmarks"][0]["extra_info"]
-        case "no machine":
-            del content["machine_info"]
-        case "text for a count":
-            facts["context"] = "512"
-        case "fraction for a count":
-            facts["batch_size"] = 1.5
-        case "nan":
-            stats["median"] = float("nan")
-        case "infinite":
-            stats["max"] = float("inf")
-        case "zero seconds":
-            stats["median"] = 0.0
-        case "negative memory":
-            facts["peak_bytes"] = -1
-        case "unknown phase":
-            facts["phase"] = "dreaming"
-        case "twice":
-            content["benchmarks"].append(content["benchmarks"][0])
-        case "no prediction":
-            del content["machine_info"]["does_not_fit"][0]["predicted_bytes"]
+    *path, key, value = BROKEN[kind]
+    place: Any = functools.reduce(operator.getitem, path, content)  # type: ignore[arg-type]
+    if value is DELETED:
+        del place[key]
+    else:
+        place[key] = value
     return content
 
 
-BROKEN = ["empty", "cut", "foreign", "no model", "no median", "no facts", "no machine", "text for a count"]
-BROKEN += ["fraction for a count", "nan", "infinite", "zero seconds", "negative memory", "unknown phase", "twice"]
-BROKEN += ["no prediction"]
-
-
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("kind", [*UNREADABLE, *BROKEN])
 def test_a_file_that_cannot_be_read_is_named_with_what_to_do_and_the_rest_stands(tmp_path, kind):
     write(tmp_path, session(timed()), "other")
     store = write(tmp_path, broken(kind))
@@ -363,14 +249,6 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do_and_the_rest_stands
     assert "make bench" in str(error)
     assert "\n" not in str(error)
     assert (made.exit_code, [table.kind for table in made.tables]) == (1, ["other"])
-
-
-def test_files_of_measurements_that_cannot_be_read_any_more_are_kept(tmp_path):
-    store = write(tmp_path, growth())
-    assert len(write_tables(store, make_tables(store))) == 5
-    write(tmp_path, "{")
-    assert write_tables(store, make_tables(store)) == []
-    assert len(files_of(tmp_path)) == 5
 
 
 def test_a_key_that_is_wrong_is_named(tmp_path):
@@ -388,19 +266,9 @@ def test_a_file_whose_name_would_not_do_for_a_table_is_refused(tmp_path):
 
 # --- hostile words ---
 
-NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "$x^$\n\x1b[31m", "_hidden", "模型", "-"]
 
-
-@pytest.fixture
-def nasty(tmp_path) -> Store:
-    points = [growing("chunked", 512, 0.4) for _ in NASTY]
-    for one, name in zip(points, NASTY, strict=True):
-        one["extra_info"] |= {"model": name, "backend": name, "dtype": name, "mode": name}
-    return write(tmp_path, session(*points, device_name="<b>|$\\frac$</b>", does_not_fit=(not_run(model="$^_"),)))
-
-
-def test_hostile_words_break_no_form_of_the_table(nasty):
-    (table,) = make_tables(nasty).tables
+def test_hostile_words_break_no_form_of_the_table(tmp_path):
+    (table,) = make_tables(nasty(tmp_path)).tables
     lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(NASTY) + 1
     assert {line.replace(r"\|", "").count("|") for line in lines} == {len(table.columns) + 1}
@@ -411,184 +279,3 @@ def test_hostile_words_break_no_form_of_the_table(nasty):
     body = table.latex()[table.latex().index(r"\begin{tabular}") :]
     assert r"R\&D\_50\%" in body
     assert all(line.startswith("%") for line in table.latex().split(r"\begin{tabular}")[0].splitlines())
-
-
-def test_hostile_words_break_no_figure(nasty):
-    touched = write_tables(nasty, make_tables(nasty))
-    svg = next(path for path in touched if path.suffix == ".svg").read_text()
-    (measured,), _ = nasty.measurements()
-    labels = [text.get_text() for text in growth_figure(measured).figure.legends[0].get_texts()]
-    assert {"a|b, a|b", "_hidden, _hidden", "$^_, mask"} <= set(labels)
-    assert "<b>" not in svg
-    assert "\x1b" not in svg
-
-
-# --- the figure ---
-
-
-def drawn(root: Path) -> tuple[dict[str, list], dict[str, list]]:
-    """The points of the two panels by marker: of the left one, then of the right."""
-    (measured,), _ = Store(root).measurements()
-    panels = []
-    for axes in growth_figure(measured).figure.axes:
-        lines = [line for line in axes.lines if line.get_marker() != "_"]
-        keys = [f"{line.get_marker()}{' hollow' if line.get_markerfacecolor() == 'white' else ''}" for line in lines]
-        panels.append({key: np.asarray(line.get_xydata()).tolist() for key, line in zip(keys, lines, strict=True)})
-    time, memory = panels
-    return time, memory
-
-
-def test_the_figure_shows_microseconds_a_token_and_mebibytes(tmp_path):
-    write(tmp_path, growth())
-    time, memory = drawn(tmp_path)
-    assert time == {
-        "o": [[512, pytest.approx(1e6 * 0.4 / 8192)], [2048, pytest.approx(1e6 * 0.5 / 8192)]],
-        "s": [[512, pytest.approx(1e6 * 0.8 / 8192)]],
-        "^": [[512, pytest.approx(1e6 * 8 / 8192)]],
-    }
-    assert memory == {
-        "o": [[512, 300], [2048, 300]],
-        "o hollow": [],
-        "s": [[512, 704]],
-        "s hollow": [[2048, 12.5 * 1024]],  # as predicted
-        "^": [[512, 300]],
-        "^ hollow": [[1024, 13 * 1024]],
-    }
-
-
-def test_bars_run_from_the_least_round_to_the_most(tmp_path):
-    write(tmp_path, session(growing("chunked", 512, 0.4)))
-    (measured,), _ = Store(tmp_path).measurements()
-    (bars,) = growth_figure(measured).figure.axes[0].collections
-    ((_, low), (_, high)) = bars.get_segments()[0]
-    assert (low, high) == pytest.approx((1e6 * 0.36 / 8192, 1e6 * 0.48 / 8192))  # 0.9 and 1.2 times the median
-
-
-def test_the_figure_says_what_was_timed_how_often_and_where(tmp_path):
-    write(tmp_path, growth())
-    (measured,), _ = Store(tmp_path).measurements()
-    figure = growth_figure(measured).figure
-    caption = figure.get_supxlabel()
-    assert "8,192 tokens in float32; median of n = 2 to 5 rounds" in caption
-    assert "Plain CPU (cpu, 2 threads), torch 2.13.0" in caption
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [f"recurrence alone, {name}" for name in ("chunked", "mask", "block")] + [
-        "does not fit: predicted"
-    ]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["µs per token", "MiB"]
-
-
-def test_a_backend_looks_alike_on_every_device(tmp_path):
-    write(tmp_path, session(growing("block", 512, 0.4)))
-    time, _ = drawn(tmp_path)
-    assert list(time) == ["^"]
-
-
-def test_unknown_memory_is_not_drawn(tmp_path):
-    write(tmp_path, session(growing("chunked", 512, 0.4, peak_bytes=None), growing("mask", 512, 0.4, peak_bytes=0)))
-    _, memory = drawn(tmp_path)
-    assert (memory["o"], memory["s"]) == ([], [])
-
-
-DRAW = (
-    "import sys; from pathlib import Path; from bench.report.figures.growth import growth_figure\n"
-    "from bench.store import Store\n"
-    "(measured,), _ = Store(Path(sys.argv[1])).measurements()\n"
-    "for form, image in growth_figure(measured).images.items(): Path(sys.argv[2] + form).write_bytes(image)\n"
-)
-
-
-def run_python(code: str, *arguments: str, **variables: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
-
-
-def test_two_processes_draw_the_same_bytes_whatever_the_users_settings(tmp_path):
-    write(tmp_path, growth())
-    (tmp_path / "matplotlibrc").write_text("font.family: serif\naxes.linewidth: 9\nxtick.labelsize: 20\n")
-    own = {"MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    run_python(DRAW, str(tmp_path), str(tmp_path / "one."), PYTHONHASHSEED="1")
-    run_python(DRAW, str(tmp_path), str(tmp_path / "two."), **own)
-    for form in ("svg", "png"):
-        image = (tmp_path / f"one.{form}").read_bytes()
-        assert len(image) > 10_000
-        assert image == (tmp_path / f"two.{form}").read_bytes()
-
-
-def test_images_carry_neither_a_date_nor_a_version(tmp_path):
-    write(tmp_path, growth())
-    (measured,), _ = Store(tmp_path).measurements()
-    images = growth_figure(measured).images
-    assert not [word for word in (b"dc:date", b"dc:creator", b"Matplotlib v") if word in images["svg"]]
-    png, at, chunks = images["png"], 8, []
-    while at < len(png):
-        length, name = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
-        assert zlib.crc32(png[at + 4 : at + 8 + length]) == int.from_bytes(
-            png[at + 8 + length : at + 12 + length], "big"
-        )
-        chunks.append(name.decode())
-        at += length + 12
-    assert set(chunks) == {"IHDR", "pHYs", "IDAT", "IEND"}
-
-
-# --- the files ---
-
-
-def test_a_rerun_writes_nothing_and_the_order_of_the_benchmarks_does_not_matter(tmp_path):
-    content = growth()
-    store = write(tmp_path, content)
-    made = make_tables(store)
-    names = {path.name for path in write_tables(store, made)}
-    assert names == {
-        *(f"throughput-{SLUG}.{suffix}" for suffix in ("md", "csv", "tex")),
-        *(f"growth-{SLUG}.{suffix}" for suffix in ("svg", "png")),
-    }
-    before = files_of(tmp_path)
-    assert write_tables(store, make_tables(store)) == []
-    rng = random.Random(1)
-    for _ in range(3):
-        rng.shuffle(content["benchmarks"])
-        write(tmp_path, content)
-        assert make_tables(store).text == made.text
-        assert write_tables(store, make_tables(store)) == []
-    assert files_of(tmp_path) == before
-
-
-def test_files_go_with_the_measurements_they_came_from_and_others_stay(tmp_path):
-    record = make_record()
-    store = Store(tmp_path)
-    store.write_record(record)
-    store.write_manifest(manifest_of([record]))
-    write(tmp_path, growth(), "gone")
-    write(tmp_path, growth(), "kept")
-    write_tables(store, make_tables(store))
-    (tmp_path / "figures" / "notes.svg").write_text("mine")
-    before = set(files_of(tmp_path))
-    (tmp_path / "throughput" / "gone.json").unlink()
-    touched = {str(path.relative_to(tmp_path)) for path in write_tables(store, make_tables(store))}
-    assert touched == {
-        *(f"tables/throughput-gone.{suffix}" for suffix in ("md", "csv", "tex")),
-        *(f"figures/growth-gone.{suffix}" for suffix in ("svg", "png")),
-    }
-    assert set(files_of(tmp_path)) == before - touched
-    (tmp_path / "throughput" / "kept.json").unlink()
-    write_tables(store, make_tables(store))
-    assert not [name for name in files_of(tmp_path) if "kept" in name]
-    assert (tmp_path / "figures" / "notes.svg").exists()
-    assert (tmp_path / "tables" / "laptop-cost.md").exists()
-
-
-def test_a_figure_goes_when_growth_is_no_longer_measured(tmp_path):
-    store = write(tmp_path, growth())
-    write_tables(store, make_tables(store))
-    write(tmp_path, session(timed()))
-    write_tables(store, make_tables(store))
-    assert sorted(files_of(tmp_path)) == [f"tables/throughput-{SLUG}.{suffix}" for suffix in ("csv", "md", "tex")]
-
-
-def test_the_command_prints_the_table_and_writes_the_figure(tmp_path):
-    write(tmp_path, growth())
-    code = "import sys; sys.argv = ['bench', 'table', '--store', sys.argv[1]]\nfrom bench.__main__ import app; app()"
-    assert f"## throughput: {SLUG}" in run_python(code, str(tmp_path))
-    assert (tmp_path / "figures" / f"growth-{SLUG}.png").exists()
