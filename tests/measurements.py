@@ -8,7 +8,6 @@ from bench.store import Measurements, Store
 
 MIB, GIB = 2**20, 2**30
 SLUG = "plain-cpu"
-NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "$x^$\n\x1b[31m", "_hidden", "模型", "-"]
 
 
 def timed(model: str = "K-Operators (paper)", backend: str = "chunked", median: float = 2.0, **changes) -> dict:
@@ -103,11 +102,3 @@ def only(store: Store) -> Measurements:
     (measured,), errors = store.measurements()
     assert not errors
     return measured
-
-
-def nasty(root: Path) -> Store:
-    """A store whose measurements have names that would break out of Markdown, LaTeX, CSV and SVG."""
-    points = [growing("chunked", 512, 0.4) for _ in NASTY]
-    for one, name in zip(points, NASTY, strict=True):
-        one["extra_info"] |= {"model": name, "backend": name, "dtype": name, "mode": name}
-    return write(root, session(*points, device_name="<b>|$\\frac$</b>", does_not_fit=(not_run(model="$^_"),)))

@@ -43,11 +43,6 @@ def test_a_done_record_without_a_result_is_not_averaged(tmp_path):
     assert "without a result: seed 69" in str(cell.shortfall)
 
 
-def test_a_fitted_model_is_exact(tmp_path):
-    cell = only_cell(make_store(tmp_path, [make_record("unigram", None, 28.4, architecture="ngram")]))
-    assert (cell.fitted, cell.n_text) == (True, "exact")
-
-
 def test_a_seed_counts_once_in_a_mean(tmp_path):
     records = [make_record(seed=42, run_id="a" * 12), make_record(seed=42, run_id="b" * 12)]
     manifest = make_manifest({"k_operators": {"42": "a" * 12, "69": "b" * 12}})
@@ -120,22 +115,6 @@ def test_an_experiment_name_that_is_no_plain_file_name_is_refused(tmp_path, name
     path.write_bytes(to_bytes(make_manifest({}, name)))
     with pytest.raises(MixedRunsError, match="letters, digits"):
         read_results(store)
-
-
-def test_a_cut_record_is_named_and_the_rest_aggregates(tmp_path):
-    records = [make_record(seed=seed) for seed in (42, 69, 420)]
-    store = make_store(tmp_path, records)
-    cut = store.root / "runs" / records[1].file_name
-    cut.write_bytes(cut.read_bytes()[:-200])
-    found = read_results(store)
-    assert [str(cut) in str(error) for error in found.errors] == [True]
-    assert found.experiments[0].cells[0].n_text == "2 of 3"
-    assert found.experiments[0].cells[0].missing == ("69",)
-
-
-def test_records_of_no_experiment_are_counted(tmp_path):
-    records = [make_record(seed=seed) for seed in (42, 69, 420)]
-    assert read_results(make_store(tmp_path, records, manifest_of(records[:1]))).n_unlisted == 2
 
 
 def recheck(record: Record, **changes) -> Recheck:

@@ -10,11 +10,17 @@ from bench.report.figures.growth import growth_figure
 from bench.report.output import make_tables, write_tables
 from bench.store import Store
 from tests.command_line import run_python
-from tests.measurements import growing, growth, nasty, only, session, write
+from tests.measurements import growing, growth, not_run, only, session, write
+
+NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "$x^$\n\x1b[31m", "_hidden", "模型", "-"]
 
 
 def test_hostile_words_break_no_figure(tmp_path):
-    store = nasty(tmp_path)
+    points = [growing("chunked", 512, 0.4) for _ in NASTY]
+    for one, name in zip(points, NASTY, strict=True):
+        one["extra_info"] |= {"model": name, "backend": name, "dtype": name, "mode": name}
+    machine = {"device_name": "<b>|$\\frac$</b>", "does_not_fit": (not_run(model="$^_"),)}
+    store = write(tmp_path, session(*points, **machine))
     touched = write_tables(store, make_tables(store))
     svg = next(path for path in touched if path.suffix == ".svg").read_text()
     labels = [text.get_text() for text in growth_figure(only(store)).figure.legends[0].get_texts()]

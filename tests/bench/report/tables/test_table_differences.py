@@ -7,7 +7,6 @@ import math
 import pytest
 
 from bench.record import Manifest, Record, Status
-from bench.report.contrasts import contrasts
 from bench.report.table import NOTHING
 from bench.store import Store
 from tests.records import make_manifest, make_record, manifest_of
@@ -108,13 +107,9 @@ def test_the_sign_flip_test_speaks_from_six_pairs_on(tmp_path):
         assert row["p, sign-flip"] == expected
 
 
-def several(tmp_path) -> Store:
-    ours = [runs(label, 1.50 + at, 1.52 + at, 1.54 + at) for label, at in (("a", 0.0), ("b", 0.03), ("c", 0.1))]
-    return stored(tmp_path, [*ours[0], *THEIRS, *ours[1], *ours[2]])
-
-
 def test_the_first_arm_is_primary_and_the_others_are_adjusted_together(tmp_path):
-    table = table_of(several(tmp_path), "differences")
+    ours = [runs(label, 1.50 + at, 1.52 + at, 1.54 + at) for label, at in (("a", 0.0), ("b", 0.03), ("c", 0.1))]
+    table = table_of(stored(tmp_path, [*ours[0], *THEIRS, *ours[1], *ours[2]]), "differences")
     rows = {label: cells(table, label) for label in "abc"}
     # p = 1 - t / sqrt(t^2 + 2) with t = difference / 0.005774: 0.05 -> 0.0131, 0.12 -> 0.0023; Holm over two: the
     # smaller twice, then the larger once
@@ -228,10 +223,3 @@ def test_fitted_models_are_in_no_family_of_tests(tmp_path):
     floor = make_record("unigram", None, 28.4, architecture="ngram")
     table = table_of(stored(tmp_path, [*runs("a", 1.50, 1.52, 1.54), *THEIRS, floor]), "differences")
     assert [row[0] for row in table.rows] == ["a"]
-
-
-def test_an_experiment_without_a_reference_has_no_contrasts(tmp_path):
-    from bench.report.runs import read_results
-
-    (experiment,) = read_results(make_store(tmp_path, THEIRS)).experiments
-    assert contrasts(experiment) == ()

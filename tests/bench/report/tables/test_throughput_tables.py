@@ -1,8 +1,6 @@
 """Throughput is shown as it was measured: ratios within a session alone, what is missing as missing, the same bytes."""
 
-import csv
 import functools
-import io
 import json
 import math
 import operator
@@ -15,7 +13,7 @@ from bench.report.output import make_tables
 from bench.report.table import Table
 from bench.report.tables.throughput import digits, throughput_table
 from bench.store import Store, ThroughputError
-from tests.measurements import NASTY, SLUG, growth, nasty, not_run, only, session, timed, write
+from tests.measurements import SLUG, growth, not_run, only, session, timed, write
 
 
 def table_of(root: Path, *benchmarks: dict, **machine) -> Table:
@@ -262,20 +260,3 @@ def test_a_file_whose_name_would_not_do_for_a_table_is_refused(tmp_path):
     found, (error,) = Store(tmp_path).measurements()
     assert not found
     assert "rename it" in str(error)
-
-
-# --- hostile words ---
-
-
-def test_hostile_words_break_no_form_of_the_table(tmp_path):
-    (table,) = make_tables(nasty(tmp_path)).tables
-    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(NASTY) + 1
-    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(table.columns) + 1}
-    assert "<b>" not in table.markdown()
-    rows = list(csv.reader(io.StringIO(table.csv())))
-    assert {len(row) for row in rows} == {len(table.columns)}
-    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
-    body = table.latex()[table.latex().index(r"\begin{tabular}") :]
-    assert r"R\&D\_50\%" in body
-    assert all(line.startswith("%") for line in table.latex().split(r"\begin{tabular}")[0].splitlines())
