@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from bench.config import Mode, Run, RunConfig, to_json
 from bench.evaluate import SAMPLED_WINDOWS
-from bench.files import write_atomically
 from bench.store import Store
 from bench.workload import Shape, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
@@ -19,7 +18,7 @@ from jobs.slurm.site import LEAST_TIMEOUT_MINUTES
 from jobs.speeds import Place, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
 
 if TYPE_CHECKING:
-    from jobs.slurm.submission import Submission
+    pass
 
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 # Of a worker before its first step: Python, torch, the corpus; on a GPU also its context and the kernels from the
@@ -102,19 +101,6 @@ def n_evaluated_tokens(config: RunConfig) -> int:
     return (n_sweeps + n_permuted + n_strided) * VAL_TOKENS + n_sampled
 
 
-def note_seconds(run: Run, submission: "Submission", store: Store) -> str:
-    """Time some steps of a run on this node, and write down what the whole will take. In words for the log."""
-    import torch
-
-    from jobs.probe import probe
-
-    torch.set_num_threads(submission.n_threads)
-    seconds = probe(run, submission.device, Path(submission.data_dir) if submission.data_dir else None)
-    content = {"seconds": seconds, "n_threads": submission.n_threads}
-    write_atomically(_path(store, run, submission.device), json.dumps(content).encode())
-    return f"{run.name}: {seconds:.0f} s"
-
-
 def timeout_minutes(seconds: float | None) -> int:
     """The time limit of a job whose runs take `seconds` (None: not known), in whole minutes."""
     if seconds is None:
@@ -181,7 +167,8 @@ def _turns(place: Place) -> str:
     return f", times {place.runs_per_gpu} that share the GPU" if place.runs_per_gpu > 1 else ""
 
 
-def _path(store: Store, run: Run, device: str) -> Path:
+def measured_path(store: Store, run: Run, device: str) -> Path:
+    """Where the measured seconds of a run are kept."""
     content = json.dumps([to_json(run.config), run.mode], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     return store.work_folder / MEASURED_FOLDER / f"{device}-{key}.json"
@@ -189,7 +176,7 @@ def _path(store: Store, run: Run, device: str) -> Path:
 
 def _noted(run: Run, stores: Iterable[Store], device: str) -> float | None:
     """Seconds of the whole run as `note_seconds` left them in the first store that has any."""
-    noted = (_read(_path(store, run, device)) for store in stores)
+    noted = (_read(measured_path(store, run, device)) for store in stores)
     return next((one for one in noted if one is not None), None)
 
 

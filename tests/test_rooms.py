@@ -1,4 +1,4 @@
-"""Imports point one way, and reading results needs neither torch nor the models."""
+"""The rules of the house: who may import whom, how large files and functions may be, and that maps name every file."""
 
 import ast
 import subprocess
@@ -10,39 +10,99 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"models": set(), "bench": {"models"}, "jobs": {"bench"}}
 MODEL_PACKAGES = {"torch", "einops", "numpy", "fla"}  # fla: only inside the function of the backend of that name
+OF_REPORTS = {f"bench.{name}" for name in ("record", "store", "files", "errors", "sources", "dotted", "corpora")}
+USE_REPORTS = {"bench.__main__", "jobs.outcome"}
+MEAN_SLURM = {"jobs.__main__", "jobs.control", "jobs.cost", "jobs.doctor", "jobs.status", "jobs.why"}
 FORBIDDEN_CALLS = ("weights_only=False", "pickle.load", "eval(", "exec(", "yaml.load")
+MAX_LINES = {"file": 400, "class": 200, "function": 60}
+FILES = {path: path.read_text(encoding="utf-8") for room in (*ALLOWED, "tests") for path in (ROOT / room).rglob("*.py")}
+TREES = {path: ast.parse(text) for path, text in FILES.items()}
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level packages that a file imports, anywhere in it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return {name.split(".")[0] for name in names}
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES if path.relative_to(ROOT).parts[0] != "tests"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports anywhere, by its dotted name; of our own the file, not a name in it."""
+    found = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            name = node.module or ""
+            files = {f"{name}.{alias.name}" for alias in node.names if f"{name}.{alias.name}" in MODULES}
+            found |= files or {name}
+    return found
+
+
+IMPORTS = {module: imports_of(path) for module, path in MODULES.items()}
+
+
+def in_room(room: str) -> dict[str, set[str]]:
+    return {module: found for module, found in IMPORTS.items() if module.split(".")[0] == room}
 
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_a_room_imports_only_from_the_one_before_it(room):
     others = (set(ALLOWED) | {"tests"}) - ALLOWED[room] - {room}
-    for path in (ROOT / room).rglob("*.py"):
-        assert not imported(path) & others, path
+    for module, found in in_room(room).items():
+        assert not {name.split(".")[0] for name in found} & others, module
 
 
 def test_models_need_torch_and_einops_alone():
-    for path in (ROOT / "models").rglob("*.py"):
-        assert imported(path) <= MODEL_PACKAGES | {"models"} | sys.stdlib_module_names, path
+    for module, found in in_room("models").items():
+        assert {name.split(".")[0] for name in found} <= MODEL_PACKAGES | {"models"} | sys.stdlib_module_names, module
+
+
+def test_reports_only_read_records():
+    for module, found in IMPORTS.items():
+        if module.startswith("bench.report"):
+            ours = {name for name in found if name.split(".")[0] in ALLOWED and not name.startswith("bench.report")}
+            assert ours <= OF_REPORTS, module
+            assert "torch" not in found, module
+
+
+def test_nothing_else_imports_reports():
+    users = {
+        module
+        for module, found in IMPORTS.items()
+        if not module.startswith("bench.report") and any(name.startswith("bench.report") for name in found)
+    }
+    assert users == USE_REPORTS
+
+
+def test_slurm_is_imported_where_it_is_meant():
+    users = {
+        module
+        for module, found in IMPORTS.items()
+        if not module.startswith("jobs.slurm") and any(name.startswith("jobs.slurm") for name in found)
+    }
+    assert users == MEAN_SLURM
+
+
+def test_no_import_leads_in_a_circle():
+    ours = {module: {name for name in found if name in MODULES} for module, found in IMPORTS.items()}
+    while free := [module for module, found in ours.items() if not found & ours.keys()]:
+        for module in free:
+            del ours[module]
+    assert not ours, f"in or behind a circle: {sorted(ours)}"
 
 
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("bench.report.tables", ("torch", "models", "submitit", "pooch")),
-        ("bench.report.claims.ledger", ("torch", "models", "pandas", "matplotlib")),
-        ("bench.store", ("torch", "models", "pandas", "matplotlib")),
+        ("bench.report.tables", ("torch", "models", "submitit", "pooch", "matplotlib")),
         ("bench.report.claims.ledger", ("torch", "models", "matplotlib")),
+        ("bench.store", ("torch", "models", "pandas", "matplotlib")),
         ("jobs.status", ("torch", "models")),
         ("jobs.worker", ("typer", "rich", "submitit", "pandas", "matplotlib", "pooch", "scipy", "requests")),
         ("bench.run", ("pandas", "matplotlib", "submitit", "pooch", "scipy")),
+        ("bench.experiments", ("bench.report", "pandas", "matplotlib")),
     ],
 )
 def test_importing_one_thing_does_not_pull_in_another(module, absent):
@@ -52,7 +112,27 @@ def test_importing_one_thing_does_not_pull_in_another(module, absent):
 
 
 def test_nothing_loads_or_runs_what_a_file_says():
-    for room in ALLOWED:
-        for path in (ROOT / room).rglob("*.py"):
-            text = path.read_text(encoding="utf-8").replace("model.eval()", "")
-            assert not [call for call in FORBIDDEN_CALLS if call in text.replace(".eval(", "")], path
+    for path in MODULES.values():
+        text = FILES[path].replace("model.eval()", "").replace(".eval(", "")
+        assert not [call for call in FORBIDDEN_CALLS if call in text], path
+
+
+def test_files_classes_and_functions_fit_on_a_few_screens():
+    too_long = [path for path, text in FILES.items() if len(text.splitlines()) > MAX_LINES["file"]]
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                kind = "class" if isinstance(node, ast.ClassDef) else "function"
+                if (node.end_lineno or 0) - node.lineno + 1 > MAX_LINES[kind]:
+                    too_long.append(f"{path}: {node.name}")
+    assert too_long == []
+
+
+@pytest.mark.parametrize("room", ["bench", "bench.report", "jobs"])
+def test_the_map_of_a_folder_names_each_of_its_files_once(room):
+    folder = MODULES[room].parent
+    there = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    map_lines = (ast.get_docstring(TREES[MODULES[room]], clean=False) or "").splitlines()
+    entries = [line.split("  ")[2].strip() for line in map_lines if line.startswith("    ")]
+    named = [name for entry in entries for name in entry.split(", ")]
+    assert sorted(named) == sorted(there - {"__init__"})

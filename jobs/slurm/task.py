@@ -16,8 +16,9 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 from bench.cli import pick_device
 from bench.config import Run
 from bench.errors import EXIT_FAILED, UserError
+from bench.files import write_atomically
 from bench.store import Store
-from jobs.cost import note_seconds
+from jobs.cost import measured_path
 from jobs.local import CANCELLED, Ended, LocalPool
 from jobs.slots import Slot, make_slots
 from jobs.slurm.submission import Submission, read_submission
@@ -121,3 +122,16 @@ def start(folder: Path) -> int:
 def make_task(submission: Submission, index: int, folder: Path) -> RunsTask:
     """Task `index` of a submission, whose plan lies in `folder`."""
     return RunsTask(folder, submission.tasks[index], Path(submission.store))
+
+
+def note_seconds(run: Run, submission: Submission, store: Store) -> str:
+    """Time some steps of a run on this node, and store the estimate for the whole run; one line for the log."""
+    import torch
+
+    from jobs.probe import probe
+
+    torch.set_num_threads(submission.n_threads)
+    seconds = probe(run, submission.device, Path(submission.data_dir) if submission.data_dir else None)
+    content = {"seconds": seconds, "n_threads": submission.n_threads}
+    write_atomically(measured_path(store, run, submission.device), json.dumps(content).encode())
+    return f"{run.name}: {seconds:.0f} s"

@@ -32,11 +32,11 @@ from jobs.cost import (
     Estimate,
     known_estimates,
     n_evaluated_tokens,
-    note_seconds,
 )
 from jobs.launch import find_estimates, list_grid, total
 from jobs.slots import Slot
 from jobs.slurm import arrays as slurm
+from jobs.slurm.task import note_seconds
 from jobs.speeds import Place
 from tests.command_line import call
 from tests.records import make_environment, make_record

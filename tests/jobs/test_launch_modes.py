@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.__main__ import _run_of_cell
+from bench.commands import run_of_cell
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import find_experiment
@@ -69,10 +69,10 @@ def test_a_counted_model_in_fast_mode_is_refused():
 
 def test_on_a_gpu_a_counted_model_is_run_without_a_mode_of_its_own_and_a_trained_one_in_fast():
     gpu = torch.device("cuda")
-    assert _run_of_cell("paper", "unigram", [], None, None, gpu).mode == "exact"
-    assert _run_of_cell("paper", "k_operators", [], 42, None, gpu).mode == "fast"
+    assert run_of_cell("paper", "unigram", [], None, None, gpu).mode == "exact"
+    assert run_of_cell("paper", "k_operators", [], 42, None, gpu).mode == "fast"
     with pytest.raises(ConfigError, match="leave --mode out"):
-        _run_of_cell("paper", "unigram", [], None, "fast", gpu)
+        run_of_cell("paper", "unigram", [], None, "fast", gpu)
 
 
 def test_an_older_record_of_a_counted_model_in_fast_mode_can_still_be_run_again():

@@ -4,69 +4,17 @@ Losses are set as perplexities around known nats, so that each difference can be
 """
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from bench.record import Cell, Permuted, Record
+from bench.record import Permuted, Record
 from bench.report.claims.registered import JUDGED_ON, RULES, rules_sha256
 from bench.report.claims.verdicts import ASKED_AT_LAPTOP_SIZE, judge
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import read_results
-from bench.store import Store
 from jobs.outcome import rules_in_force
-from tests.records import SWEEP_TOKENS, make_manifest, make_record
-
-SEEDS = (42, 69, 420, 666, 2137)
-SPREAD = (-0.004, 0.003, 0.0, -0.002, 0.003)  # nats around an arm's mean; it adds up to 0
-THEIRS = (1.4841667 + 1.5046 + 1.4878 + 1.4980 + 1.4733) / 5  # the published distinct seeds, the three 42s averaged
-
-
-def runs(label: str, nats: float, *, seeds=SEEDS, spread=SPREAD, **changes) -> list[Record]:
-    """An arm around a mean loss, one run a seed."""
-    return [
-        make_record(label, seed, math.exp(nats + offset), **changes)
-        for seed, offset in zip(seeds, spread, strict=False)
-    ]
-
-
-def diverged(records: list[Record], n: int = 1) -> list[Record]:
-    """The same with the last runs diverged."""
-    lost = [make_record(one.label, one.seed, status="diverged") for one in records[len(records) - n :]]
-    return [*records[: len(records) - n], *lost]
-
-
-class Made:
-    """A store in the making."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = Store(root)
-
-    def add(self, name: str, *arms: list[Record], missing: dict[str, tuple[int, ...]] | None = None, **changes):
-        """An experiment of these arms; `missing`: seeds of a label that have no record yet."""
-        groups, cells = changes.pop("groups", {}), []
-        for records in arms:
-            ids = {str(one.seed): one.run_id for one in records}
-            label = records[0].label
-            ids |= {str(seed): f"{seed:012x}" for seed in (missing or {}).get(label, ())}
-            cells.append(Cell(label=label, run_ids=ids, group=groups.get(label)))
-            for record in records:
-                if record.run_id not in {one.run_id for one in self.store.records()[0]}:
-                    self.store.write_record(record)
-        manifest = make_manifest({}, name, claim_rules_sha256=rules_sha256(), **changes)
-        self.store.write_manifest(manifest.model_copy(update={"cells": cells}))
-        return self
-
-    def verdict(self, claim: str):
-        """What the ledger says of a claim."""
-        return {one.claim.id: one for one in judge(read_results(self.store), load_published(PUBLISHED))}[claim]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path)
+from tests.judging import SEEDS, SPREAD, THEIRS, Made, diverged, runs
+from tests.records import SWEEP_TOKENS, make_record
 
 
 def test_every_claim_has_its_rule_and_its_thresholds_and_without_runs_none_has_run(made):
@@ -401,23 +349,6 @@ def test_laptop_records_stand_beside_a_verdict_and_never_change_it(made, tmp_pat
     assert "C1" not in ASKED_AT_LAPTOP_SIZE
 
 
-def test_a_changed_rule_changes_the_hash_and_a_comment_does_not(tmp_path):
-    text = PUBLISHED.read_text(encoding="utf-8")
-
-    def hashed(changed: str) -> str:
-        path = tmp_path / f"{abs(hash(changed))}.toml"
-        path.write_text(changed, encoding="utf-8")
-        return rules_sha256(path)
-
-    assert hashed(text) == rules_sha256() == hashed(f"# a comment\n{text}")
-    figure = text.replace("perplexity = 4.393", "perplexity = 4.394")
-    assert figure != text
-    assert hashed(figure) == rules_sha256()
-    for old, new in (("margin = 0.02", "margin = 0.05"), ("the upper bound of ours", "the mean of ours")):
-        assert old in text
-        assert hashed(text.replace(old, new, 1)) != rules_sha256()
-
-
 def test_the_experiments_that_rules_judge_carry_their_hash_and_the_ledger_sees_another(made):
     assert rules_in_force("matched") == rules_sha256()
     assert rules_in_force("laptop-all") is None
@@ -425,13 +356,3 @@ def test_the_experiments_that_rules_judge_carry_their_hash_and_the_ledger_sees_a
     ours, published = read_results(made.store), load_published(PUBLISHED)
     assert judge(ours, published)[0].changed_since == ()
     assert judge(ours, published, rules_now="0" * 64)[0].changed_since == ("paper",)
-
-
-def test_judging_needs_neither_torch_nor_the_models():
-    code = (
-        "import sys; from pathlib import Path; from bench.report.runs import read_results\n"
-        "from bench.report.claims.verdicts import judge; from bench.report.published import PUBLISHED, load_published\n"
-        "from bench.store import Store; judge(read_results(Store(Path('results'))), load_published(PUBLISHED))\n"
-        "assert not {'torch', 'models'} & set(sys.modules), 'imported'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=PUBLISHED.parent.parent)

@@ -1,0 +1,267 @@
+"""Commands of `python -m bench` that make a run, measure it or sample from it."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import existing_store, pick_device
+from bench.errors import EXIT_FAILED, CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.config import Run, RunConfig
+    from bench.record import Record
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the default is torch's own.")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to a command line."""
+    for command in (data, run, rerun, sample, size, device, cuda_check, profile):
+        app.command()(command)
+
+
+def data(data_dir: DataDir = None) -> None:
+    """Find or download the corpus and check its sha256."""
+    from bench.fetch import find_text
+
+    print(f"tinyshakespeare: {find_text('tinyshakespeare', data_dir)}, sha256 as pinned")
+
+
+def run(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")],
+    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    seed: Annotated[int | None, typer.Option(help="Seed; none for a fitted model.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. training.learning_rate=3e-3. Repeatable.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="Of a trained model: exact, or fast, the default on CUDA.")] = None,
+    store: StorePath = Path("reproduced"),
+    device: Device = None,
+    threads: Threads = None,
+    data_dir: DataDir = None,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
+) -> None:
+    """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
+    from bench.run import Settings, execute
+    from bench.store import Store
+
+    settings = Settings(
+        device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
+    )
+    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device)
+    finished = execute(one, Store(store), settings)
+    _show(finished)
+    if finished.status not in ("done", "diverged"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def rerun(
+    path: Annotated[Path, typer.Argument(metavar="RECORD", help="A record file.")],
+    store: Annotated[Path | None, typer.Option(help="Where the new record goes; by default nowhere.")] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train a record's run again, from the record alone, and compare."""
+    import tempfile
+
+    from bench.repeat import environment_changes, read_record, record_differences, run_of
+    from bench.run import Settings, execute
+    from bench.store import Store
+
+    old = read_record(path)
+    settings = Settings(
+        device=pick_device(device or old.environment.device), data_dir=data_dir, n_threads=old.environment.n_threads
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        new = execute(run_of(old), Store(store or Path(scratch)), settings)
+    _show(new)
+    for change in environment_changes(old.environment, new.environment):
+        print(f"note: {change}")
+    found = record_differences(old, new)
+    print("\n".join(found) if found else "equal: every number that both measured, bit for bit")
+    if new.status not in ("done", "diverged") or (found and old.mode == "exact"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def sample(
+    run_id: Annotated[str, typer.Argument(help="Run id or name (k_operators-s42) in the store, or a checkpoint file.")],
+    store: StorePath = Path("reproduced"),
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "\n",
+    tokens: Annotated[int, typer.Option(min=0, help="Characters to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest each time.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Keep this many likeliest characters.")] = None,
+    top_p: Annotated[float, typer.Option(help="Keep the fewest that have this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    weights: Annotated[str, typer.Option(help="best or final")] = "best",
+    device: Device = None,
+) -> None:
+    """Print what a trained checkpoint writes.
+
+    Each character sees at most the run's context of characters before it. Once they no longer fit, the window keeps
+    the newest half and goes on, so that from then on a character sees between half a context and a whole one.
+    """
+    import json
+
+    from bench import checkpoint
+    from bench.config import read_config
+    from bench.corpus import decode, encode
+    from bench.sample import generate
+    from bench.store import Store
+    from models import build
+
+    if weights not in ("best", "final"):
+        raise ConfigError(f"--weights {weights}: there are best and final")
+    if not prompt:
+        raise ConfigError("--prompt is empty")
+    on = pick_device(device)
+    path = Path(run_id)
+    if path.suffix == ".pt":
+        content = checkpoint.load(path, on)
+    else:
+        here = Store(existing_store(store))
+        folder = here.run_folder(here.find_run_id(run_id))
+        newest, _ = checkpoint.load_newest(folder, on)
+        if newest is None:
+            raise CheckpointError(f"{folder} holds no whole checkpoint; run it first, or name another with --store")
+        content = newest
+    config = read_config(json.loads(content["identity"]["config"]))
+    model = build(config.model).to(on)
+    model.load_state_dict(content["history"]["best_model"] if weights == "best" else content["trainer"]["model"])
+    vocabulary = content["vocabulary"]
+    start = encode(prompt, vocabulary).to(on)
+    written = generate(
+        model, start, tokens, config.context, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    print(decode(written, vocabulary))
+
+
+def size(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell is the starting shape.")],
+    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    axis: Annotated[
+        str, typer.Option(help="What to meet: params, without_positions, live or forward_flops (of one token).")
+    ] = "params",
+    like: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the cell whose value is met.")] = None,
+    target: Annotated[int | None, typer.Option(help="The value to meet, instead of --like.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest deviation, as a fraction of the target.")] = 0.01,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the start, e.g. model.position=rotary. Repeatable.")
+    ] = None,
+) -> None:
+    """Resize a cell to a budget. Example: python -m bench size --experiment paper --cell nanogpt --target 1137869"""
+    import shlex
+
+    from bench.experiments.sizing import AXES, budget_of, fit_size, set_arguments, size_text
+
+    start = _config_of_cell(experiment, cell, assignments or [])
+    if axis not in AXES:
+        raise ConfigError(f"--axis {axis}: there are {', '.join(AXES)}")
+    if (like is None) == (target is None):
+        raise ConfigError("name one budget to meet: --like EXPERIMENT/LABEL, or --target and a number")
+    budgets = {}
+    if like is not None:
+        other = _config_of_cell(*like.partition("/")[::2], [])
+        budgets[like] = budget_of(other.model, other.context)
+        target = getattr(budgets[like], axis)
+    assert target is not None
+    found = fit_size(start.model, axis=axis, target=target, tolerance=tolerance, context=start.context)
+    resized = f"{experiment}/{cell}, resized"
+    print(size_text(found, axis, {resized: budget_of(found.config, start.context), **budgets}))
+    settings = [word for one in [*(assignments or []), *set_arguments(found.config)] for word in ("--set", one)]
+    run_it = ["python", "-m", "bench", "run", "--experiment", experiment, "--cell", cell, "--seed", "42", *settings]
+    print("\n" + shlex.join(run_it))
+
+
+def device() -> None:
+    """Print the name under which `make bench` saves what it measures on this machine."""
+    from bench.environment import slug
+
+    print(slug(pick_device(None)))
+
+
+def cuda_check(
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Where the JSON goes; by default ./cuda-check-DEVICE.json.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit; what did not fit is named.")] = 170.0,
+) -> None:
+    """Check on this machine's GPU what runs rest on, in three minutes: one line per check, and a JSON.
+
+    Each line says held, failed (with both values) or not tried (and why). Exit code 0: all held; 1: one failed;
+    3: some were not tried.
+    """
+    from bench.cuda.check import check_all, exit_code, write_results
+    from bench.environment import slug
+
+    path = json_path or Path(f"cuda-check-{slug(pick_device(None))}.json")
+    results = check_all(seconds, lambda line: print(line, flush=True))
+    write_results(path, results, seconds)
+    n = {status: sum(one.status == status for one in results) for status in ("held", "failed", "not tried")}
+    print(f"{', '.join(f'{count} {status}' for status, count in n.items())}; written to {path}")
+    raise typer.Exit(exit_code(results))
+
+
+def profile(
+    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")] = "paper",
+    cell: Annotated[str, typer.Option(help="Label of the cell.")] = "k_operators",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. model.backend=mask. Repeatable.")
+    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Say where the time of a training step goes, by kind of work. Example: python -m bench profile --cell nanogpt"""
+    import torch
+
+    from bench.corpus import load_corpus
+    from bench.profile import profile_step
+    from bench.train import Trainer
+
+    on = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
+    seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
+    print(f"{experiment}/{cell} on {on}: {seconds:.4g} s a step; under the profiler, of {sum(by_kind.values()):.4g} s:")
+    for kind, spent in by_kind.items():
+        print(f"  {spent:8.4f} s  {spent / sum(by_kind.values()):4.0%}  {kind}")
+
+
+def run_of_cell(
+    experiment: str, cell: str, assignments: list[str], seed: int | None, mode: str | None, device: "torch.device"
+) -> "Run":
+    from bench.config import Run
+
+    try:
+        config = _config_of_cell(experiment, cell, assignments)
+        default_mode = "fast" if device.type == "cuda" and config.training is not None else "exact"
+        return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _config_of_cell(experiment: str, cell: str, assignments: list[str]) -> "RunConfig":
+    from bench.config import override
+    from bench.experiments import find_experiment
+
+    cells = {one.label: one for one in find_experiment(experiment).cells}
+    if cell not in cells:
+        raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
+    return override(cells[cell].config, assignments)
+
+
+def _show(finished: "Record") -> None:
+    print(f"{finished.label} seed {finished.seed} ({finished.run_id}): {finished.status}")
+    if finished.error:
+        print(f"  {finished.error}")
+    if finished.result:
+        for name, protocol in (("sweep", finished.result.sweep), ("sampled", finished.result.sampled)):
+            for choice, measured in (("best", protocol.best), ("final", protocol.final)):
+                print(f"  {name} {choice}: perplexity {math.exp(measured.nats_per_token):.3f} at step {measured.step}")
