@@ -232,7 +232,7 @@ def run_name(label: str, seed: int | None) -> str:
     return f"{label}-{NO_SEED}" if seed is None else f"{label}-s{seed}"
 
 
-class Cell(Strict):
+class ManifestCell(Strict):
     """Runs of an experiment that differ only in seed. `run_ids` by seed; "fitted" stands for no seed."""
 
     label: str
@@ -248,7 +248,7 @@ class Manifest(Strict):
     question: str
     corpus: str
     mode: Literal["exact", "fast"]
-    cells: list[Cell]
+    cells: list[ManifestCell]
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
     remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from bench.record import Cell, Record
+from bench.record import ManifestCell, Record
 from bench.report.claims.registered import rules_sha256
 from bench.report.claims.verdicts import judge
 from bench.report.published import PUBLISHED, load_published
@@ -43,7 +43,7 @@ class Made:
             ids = {str(one.seed): one.run_id for one in records}
             label = records[0].label
             ids |= {str(seed): f"{seed:012x}" for seed in (missing or {}).get(label, ())}
-            cells.append(Cell(label=label, run_ids=ids, group=groups.get(label)))
+            cells.append(ManifestCell(label=label, run_ids=ids, group=groups.get(label)))
             for record in records:
                 if record.run_id not in {one.run_id for one in self.store.records()[0]}:
                     self.store.write_record(record)

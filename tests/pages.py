@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.errors import clean
 from bench.report.deviations import Deviation
-from bench.report.page.page import Claim, Content, Picture, Question
+from bench.report.page.page import ClaimCard, Content, Picture, Question
 from bench.report.table import Table
 
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "test", "text.parse_math": False}
@@ -59,8 +59,8 @@ def make_content(**changes: object) -> Content:
     table = make_table()
     fields: dict[str, object] = {
         "claims": (
-            Claim(id="C1", statement="it is so", outcome="reproduced", numbers=("4.43",), at_laptop_size=("5.9",)),
-            Claim(id="C2", statement="it is not", outcome="not run", numbers=()),
+            ClaimCard(id="C1", statement="it is so", outcome="reproduced", numbers=("4.43",), at_laptop_size=("5.9",)),
+            ClaimCard(id="C2", statement="it is not", outcome="not run", numbers=()),
         ),
         "answers": ("laptop: k_operators 4.431 against transformer 4.350.",),
         "headline": (table,),
@@ -91,7 +91,7 @@ def hostile_content(text: str) -> Content:
         rows=((text, f"4.4 {text}"), (f"b{text}", text)),
         notes=(text,),
     )
-    claim = Claim(id=text, statement=text, outcome=text, numbers=(text,), at_laptop_size=(text,))
+    claim = ClaimCard(id=text, statement=text, outcome=text, numbers=(text,), at_laptop_size=(text,))
     drawn = clean(text).encode("latin-1", "replace").decode("latin-1")  # in letters that the font has, as figures do
     picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn))
     return make_content(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.record import Cell, Manifest, Record, to_bytes
+from bench.record import Manifest, ManifestCell, Record, to_bytes
 from bench.report.output import make_tables
 from bench.report.table import Table
 from bench.store import Store
@@ -54,7 +54,7 @@ def grouped(
     """A manifest of one cell a label, each with its group; `missing` are labels whose one run is not there."""
     run_ids = {one.label: {str(one.seed): one.run_id} for one in records}
     run_ids |= {label: {"1000": f"{i:012x}"} for i, label in enumerate(missing)}
-    cells = [Cell(label=label, run_ids=ids, group=group_of(label)) for label, ids in run_ids.items()]
+    cells = [ManifestCell(label=label, run_ids=ids, group=group_of(label)) for label, ids in run_ids.items()]
     return make_manifest({}, **changes).model_copy(update={"cells": cells})
 
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 from bench.config import Mode, Run, RunConfig
 from bench.errors import ConfigError
-from bench.record import NO_SEED, SCHEMA_VERSION, Manifest
-from bench.record import Cell as ManifestCell
+from bench.record import NO_SEED, SCHEMA_VERSION, Manifest, ManifestCell
 
 REPORTING_SEEDS = (42, 69, 420, 666, 2137, 1, 2, 3, 4, 5)
 TUNING_SEED = 1000  # and above, apart from those reported

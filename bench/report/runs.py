@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.record import Cell, Manifest, Record
+from bench.record import Manifest, ManifestCell, Record
 from bench.report.frame import frame_of, record_row
 from bench.report.mixing import FITTED, MixedRunsError, refuse_ambiguous_names, refuse_mixed_runs, seed_text
 from bench.sources import Proofs, proofs_of, standing
@@ -236,7 +236,7 @@ def _chosen_mode(found: Sequence[Results]) -> Results:
     return found[max(range(len(found)), key=weight)]
 
 
-def _cell(experiment: str, cell: Cell, by_run_id: dict[str, list[Record]]) -> CellResults:
+def _cell(experiment: str, cell: ManifestCell, by_run_id: dict[str, list[Record]]) -> CellResults:
     where, run_ids = f"experiment {experiment}, arm {cell.label}", cell.run_ids
     for run_id in run_ids.values():
         if len(by_run_id.get(run_id, ())) > 1:

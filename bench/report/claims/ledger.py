@@ -37,18 +37,18 @@ class OtherMode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LedgerVerdict(Verdict):
+class LedgerEntry(Verdict):
     """A verdict, and beside it what the rule says of the other mode, where an experiment of the claim ran in both."""
 
     in_other_mode: tuple[OtherMode, ...] = ()
 
 
-def verdicts_of(aggregate: StoreResults, published: Published) -> list[LedgerVerdict]:
+def verdicts_of(aggregate: StoreResults, published: Published) -> list[LedgerEntry]:
     """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
     others = {mode: aggregate.in_mode(mode) for mode in sorted({one.mode for one in aggregate.in_other_mode})}
     beside = {mode: _read(other, published) for mode, other in others.items()}
     return [
-        LedgerVerdict(
+        LedgerEntry(
             **{field.name: getattr(verdict, field.name) for field in fields(verdict)},
             in_other_mode=tuple(
                 _in_mode(others[mode], verdicts[index])
@@ -94,7 +94,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
-def text(verdicts: Sequence[LedgerVerdict]) -> str:
+def text(verdicts: Sequence[LedgerEntry]) -> str:
     """One line a claim, beginning with its id; then whether the rules are those of the launch, and what has not run."""
     lines = [_line(verdict) for verdict in verdicts]
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
@@ -117,7 +117,7 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def ledger_table(verdicts: Sequence[LedgerVerdict]) -> Table:
+def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
     """A row a claim; a column of what the other mode says, where a claim has one."""
     modes = any(verdict.in_other_mode for verdict in verdicts)
     return Table(
@@ -169,7 +169,7 @@ def _of(verdict: Verdict, cell: str) -> str:
     return f"{cell} ({verdict.partial})" if verdict.partial else cell
 
 
-def _line(verdict: LedgerVerdict) -> str:
+def _line(verdict: LedgerEntry) -> str:
     parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
     parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
     parts += [f"{verdict.seeds_needed:,} seeds an arm needed"] if verdict.seeds_needed else []

@@ -10,13 +10,13 @@ from pathlib import Path
 from bench.errors import StoreError, count
 from bench.files import write_atomically
 from bench.record import Record
-from bench.report.claims.ledger import LedgerVerdict, verdicts_of
+from bench.report.claims.ledger import LedgerEntry, verdicts_of
 from bench.report.contrasts import contrasts
 from bench.report.deviations import load_deviations
 from bench.report.figures import draw_all
 from bench.report.notes import number
 from bench.report.output import Tables, make_tables
-from bench.report.page.page import Claim, Content, Picture, Question, render
+from bench.report.page.page import ClaimCard, Content, Picture, Question, render
 from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
 from bench.report.statistics import perplexity, summarise
 from bench.report.table import NOTHING, Table
@@ -73,13 +73,13 @@ def gather(store: Store) -> Content:
 # --- what came out ---
 
 
-def _claim(verdict: LedgerVerdict) -> Claim:
+def _claim(verdict: LedgerEntry) -> ClaimCard:
     """A verdict in the words of the page."""
     seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed:,}.",)
     mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
     others = tuple(f"{one.text} (this decides nothing)" for one in verdict.in_other_mode)
     changed = tuple(f"The rules changed since {name} was launched." for name in verdict.changed_since)
-    return Claim(
+    return ClaimCard(
         id=verdict.claim.id,
         statement=verdict.claim.statement,
         outcome=verdict.outcome,

@@ -14,7 +14,6 @@ from markupsafe import Markup
 
 from bench.errors import clean
 from bench.report.deviations import Deviation
-from bench.report.page.inline_svg import inline_svg
 from bench.report.table import Table
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +21,7 @@ SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ClaimCard:
     """A claim's verdict, in words."""
 
     id: str
@@ -59,7 +58,7 @@ class Question:
 class Content:
     """All that the page says, as plain text but for the figures."""
 
-    claims: tuple[Claim, ...]
+    claims: tuple[ClaimCard, ...]
     answers: tuple[str, ...]  # the headline pairs, a sentence each
     headline: tuple[Table, ...]
     headline_note: str | None  # where they decide no claim
@@ -80,7 +79,7 @@ def render(content: Content) -> bytes:
     page = _environment().get_template("template.html.j2")
     html = page.render(
         content=content,
-        pictures=[(picture, _drawn(picture, index)) for index, picture in enumerate(content.pictures)],
+        pictures=[(picture, _source(picture)) for picture in content.pictures],
         tally=[(outcome, sum(claim.outcome == outcome for claim in content.claims)) for outcome in SYMBOLS],
         symbols=SYMBOLS,
         # Markup, since they are ours and must stand in the page as they were hashed
@@ -110,14 +109,13 @@ def anchor(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def _drawn(picture: Picture, index: int) -> Markup:
-    return Markup(
-        inline_svg(picture.svg, prefix=f"f{index}", title=clean(picture.title), description=clean(picture.alt))
-    )
+def _source(picture: Picture) -> str:
+    """The drawing as the address of an image: in an image no script runs, and no style or id acts on the page."""
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode()
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing from anywhere; `data:` for the drawings inside figures and the missing icon."""
+    """Nothing from anywhere; `data:` for the figures and the missing icon."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -9,7 +9,7 @@ import pytest
 from bench.__main__ import app
 from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
-from bench.report.claims.ledger import LedgerVerdict
+from bench.report.claims.ledger import LedgerEntry
 from bench.report.claims.rules import Outcome
 from bench.report.output import make_tables
 from bench.report.published import PUBLISHED, load_published
@@ -21,12 +21,12 @@ from tests.stores import five_seeds, make_store
 
 
 @pytest.fixture
-def verdicts(tmp_path: Path) -> list[LedgerVerdict]:
+def verdicts(tmp_path: Path) -> list[LedgerEntry]:
     """Of an empty store: none has run."""
     return ledger.verdicts_of(read_results(Store(tmp_path)), load_published(PUBLISHED))
 
 
-def with_outcomes(verdicts: list[LedgerVerdict], *outcomes: Outcome) -> list[LedgerVerdict]:
+def with_outcomes(verdicts: list[LedgerEntry], *outcomes: Outcome) -> list[LedgerEntry]:
     """As many verdicts as outcomes."""
     return [replace(one, outcome=outcome) for one, outcome in zip(verdicts, outcomes, strict=False)]
 

@@ -9,7 +9,6 @@ import pytest
 from bench.report.figures import all_figures, draw_all, is_figure
 from bench.report.figures.drawing import Drawn
 from bench.report.output import make_tables, write_tables
-from bench.report.page.inline_svg import inline_svg
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import Results
 from bench.report.statistics import perplexity
@@ -283,7 +282,6 @@ def test_hostile_labels_do_no_harm():
     for drawn in found:
         assert re.fullmatch(r"[a-d]-[a-z0-9-]+", drawn.name)
         assert b"<script" not in drawn.svg
-        assert "<script" not in inline_svg(drawn.svg, prefix="f", title=drawn.title, description=drawn.alt)
         assert "\x1b" not in drawn.caption + drawn.alt + drawn.title
         assert drawn.png.startswith(b"\x89PNG")
 
