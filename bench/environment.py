@@ -15,7 +15,7 @@ from bench import record
 PACKAGES = ("torch", "numpy", "einops", "pydantic")  # what training imports
 
 
-def describe(device: torch.device) -> record.Environment:
+def describe_machine(device: torch.device) -> record.Environment:
     """The environment as a record stores it."""
     return record.Environment(
         device=device.type,

@@ -116,7 +116,7 @@ def hold(folder: Path) -> Iterator[Lease]:
             lease.release()
 
 
-def look(folder: Path) -> Holder | None:
+def read_holder(folder: Path) -> Holder | None:
     """The newest lease of a run folder; None where there is none.
 
     One that no writer of ours left counts as released. One that cannot be read for the moment comes as a holder that is
@@ -140,7 +140,7 @@ def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) 
     found: dict[Path, Holder] = {}
     watched: dict[Path, Holder] = {}
     for folder in folders:
-        holder = look(folder)
+        holder = read_holder(folder)
         if holder is None or holder.released:
             continue
         alive = _is_locked(folder) if holder.boot == boot_id() else None
@@ -152,7 +152,7 @@ def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) 
     while watched and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         for folder, before in list(watched.items()):
-            now = look(folder)
+            now = read_holder(folder)
             if now is not None and _moved(before, now):
                 del watched[folder]
                 if not now.released:
@@ -201,7 +201,7 @@ def _take(folder: Path, after: int) -> Lease:
 
 def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
     """The last attempt, once its holder has released the run or is dead. RunIsTaken where it lives."""
-    first = look(folder)
+    first = read_holder(folder)
     if first is None:
         return 0  # whoever makes the first lease in the meantime has it
     if first.released or (locked and first.boot == boot_id()):  # we have the lock that a living one would hold
@@ -211,7 +211,7 @@ def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
     while not last_look:
         time.sleep(POLL_SECONDS)
         last_look = time.monotonic() >= deadline  # one more after it, in case we ourselves were held up
-        now = look(folder)
+        now = read_holder(folder)
         if now is not None and now.released:
             return now.attempt
         if now is not None and _moved(first, now):

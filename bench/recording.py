@@ -10,7 +10,7 @@ from bench.budget import activation_bytes, count_parameters, n_train_tokens, sta
 from bench.config import PROTOCOL_VERSION, Run, to_json
 from bench.corpora import CORPORA
 from bench.corpus import Corpus
-from bench.environment import describe, peak_bytes
+from bench.environment import describe_machine, peak_bytes
 from bench.history import History
 from bench.sources import commit, fingerprint
 from models import build
@@ -46,7 +46,7 @@ class Recorder:
             first_step=self.first_step,
             last_step=step,
             train_seconds=history.train_seconds - self.seconds_before,
-            environment=describe(self.device),
+            environment=describe_machine(self.device),
             peak_bytes=peak_bytes(self.device),
             runs_per_gpu=self.runs_per_gpu if self.device.type == "cuda" else None,
         )
@@ -106,5 +106,5 @@ def describe_run(run: Run, corpus: Corpus, device: torch.device) -> dict[str, An
             entropy_rate_nats=CORPORA[corpus.name].entropy_rate_nats,
         ),
         "sources": record.Sources(commit=commit_id, dirty=dirty, fingerprint=fingerprint(run.config.architecture)),
-        "environment": describe(device),
+        "environment": describe_machine(device),
     }

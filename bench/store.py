@@ -284,7 +284,7 @@ class Timed(_Lenient):
         return *point, facts.dtype, facts.mode, facts.n_threads, facts.device
 
 
-class Machine(_Lenient):
+class MeasuredMachine(_Lenient):
     """Where the session ran, and what was too large for it."""
 
     device: str
@@ -297,7 +297,7 @@ class Machine(_Lenient):
 
 
 class _Session(_Lenient):
-    machine_info: Machine
+    machine_info: MeasuredMachine
     benchmarks: tuple[Timed, ...]
 
 
@@ -306,7 +306,7 @@ class Measurements:
     """One session on one machine, in the order of the table."""
 
     slug: str  # names the device's files
-    machine: Machine
+    machine: MeasuredMachine
     timed: tuple[Timed, ...]
     not_run: tuple[NotRun, ...]
 

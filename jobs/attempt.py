@@ -19,7 +19,7 @@ TRAINING_STATES = ("training", "evaluating", "measuring")  # of a progress file,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class WorkerProcess:
     """A process that works on a run."""
 
     run: Run
@@ -59,7 +59,7 @@ class Attempt:
             return False
 
 
-def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches: dict[str, str]) -> Attempt:
+def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches: dict[str, str]) -> WorkerProcess:
     """Start a worker on a slot, with more `options` and the environment of its compilers' `caches`.
 
     A counted model is fitted on the CPU, also on a slot of a GPU.
@@ -80,7 +80,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
         process = subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher
             [*command, *options], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
-    return Attempt(run=run, process=process, folder=folder, log_start=start, progress_before=before)
+    return WorkerProcess(run=run, process=process, folder=folder, log_start=start, progress_before=before)
 
 
 def progress_mark(folder: Path) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from bench.store import Store
 from bench.workload import Shape, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
 from jobs.slurm.site import LEAST_TIMEOUT_MINUTES
-from jobs.speeds import Place, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
+from jobs.speeds import Platform, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
 
 if TYPE_CHECKING:
     pass
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def known_estimates(
-    runs: Iterable[Run], stores: Sequence[Store], place: Place, *, longest: bool = False, scaled: bool = True
+    runs: Iterable[Run], stores: Sequence[Store], place: Platform, *, longest: bool = False, scaled: bool = True
 ) -> dict[str, Estimate]:
     """What each run takes at a place, by run id, where something is known; nothing is trained or timed.
 
@@ -77,7 +77,7 @@ def known_estimates(
 
 
 def run_seconds(
-    run: Run, step_seconds: float, place: Place, *, compiles: bool = False, token_seconds: float | None = None
+    run: Run, step_seconds: float, place: Platform, *, compiles: bool = False, token_seconds: float | None = None
 ) -> float:
     """Seconds of a whole run: its start, its steps, its evaluations.
 
@@ -117,7 +117,7 @@ def schedule_seconds(seconds: list[float], n_slots: int) -> float:
     return max(free_at)
 
 
-def _pick(place: Place, longest: bool) -> Callable[[list[float]], float]:
+def _pick(place: Platform, longest: bool) -> Callable[[list[float]], float]:
     """How one time is made of those of several records."""
     if longest:
         return max
@@ -126,7 +126,7 @@ def _pick(place: Place, longest: bool) -> Callable[[list[float]], float]:
 
 
 def _step(
-    run: Run, speeds: list[Speed], place: Place, pick: Callable[[list[float]], float], scaled: bool
+    run: Run, speeds: list[Speed], place: Platform, pick: Callable[[list[float]], float], scaled: bool
 ) -> Estimate | None:
     """The seconds of one training step of a run at a place; None where nothing is known."""
     if some := preferred(of_shape(speeds, run.config, run.mode), place):
@@ -140,7 +140,7 @@ def _step(
     return None
 
 
-def _words(some: list[Speed], run: Run, place: Place) -> str:
+def _words(some: list[Speed], run: Run, place: Platform) -> str:
     """What speeds of a run's own shape are, in words."""
     if some[0].config is None:
         what = "throughput"
@@ -151,7 +151,7 @@ def _words(some: list[Speed], run: Run, place: Place) -> str:
     return what + _where(some[0], place)
 
 
-def _where(speed: Speed, place: Place) -> str:
+def _where(speed: Speed, place: Platform) -> str:
     """In words, what of a measurement differs from a place."""
     words = ""
     if place.name is not None and not speed.made_at(place):
@@ -162,7 +162,7 @@ def _where(speed: Speed, place: Place) -> str:
     return words + (_turns(place) if speed.runs_per_gpu == 1 else "")
 
 
-def _turns(place: Place) -> str:
+def _turns(place: Platform) -> str:
     """In words, that a time of a run alone was multiplied."""
     return f", times {place.runs_per_gpu} that share the GPU" if place.runs_per_gpu > 1 else ""
 

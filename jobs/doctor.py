@@ -17,7 +17,7 @@ from typing import Literal
 from bench.errors import UserError
 from bench.store import Store
 from jobs.cache import cache_root, compile_cache
-from jobs.slots import describe, make_slots, side_by_side
+from jobs.slots import make_slots, runs_at_once, slots_text
 from jobs.slurm.scheduler import SchedulerError, ask, settings
 
 SLOW_WRITE_SECONDS = 1.0
@@ -96,7 +96,7 @@ def _gpu() -> tuple[Verdict, str]:
 
 def _runs() -> tuple[Verdict, str]:
     slots = make_slots(None, None)
-    return "ok", f"{side_by_side(slots)}, {describe(slots)}"
+    return "ok", f"{runs_at_once(slots)}, {slots_text(slots)}"
 
 
 def _compiled() -> tuple[Verdict, str]:

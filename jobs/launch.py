@@ -26,7 +26,7 @@ from jobs.layout import CANCEL_FILE
 from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
 from jobs.outcome import rules_in_force
 from jobs.probe import estimate_seconds
-from jobs.slots import Slot, as_needed, describe, side_by_side
+from jobs.slots import Slot, as_needed, runs_at_once, slots_text
 from jobs.speeds import place_of
 from jobs.worker import write_run
 
@@ -143,10 +143,10 @@ def launch_missing(
     expected = schedule_seconds([seconds[run.run_id] for run in todo.runs if run.run_id in seconds], len(slots))
     known = len(seconds) == len(todo.runs)
     cost = total(todo.runs, expected, seconds)
-    print(f"Experiment {experiment.name}{why}: {cost}{f', {side_by_side(slots)}' if todo.runs else ''}")
+    print(f"Experiment {experiment.name}{why}: {cost}{f', {runs_at_once(slots)}' if todo.runs else ''}")
     announce(experiment, store, todo)
     if todo.runs:
-        print(f"Mode {experiment.mode}, {describe(slots)}", flush=True)
+        print(f"Mode {experiment.mode}, {slots_text(slots)}", flush=True)
         if deadline is not None:
             announce_deadline(deadline, experiment, todo, store, slots, estimates)
     if dry_run:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.config import Run
 from bench.store import Store
-from jobs.attempt import Attempt, start_attempt
+from jobs.attempt import WorkerProcess, start_attempt
 from jobs.cache import cache_environment
 from jobs.deadline import Deadline
 from jobs.grid import set_aside
@@ -52,7 +52,7 @@ class LocalPool:
         if data_dir is not None:
             self.options += ["--data-dir", str(data_dir)]
         self.caches = {slot.kind: cache_environment(slot.kind) for slot in slots if slot.device == "cuda"}
-        self.working: dict[int, Attempt] = {}  # by slot
+        self.working: dict[int, WorkerProcess] = {}  # by slot
         self.meter = Meter({slot.visible_gpu for slot in slots if slot.device == "cuda"})
         self._looked_at = 0.0  # for cancelled runs
 
@@ -153,7 +153,7 @@ class LocalPool:
         slot = self.slots[index]
         self.working[index] = start_attempt(run, slot, self.store, self.options, self.caches.get(slot.kind, {}))
 
-    def outcome(self, worker: Attempt) -> Ended:
+    def outcome(self, worker: WorkerProcess) -> Ended:
         """What a worker that has ended left behind."""
         run, returncode = worker.run, worker.process.returncode
         status = self.store.statuses().get(run.run_id)
@@ -180,7 +180,7 @@ class LocalPool:
         self.working.clear()
 
 
-def lacked_memory(one: Ended, worker: Attempt) -> bool:
+def lacked_memory(one: Ended, worker: WorkerProcess) -> bool:
     """Whether a run ended for want of memory: it says so, or was killed outright, as the kernel does then."""
     if one.status is not None or one.reason == CANCELLED:
         return one.status == "oom"

@@ -107,10 +107,10 @@ def _watch(parent: int) -> None:
 def probe(run: "Run", device: str, data_dir: Path | None) -> float:
     """Seconds that a run will take on a device that it has to itself."""
     from jobs.cost import run_seconds
-    from jobs.speeds import Place
+    from jobs.speeds import Platform
 
     step, token = pace(run, device, data_dir)
-    return run_seconds(run, step, Place(device=device, n_threads=1), token_seconds=token)
+    return run_seconds(run, step, Platform(device=device, n_threads=1), token_seconds=token)
 
 
 def pace(

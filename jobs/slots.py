@@ -162,14 +162,14 @@ def as_needed(slots: list[Slot], n_runs: int) -> list[Slot]:
     return [replace(slot, runs_per_gpu=n_sharing[slot.visible_gpu], why=why) for slot in kept]
 
 
-def side_by_side(slots: list[Slot]) -> str:
+def runs_at_once(slots: list[Slot]) -> str:
     """How many runs go side by side, where, and why so many."""
     first, n_gpus = slots[0], len({slot.visible_gpu for slot in slots})
     on = first.device if n_gpus == 1 else f"{n_gpus} GPUs"
     return f"{len(slots)} at a time on {on}{f' ({first.why})' if first.why else ''}"
 
 
-def describe(slots: list[Slot]) -> str:
+def slots_text(slots: list[Slot]) -> str:
     """What each of the runs side by side has, and what sharing a GPU means for its record."""
     n_threads, most = slots[0].n_threads, max(slot.runs_per_gpu for slot in slots)
     said = f"{n_threads} CPU thread{'s' if n_threads > 1 else ''} each"

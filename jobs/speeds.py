@@ -17,7 +17,7 @@ OTHER_ARCHITECTURE = 2.0  # it counts as far as twice the FLOPs: at equal FLOPs,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Platform:
     """Where runs are to go. `name` is the processor's or the GPU's; None where it is a machine not known here."""
 
     device: str  # cpu or cuda
@@ -45,26 +45,26 @@ class Speed:
     runs_per_gpu: int  # that shared its GPU, itself included
     store: int  # the position of its store among those asked
 
-    def made_at(self, place: Place) -> bool:
+    def made_at(self, place: Platform) -> bool:
         """Whether it was measured on the machine where the runs go, with as many threads."""
         same_threads = place.device == "cuda" or self.n_threads == place.n_threads
         return self.device_name == place.name and same_threads
 
-    def alike(self, place: Place) -> bool:
+    def alike(self, place: Platform) -> bool:
         """Whether it had the GPU to itself, or shared it with as many runs as are to share it."""
         return self.runs_per_gpu in (1, place.runs_per_gpu)
 
-    def seconds_at(self, place: Place) -> float:
+    def seconds_at(self, place: Platform) -> float:
         """Seconds of the step there: runs that share a GPU take turns on it. Too many where `alike` is false."""
         return self.step_seconds * max(place.runs_per_gpu / self.runs_per_gpu, 1.0)
 
 
-def place_of(device: str, n_threads: int, runs_per_gpu: int = 1) -> Place:
+def place_of(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
     """This machine as a place for runs."""
     if device == "cpu":
-        return Place(device=device, n_threads=n_threads, name=cpu_name())
+        return Platform(device=device, n_threads=n_threads, name=cpu_name())
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return Place(device=device, n_threads=n_threads, runs_per_gpu=runs_per_gpu, name=name)
+    return Platform(device=device, n_threads=n_threads, runs_per_gpu=runs_per_gpu, name=name)
 
 
 def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode]) -> list[Speed]:
@@ -86,7 +86,7 @@ def _records(store: Store) -> list[Record]:
     return [one.as_packed() if one.run_id in shared else one for one in store.records()[0]]
 
 
-def benchmarked_speeds(stores: Sequence[Store], place: Place) -> list[Speed]:
+def benchmarked_speeds(stores: Sequence[Store], place: Platform) -> list[Speed]:
     """What `make bench` measured on the machine where the runs go."""
     speeds = [
         _of_benchmark(one, measured.machine.device_name, index)
@@ -113,7 +113,7 @@ def of_shape(speeds: Iterable[Speed], config: RunConfig, mode: Mode) -> list[Spe
     return same
 
 
-def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Place) -> list[Speed]:
+def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Platform) -> list[Speed]:
     """The speeds that FLOPs are best scaled from: those of the nearest FLOPs per step, of the run's own architecture
     unless another one is nearer by `OTHER_ARCHITECTURE`. Only of its form of the recurrence; empty where there is none.
     """
@@ -129,13 +129,13 @@ def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Place
     return [one for one in able if distance(one) == least]
 
 
-def preferred(speeds: Sequence[Speed], place: Place) -> list[Speed]:
+def preferred(speeds: Sequence[Speed], place: Platform) -> list[Speed]:
     """The speeds that tell most of a place, by `preference`; empty where there is none at all."""
     best = min((preference(one, place) for one in speeds), default=None)
     return [one for one in speeds if preference(one, place) == best]
 
 
-def preference(speed: Speed, place: Place) -> tuple[bool, bool, bool, int]:
+def preference(speed: Speed, place: Platform) -> tuple[bool, bool, bool, int]:
     """Least for what tells most of a place: made there, unshared (or shared alike), a record, of an earlier store."""
     return not speed.made_at(place), not speed.alike(place), speed.shape is None, speed.store
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.lease import Holder, living, look
+from bench.lease import Holder, living, read_holder
 from bench.process import read_progress
 from bench.record import NO_SEED, Manifest, Record, run_name
 from bench.store import Store
@@ -87,7 +87,7 @@ def _recorded(name: str, recorded: Record) -> RunState:
 def _unrecorded(name: str, run_id: str, store: Store, holder: Holder | None, task: TaskState | None) -> RunState:
     folder = store.run_folder(run_id)
     values = read_progress(folder) or {}
-    last = holder or look(folder)
+    last = holder or read_holder(folder)
     node = holder.node if holder else task.node if task and task.active else ""
     return RunState(
         name=name,

@@ -76,7 +76,7 @@ def status(
 def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     """One screen about a run: state, last heartbeat and loss, end of its log, likely cause, what to type next."""
     from jobs.status import states
-    from jobs.why import explain, find_traces
+    from jobs.why import find_traces, screen
 
     here = Store(existing_store(store))
     run_id = here.find_run_id(wanted)
@@ -86,7 +86,7 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
         raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
     state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
     launched = _as_launched(manifest, manifests)
-    for line in explain(find_traces(here, run_id), state.name, state.state, launched, here):
+    for line in screen(find_traces(here, run_id), state.name, state.state, launched, here):
         print(line)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import NO_MEMORY
-from bench.lease import Holder, look
+from bench.lease import Holder, read_holder
 from bench.process import read_progress
 from bench.record import Record
 from bench.store import Store
@@ -81,7 +81,7 @@ def find_traces(store: Store, run_id: str) -> Traces:
         log += next((tail(path, N_LOG_LINES // 2) for path in jobs), [])
     return Traces(
         record=record,
-        holder=holder or look(folder),
+        holder=holder or read_holder(folder),
         alive=holder is not None,
         cancelled=(folder / CANCEL_FILE).exists(),
         progress=read_progress(folder) or {},
@@ -92,7 +92,7 @@ def find_traces(store: Store, run_id: str) -> Traces:
     )
 
 
-def explain(found: Traces, name: str, state: str, experiment: str, store: Store) -> list[str]:
+def screen(found: Traces, name: str, state: str, experiment: str, store: Store) -> list[str]:
     """The screen, line by line."""
     lines = [f"{name}: {state}"]
     if found.holder is not None:

@@ -14,7 +14,7 @@ import torch
 
 from bench.config import Mode, Run, RunConfig, TrainingConfig
 from bench.corpus import Corpus, load_corpus
-from bench.environment import describe
+from bench.environment import describe_machine
 from bench.fetch import DATA_DIR_VARIABLE
 from bench.sources import commit
 from bench.store import RUNS_DIR_VARIABLE
@@ -169,7 +169,7 @@ def does_not_fit() -> list[dict[str, Any]]:
 
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = describe(device).model_dump(mode="json")
+    facts = describe_machine(device).model_dump(mode="json")
     revision, dirty = commit()
     return {**facts, "torch": facts["packages"]["torch"], "commit": revision, "dirty": dirty}
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench import files, lease
-from bench.lease import Holder, look
+from bench.lease import Holder, read_holder
 
 N_LOOKS_AT_ONCE = 250  # far below LEASE_SECONDS at the pace of `quick_looks`, and far above what anything needs
 
@@ -82,5 +82,5 @@ def lease_files(folder: Path) -> list[str]:
 
 def state(folder: Path) -> tuple[int, bool] | None:
     """The attempt that a run folder's lease is of, and whether it was released."""
-    found = look(folder)
+    found = read_holder(folder)
     return None if found is None else (found.attempt, found.released)

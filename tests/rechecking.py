@@ -1,6 +1,6 @@
 """Records that other sources made, and machines that may or may not repeat them, for tests of recheck."""
 
-from bench.recheck.check import Machine, Outcome, prove
+from bench.recheck.check import Outcome, RecheckMachine, prove
 from bench.record import Environment, Record
 from tests.records import make_environment, make_record
 
@@ -18,10 +18,10 @@ OTHER_KINDS = [
 ]
 
 
-def machine(**changes) -> Machine:
+def machine(**changes) -> RecheckMachine:
     environment = make_environment(**changes)
     known = {"cpu": make_environment(), environment["device"]: environment}
-    return Machine(
+    return RecheckMachine(
         devices={kind: kind for kind in known},
         environments={kind: Environment.model_validate(one) for kind, one in known.items()},
         data_dir=None,
@@ -33,7 +33,7 @@ def old_record(seed: int | None = 42, environment: dict | None = None, **changes
     return make_record(seed=seed, fingerprint=OLD, environment=made_on, **changes)
 
 
-def proved(records, on: Machine | None = None):
+def proved(records, on: RecheckMachine | None = None):
     outcomes: list[Outcome] = []
     prove(records, on or machine(), None, outcomes.append)
     return outcomes

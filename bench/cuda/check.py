@@ -263,7 +263,7 @@ def write_results(path: Path, results: Sequence[CheckResult], seconds: float) ->
     """Write what was found, with the machine, the sources and the versions, as JSON."""
     import torch
 
-    from bench.environment import describe
+    from bench.environment import describe_machine
     from bench.sources import commit
 
     revision, dirty = commit()
@@ -272,7 +272,7 @@ def write_results(path: Path, results: Sequence[CheckResult], seconds: float) ->
         "schema_version": 1,
         "commit": revision,
         "dirty": dirty,
-        "environment": describe(device).model_dump(mode="json"),
+        "environment": describe_machine(device).model_dump(mode="json"),
         "seconds": seconds,
         "exit_code": exit_code(results),
         "checks": [

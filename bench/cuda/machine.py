@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.cuda.numbers import Answer, Context
-from bench.environment import describe
+from bench.environment import describe_machine
 from bench.process import count_cores
 
 MPS_PIPES = "/tmp/nvidia-mps"  # where MPS listens unless CUDA_MPS_PIPE_DIRECTORY names another folder
@@ -29,7 +29,7 @@ def machine(context: Context) -> Answer:
         return Answer(status="failed", text=f"{name} has no bfloat16: mode `fast` cannot run; use --mode exact")
     free, whole = torch.cuda.mem_get_info(device)
     mps, n_cores = mps_state(), count_cores()
-    facts = describe(device)
+    facts = describe_machine(device)
     text = (
         f"{facts.device_name}, {whole / GIB:.0f} GiB ({free / GIB:.0f} GiB free), driver {driver()}, torch "
         f"{facts.packages['torch']}, CUDA {facts.cuda}, Python {facts.python}, {n_cores} cores, MPS {mps}"

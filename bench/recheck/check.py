@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from bench.corpora import CORPORA
-from bench.environment import describe
+from bench.environment import describe_machine
 from bench.errors import ConfigError
 from bench.fetch import find_text
 from bench.process import count_cores
@@ -42,7 +42,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class RecheckMachine:
     """Where the first steps are taken: its devices and their environments by kind, cpu or cuda, and the corpora."""
 
     devices: dict[str, str]
@@ -51,7 +51,7 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class SourceComparison:
     """Records of one config and commit, of which one seed is run by the sources of both; `folder` has the commit's."""
 
     commit: str  # 40 digits
@@ -60,19 +60,19 @@ class Comparison:
     n_threads: int
 
 
-def this_machine(device: torch.device | None, data_dir: Path | None) -> Machine:
+def this_machine(device: torch.device | None, data_dir: Path | None) -> RecheckMachine:
     """This machine: its processor, and the GPU that was named, or any where nothing was named."""
     gpu = device or torch.device("cuda")
     use_gpu = gpu.type == "cuda" and torch.cuda.is_available()
     devices = [torch.device("cpu"), *([gpu] if use_gpu else [])]
-    return Machine(
+    return RecheckMachine(
         devices={each.type: str(each) for each in devices},
-        environments={each.type: describe(each) for each in devices},
+        environments={each.type: describe_machine(each) for each in devices},
         data_dir=data_dir.resolve() if data_dir else None,
     )
 
 
-def stale(records: Sequence[Record], proofs: Proofs, machine: Machine) -> list[Record]:
+def stale(records: Sequence[Record], proofs: Proofs, machine: RecheckMachine) -> list[Record]:
     """The records that nothing proves, and those proved only by comparing sources that this machine can repeat."""
     return [
         record
@@ -86,7 +86,7 @@ def began_on(record: Record) -> Environment:
     return record.attempts[0].environment if record.attempts else record.environment
 
 
-def other_kind(record: Record, machine: Machine) -> list[str]:
+def other_kind(record: Record, machine: RecheckMachine) -> list[str]:
     """Why this machine is not of the kind that made a record, whose bits it can then not be sure to repeat."""
     then = began_on(record)
     if any(one.environment != then for one in record.attempts if one.first_step < N_FIRST):
@@ -100,14 +100,14 @@ def other_kind(record: Record, machine: Machine) -> list[str]:
     return [f"{key}: {before[key]} then, {after[key]} now" for key in [*what, "torch"] if before[key] != after[key]]
 
 
-def like_its_own(record: Record, machine: Machine) -> bool:
+def like_its_own(record: Record, machine: RecheckMachine) -> bool:
     """Whether this machine is so like the one that made a record that other bits are the fault of the sources."""
     then = began_on(record)
     now = machine.environments.get(then.device)
     return now is not None and not other_kind(record, machine) and now.device_name == then.device_name
 
 
-def can_repeat(record: Record, machine: Machine) -> bool:
+def can_repeat(record: Record, machine: RecheckMachine) -> bool:
     """Whether to try: a fitted model anywhere, since equal bits are proof wherever they come from."""
     if record.seed is None:
         return record.result is not None
@@ -115,7 +115,7 @@ def can_repeat(record: Record, machine: Machine) -> bool:
 
 
 def prove_in(
-    store: Store, records: Sequence[Record], machine: Machine, n_workers: int | None, say: Callable[[str], None]
+    store: Store, records: Sequence[Record], machine: RecheckMachine, n_workers: int | None, say: Callable[[str], None]
 ) -> list[Outcome]:
     """As `prove`, and writes each proof to the store at once, and says what came of each record in a line."""
     outcomes: list[Outcome] = []
@@ -137,7 +137,7 @@ def prove_in(
     return outcomes
 
 
-def prove(records: Sequence[Record], machine: Machine, n_workers: int | None, tell: Tell) -> None:
+def prove(records: Sequence[Record], machine: RecheckMachine, n_workers: int | None, tell: Tell) -> None:
     """Prove records by the means that this machine has, several at a time, and tell what came of each as it comes.
 
     `n_workers` None: as many as the cores carry at the records' number of threads. CorpusError where a text is missing.
@@ -172,7 +172,7 @@ def prove(records: Sequence[Record], machine: Machine, n_workers: int | None, te
                 in_parallel(list(several), n_at_once, partial(compare, machine=machine), tell_compared)
 
 
-def repeat(record: Record, workers: Workers, machine: Machine) -> Outcome:
+def repeat(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome:
     """Take a record's first steps again by the present sources, or fit its model again, and compare."""
     then = began_on(record)
     device = then.device if then.device in machine.environments else "cpu"
@@ -196,7 +196,7 @@ def repeat(record: Record, workers: Workers, machine: Machine) -> Outcome:
     return Outcome(record=record, state="not confirmed", why=why)
 
 
-def plan(records: Sequence[Record], machine: Machine, folders: ExitStack, tell: Tell) -> list[Comparison]:
+def plan(records: Sequence[Record], machine: RecheckMachine, folders: ExitStack, tell: Tell) -> list[SourceComparison]:
     """The comparisons that serve these records, with the folders of their commits; tells of each that has none."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
@@ -218,7 +218,7 @@ def plan(records: Sequence[Record], machine: Machine, folders: ExitStack, tell: 
         if commit not in by_commit:
             by_commit[commit] = folders.enter_context(worktree(commit, ROOT))
         comparisons.append(
-            Comparison(
+            SourceComparison(
                 commit=commit,
                 folder=by_commit[commit],
                 records=tuple(sorted(group, key=lambda record: (record.seed or 0, record.file_name))),
@@ -228,7 +228,7 @@ def plan(records: Sequence[Record], machine: Machine, folders: ExitStack, tell: 
     return sorted(comparisons, key=lambda one: one.n_threads)  # stable: one commit after another
 
 
-def compare(comparison: Comparison, workers: Workers, machine: Machine) -> list[Outcome]:
+def compare(comparison: SourceComparison, workers: Workers, machine: RecheckMachine) -> list[Outcome]:
     """Take the first steps of one seed by the sources of the commit and by the present ones: one proof for each record.
 
     It proves the sources, not the machine that made the records, nor the compiled step of `fast`.
@@ -300,7 +300,7 @@ def _commit_of(record: Record) -> str:
     return full_commit(record.sources.commit, ROOT)
 
 
-def _question(record: Record, device: str, n_threads: int, n_steps: int, machine: Machine) -> dict[str, Any]:
+def _question(record: Record, device: str, n_threads: int, n_steps: int, machine: RecheckMachine) -> dict[str, Any]:
     run = {key: getattr(record, key) for key in ("label", "seed", "mode", "replicate", "config")}
     return {
         "run": run if record.seed is not None else {**run, "mode": "exact"},  # a fitted model has none

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.report.student import Estimate, square
+from bench.report.student import Difference, square
 
 # Losses this close, in nats a token, may be called equivalent. Fixed before the runs: at a perplexity of 4.4 this is
 # 0.09, about the published gap that is put to the test (4.43 against 4.35), and under twice the standard deviation
@@ -172,19 +172,19 @@ def anova_p(groups: Sequence[Sequence[float]]) -> float | None:
     return float(fdtrc(df_between, df_within, between / within * df_within / df_between))
 
 
-def _of_mean(values: Sequence[float]) -> Estimate | None:
+def _of_mean(values: Sequence[float]) -> Difference | None:
     sd = sample_sd(values)
-    return None if sd is None else Estimate.of(mean(values), (sd, len(values)))
+    return None if sd is None else Difference.of(mean(values), (sd, len(values)))
 
 
-def _of_difference(a: Sequence[float], b: Sequence[float]) -> Estimate | None:
+def _of_difference(a: Sequence[float], b: Sequence[float]) -> Difference | None:
     sd_a, sd_b = sample_sd(a), sample_sd(b)
     if sd_a is None or sd_b is None:
         return None
-    return Estimate.of(mean(a) - mean(b), (sd_a, len(a)), (sd_b, len(b)))
+    return Difference.of(mean(a) - mean(b), (sd_a, len(a)), (sd_b, len(b)))
 
 
-def _comparison(n_a: int, n_b: int, difference: float, estimate: Estimate | None, confidence: float) -> Comparison:
+def _comparison(n_a: int, n_b: int, difference: float, estimate: Difference | None, confidence: float) -> Comparison:
     interval = None if estimate is None else estimate.interval(confidence)
     p_value = None if estimate is None else 2 * min(estimate.p_below(0), estimate.p_above(0))
     return Comparison(n_a=n_a, n_b=n_b, difference=difference, interval=interval, p_value=p_value)

@@ -7,7 +7,7 @@ MOST_SEEDS = 1000  # an arm that needs more is out of reach
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Difference:
     """A difference whose error follows Student's t."""
 
     difference: float
@@ -15,17 +15,17 @@ class Estimate:
     degrees_of_freedom: float
 
     @staticmethod
-    def of(difference: float, *samples: tuple[float, int]) -> "Estimate":
+    def of(difference: float, *samples: tuple[float, int]) -> "Difference":
         """From the standard deviation and n of each sample, with Welch and Satterthwaite's degrees of freedom."""
         errors = [sd / math.sqrt(n) for sd, n in samples]
         error = math.hypot(*errors)
         if error == 0:
-            return Estimate(
+            return Difference(
                 difference=difference, standard_error=0.0, degrees_of_freedom=sum(n - 1 for _, n in samples)
             )
         shares = [square(one / error) for one in errors]  # of the variance, which may itself be too large for a float
         inverse = sum(square(share) / (n - 1) for share, (_, n) in zip(shares, samples, strict=True))
-        return Estimate(difference=difference, standard_error=error, degrees_of_freedom=1 / inverse)
+        return Difference(difference=difference, standard_error=error, degrees_of_freedom=1 / inverse)
 
     def t(self, value: float) -> float:
         """By how many standard errors the difference exceeds a value; infinite where there is no error to count in."""
@@ -58,7 +58,7 @@ def welch_power(n: int, difference: float, sd_a: float, sd_b: float, alpha: floa
 
     The statistic then has a noncentral t distribution, with Welch and Satterthwaite's degrees of freedom.
     """
-    estimate = Estimate.of(difference, (sd_a, n), (sd_b, n))
+    estimate = Difference.of(difference, (sd_a, n), (sd_b, n))
     noncentrality = min(abs(estimate.t(0)), 1e6)  # so many standard errors are certain to be found; beyond 1e9: NaN
     from scipy.special import nctdtr, stdtrit
 

@@ -32,7 +32,7 @@ from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.slurm.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
 from jobs.slurm.task import MAX_TIMEOUTS, make_task
-from jobs.speeds import Place
+from jobs.speeds import Platform
 from jobs.worker import write_run
 
 SIGNAL = "USR2"  # that time is short; submitit's own choice, since NCCL takes USR1
@@ -109,7 +109,7 @@ def submit_missing(
         for one in busy:
             print(f"{one.run.name}: {one.reason}; left to it")
     todo, queued = without_queued(todo, store, must_know=not (rehearse or scripts))
-    estimates = find_estimates(todo.runs, store, replace(request, probe=request.probe or not pretending))
+    estimates = array_estimates(todo.runs, store, replace(request, probe=request.probe or not pretending))
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
     arrays = make_arrays(experiment, todo.runs, store, request, seconds)
     print(f"Experiment {experiment.name}{why}, on {request.device} nodes of SLURM, mode {experiment.mode}")
@@ -117,7 +117,7 @@ def submit_missing(
     if queued:
         print(f"{len(queued)} of them are in the queue or at work already, and left there")
     for array in arrays:
-        describe(array)
+        arrays_text(array)
     if rehearse:
         list_grid(replace(todo, statuses={**todo.statuses, **dict.fromkeys(queued, "queued")}), estimates)
     elif request.measure:
@@ -159,13 +159,13 @@ def without_queued(todo: Todo, store: Store, *, must_know: bool) -> tuple[Todo, 
     return replace(todo, runs=[run for run in todo.runs if run.run_id not in queued]), queued
 
 
-def find_estimates(runs: list[Run], store: Store, request: Request) -> dict[str, Estimate]:
+def array_estimates(runs: list[Run], store: Store, request: Request) -> dict[str, Estimate]:
     """What each run takes on the nodes, by run id: as measured for its shape, else, for CPUs and a `probe`, timed here.
 
     FLOPs at another shape's speed make no time limit: a limit that is too short costs more than one that is too long.
     """
     threads = threads_of(choose_site(request.profile, request.assignments, "cpu").site, request)
-    place = Place(device=request.device, n_threads=threads)
+    place = Platform(device=request.device, n_threads=threads)
     estimates = known_estimates(runs, (store, Store(ROOT / "results")), place, longest=True, scaled=False)
     unknown = [run for run in runs if run.run_id not in estimates]
     if unknown and request.device == "cpu" and request.probe:
@@ -231,7 +231,7 @@ def make_arrays(
     return arrays
 
 
-def describe(array: Array) -> None:
+def arrays_text(array: Array) -> None:
     """Say what will be asked for, where it comes from, and what in the environment would overrule it."""
     submission = array.submission
     n_runs = sum(map(len, submission.tasks))

@@ -180,7 +180,7 @@ def read_duration(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def cancel(job_ids: Iterable[str]) -> None:
+def cancel_task(job_ids: Iterable[str]) -> None:
     """`scancel` them."""
     for job_id in job_ids:
         ask("scancel", job_id)

@@ -37,13 +37,13 @@ from jobs.launch import find_estimates, list_grid, total
 from jobs.slots import Slot
 from jobs.slurm import arrays as slurm
 from jobs.slurm.task import note_seconds
-from jobs.speeds import Place
+from jobs.speeds import Platform
 from tests.command_line import call
 from tests.records import make_environment, make_record
 from tests.tiny import request_of, submission_of, tiny_cell
 
-HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
-GPU = Place(device="cuda", n_threads=1, name="Plain GPU")
+HERE = Platform(device="cpu", n_threads=1, name="Plain CPU")
+GPU = Platform(device="cuda", n_threads=1, name="Plain GPU")
 COMMITTED = Store(ROOT / "results")
 
 
@@ -98,7 +98,7 @@ def whole(config: RunConfig, step_seconds: float, *, mode: Any = "exact", start:
     return start + training.n_steps * step_seconds + n_evaluated_tokens(config) * token
 
 
-def only(runs: list[Run], stores: list[Store], place: Place = HERE, **options: Any) -> Estimate:
+def only(runs: list[Run], stores: list[Store], place: Platform = HERE, **options: Any) -> Estimate:
     """The one estimate of several runs that all take as long."""
     [found] = set(known_estimates(runs, stores, place, **options).values())
     return found
@@ -214,7 +214,7 @@ def test_throughput_of_this_machine_with_as_many_threads_tells_where_no_record_o
 
 
 def test_the_committed_throughput_tells_the_time_of_the_models_that_it_measured():
-    place = Place(device="cpu", n_threads=2, name="AMD EPYC")
+    place = Platform(device="cpu", n_threads=2, name="AMD EPYC")
     mask = changed(K_OPERATORS_PAPER, model={"backend": "mask"})
     found = known_estimates([a_run(NANOGPT), a_run(mask)], [COMMITTED], place)
     assert [one.source for one in found.values()] == ["throughput", "throughput"]
@@ -279,7 +279,7 @@ def test_a_shape_that_is_not_known_is_scaled_by_flops_from_the_nearest_that_is(t
 
 
 def test_a_form_of_the_recurrence_is_not_scaled_from_another_whose_flops_take_another_time():
-    place = Place(device="cpu", n_threads=1, name="AMD EPYC")
+    place = Platform(device="cpu", n_threads=1, name="AMD EPYC")
     found = known_estimates(backends().runs(), [COMMITTED], place)
     known = {run.label.split("-")[0] for run in backends().runs() if run.run_id in found}
     assert known == {"chunked"}
@@ -287,7 +287,7 @@ def test_a_form_of_the_recurrence_is_not_scaled_from_another_whose_flops_take_an
 
 @pytest.mark.parametrize("config", [K_OPERATORS_PAPER, arm("transformer")], ids=["k_operators", "transformer"])
 def test_flops_foretell_the_committed_records_from_those_of_the_laptop_within_a_factor_of_two(config, monkeypatch):
-    place = Place(device="cpu", n_threads=1, name="AMD EPYC")
+    place = Platform(device="cpu", n_threads=1, name="AMD EPYC")
     known = known_estimates([a_run(config)], [COMMITTED], place)[a_run(config).run_id]
     assert known.source == "records"
     records = COMMITTED.records()[0]
@@ -392,7 +392,7 @@ def test_a_run_of_unknown_time_names_the_option_that_times_it(capsys):
 def test_a_time_limit_is_not_made_from_flops_and_a_rehearsal_times_nothing(asked, tmp_path):
     store, unknown = Store(tmp_path / "store"), a_run(changed(K_OPERATORS_PAPER, model={"refine_steps": 3}))
     recorded(store, train_seconds=7000.0)
-    assert list(slurm.find_estimates([a_run(), unknown], store, request_of())) == [a_run().run_id]
+    assert list(slurm.array_estimates([a_run(), unknown], store, request_of())) == [a_run().run_id]
     assert asked == []
-    slurm.find_estimates([a_run(), unknown], store, request_of(probe=True))
+    slurm.array_estimates([a_run(), unknown], store, request_of(probe=True))
     assert asked == [unknown]

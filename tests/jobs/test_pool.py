@@ -16,7 +16,7 @@ from bench.files import write_atomically
 from bench.process import PROGRESS_FILE, Progress
 from bench.record import Status
 from bench.store import Store
-from jobs.attempt import Attempt, progress_mark
+from jobs.attempt import WorkerProcess, progress_mark
 from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.layout import LOG_FILE
 from jobs.local import Ended, LocalPool
@@ -37,10 +37,10 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("jobs.local.POLL_SECONDS", 0.001)
 
 
-def stand_in(run: Run, folder: Path, poll: Callable[[], int | None] = lambda: None, **fields: Any) -> Attempt:
+def stand_in(run: Run, folder: Path, poll: Callable[[], int | None] = lambda: None, **fields: Any) -> WorkerProcess:
     """An attempt whose process is none: `poll` says how it goes."""
     process: Any = SimpleNamespace(returncode=None, poll=poll, terminate=lambda: None, wait=lambda _=0: 0)
-    return Attempt(run=run, process=process, folder=folder, **{"log_start": 0, "progress_before": None, **fields})
+    return WorkerProcess(run=run, process=process, folder=folder, **{"log_start": 0, "progress_before": None, **fields})
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
     planned: dict[str, list[Fate]] = {}
     polls = dict.fromkeys(("n",), 0)
 
-    def start(run: Run, _slot: Slot, store: Store, *_: object) -> Attempt:
+    def start(run: Run, _slot: Slot, store: Store, *_: object) -> WorkerProcess:
         folder = store.run_folder(run.run_id)
         some = planned.get(run.name, ["done"])
         fate = some.pop(0) if len(some) > 1 else some[0]
@@ -84,7 +84,7 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
 def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(monkeypatch, tmp_path):
     events: list[str] = []
 
-    def start(run: Run, _slot: Slot, store: Store, *_: object) -> Attempt:
+    def start(run: Run, _slot: Slot, store: Store, *_: object) -> WorkerProcess:
         folder, n_polls = store.run_folder(run.run_id), 0
         events.append(f"{run.name} starts")
 

@@ -19,7 +19,7 @@ from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.doctor import examine
 from jobs.launch import launch_missing
 from jobs.local import LocalPool
-from jobs.slots import Slot, as_needed, compute_modes, describe, gpu_names, make_slots, runs_that_fit, side_by_side
+from jobs.slots import Slot, as_needed, compute_modes, gpu_names, make_slots, runs_at_once, runs_that_fit, slots_text
 from jobs.slurm.task import task_slots
 from tests.gpus import GIB, put_gpus
 from tests.tiny import submission_of
@@ -139,13 +139,13 @@ def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without
     assert {(slot.visible_gpu, slot.runs_per_gpu, slot.n_threads, slot.kind) for slot in slots} == {
         (None, 9, 1, "nvidia-h200")
     }
-    assert side_by_side(slots) == "9 at a time on cuda (as many as 16 CPU cores carry)"
-    assert describe(slots).startswith("1 CPU thread each, up to 9 sharing a GPU: their times are left out")
-    assert side_by_side(make_slots(None, None, runs_per_gpu=2)) == "2 at a time on cuda"
+    assert runs_at_once(slots) == "9 at a time on cuda (as many as 16 CPU cores carry)"
+    assert slots_text(slots).startswith("1 CPU thread each, up to 9 sharing a GPU: their times are left out")
+    assert runs_at_once(make_slots(None, None, runs_per_gpu=2)) == "2 at a time on cuda"
     alone = make_slots(None, None, runs_per_gpu=1)
-    assert (side_by_side(alone), describe(alone)) == ("1 at a time on cuda", "16 CPU threads each")
+    assert (runs_at_once(alone), slots_text(alone)) == ("1 at a time on cuda", "16 CPU threads each")
     put_gpus(monkeypatch, 2)
-    assert side_by_side(make_slots(None, None)) == "8 at a time on 2 GPUs (as many as 16 CPU cores carry)"
+    assert runs_at_once(make_slots(None, None)) == "8 at a time on 2 GPUs (as many as 16 CPU cores carry)"
 
 
 def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(tmp_path, monkeypatch, capsys):

@@ -17,14 +17,14 @@ from jobs.__main__ import app
 from jobs.control import leftovers, remove
 from jobs.launch import Todo, write_plan
 from jobs.layout import CANCEL_FILE, CAUSE_FILE, LAUNCHER_GONE, LOG_FILE
-from jobs.speeds import Place
+from jobs.speeds import Platform
 from jobs.worker import work, write_run
 from tests.command_line import call, kill_if_alive, start, wait_until
 from tests.records import make_manifest, make_record
 from tests.tiny import NAME, tiny_cell, tiny_runs
 from tests.watched import slurm_says, state_of, submitted
 
-HERE = Place(device="cpu", n_threads=1, name="Plain CPU")
+HERE = Platform(device="cpu", n_threads=1, name="Plain CPU")
 
 
 pytestmark = pytest.mark.usefixtures("no_scheduler")

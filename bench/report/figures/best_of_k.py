@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.report.arms import trials
-from bench.report.figures.drawing import Drawn, drawn_of, legend, look, new_figure, note
+from bench.report.figures.drawing import Drawn, drawn_of, legend, line_style, new_figure, note
 from bench.report.published import Published
 from bench.report.runs import Results, sweep_nats
 from bench.report.statistics import expected_best, perplexity
@@ -52,7 +52,7 @@ def _perplexities(experiment: Results) -> dict[str, list[float | None]]:
 def _draw(arms: dict[str, list[float | None]]) -> Figure:
     figure = new_figure(3.0 + 0.17 * -(-len(arms) // 2))
     axes = figure.subplots()
-    looks = [look(index) for index in range(len(arms))]
+    looks = [line_style(index) for index in range(len(arms))]
     for values, one in zip(arms.values(), looks, strict=True):
         known = [value for value in values if value is not None]
         best = {k: expected_best(known, len(values), k) for k in range(1, len(values) + 1)}

@@ -11,8 +11,8 @@ from bench.report.figures.drawing import (
     draw_spread,
     drawn_of,
     legend,
+    line_style,
     log_ticks,
-    look,
     new_figure,
     note,
     panels_of,
@@ -44,7 +44,7 @@ def cost(experiment: Results, published: Published) -> list[Drawn]:
         return []
     few = seeds_text((len(cell.done) for cell in cells), "bar: least to most")
     machines = ", ".join(sorted({plain(record.environment.device_name) for cell in cells for record in cell.done}))
-    looks = [look(index) for index in range(len(names))]
+    looks = [line_style(index) for index in range(len(names))]
     figure = new_figure(3.3)
     for axes, (title, unit, values) in zip(panels_of(figure, len(panels)), panels, strict=True):
         for by_context, one in zip(values, looks, strict=True):

@@ -24,8 +24,8 @@ from bench.report.figures.drawing import (
     draw_series,
     drawn_of,
     legend,
+    line_style,
     log_ticks,
-    look,
     new_figure,
     note,
     panels_of,
@@ -43,7 +43,7 @@ NEAR = 1.35  # how far above the least perplexity the near view reaches
 class _Curve:
     cell: CellResults
     series: Series
-    look: dict[str, Any]
+    line_style: dict[str, Any]
 
 
 def curves(experiment: Results, published: Published) -> list[Drawn]:
@@ -82,14 +82,14 @@ def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[
 
 def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: dict[str, Series]) -> list[list[_Curve]]:
     """The lines of one or more figures, the reference in each."""
-    first = [_Curve(cell=cell, series=known[cell.label], look=REFERENCE) for cell in cells if cell is reference]
+    first = [_Curve(cell=cell, series=known[cell.label], line_style=REFERENCE) for cell in cells if cell is reference]
     others = [cell for cell in cells if cell is not reference]
     n_figures = max(1, -(-len(others) // N_LOOKS))
     per_figure = max(1, -(-len(others) // n_figures))
     return [
         first
         + [
-            _Curve(cell=cell, series=known[cell.label], look=look(index))
+            _Curve(cell=cell, series=known[cell.label], line_style=line_style(index))
             for index, cell in enumerate(others[start : start + per_figure])
         ]
         for start in range(0, max(1, len(others)), per_figure)
@@ -99,14 +99,14 @@ def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: d
 def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
     last = max(line.series.steps[-1] for line in lines)
     few = seeds_text((line.series.n for line in lines), "band: least to most")
-    has_reference = lines[0].look is REFERENCE
+    has_reference = lines[0].line_style is REFERENCE
     figure = new_figure(3.0 + 0.17 * -(-len(lines) // 2))
     whole, near = panels_of(figure, 2)
     for line in lines:
         for axes in (whole, near):
-            draw_series(axes, line.series, line.look)
+            draw_series(axes, line.series, line.line_style)
     cut = _finish(whole, near, lines, last)
-    legend(figure, [line.look for line in lines], [line.cell.label for line in lines])
+    legend(figure, [line.line_style for line in lines], [line.cell.label for line in lines])
     note(figure, few)
     return drawn_of(
         experiment,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from bench.report.arms import full_model, principal, unfinished, variants
 from bench.report.contrasts import Contrast, contrasts
-from bench.report.figures.drawing import Drawn, drawn_of, look, new_figure, note, short
+from bench.report.figures.drawing import Drawn, drawn_of, line_style, new_figure, note, short
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 from bench.report.statistics import MARGIN_NATS, Comparison
@@ -78,7 +78,7 @@ def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
     heights = range(len(rows), 0, -1)  # the first on top
     axes.axvspan(-MARGIN_NATS, MARGIN_NATS, color="0.88", linewidth=0, zorder=0)
     axes.axvline(0, color="0.3", linewidth=1)
-    color = look(0)["color"]
+    color = line_style(0)["color"]
     for height, (contrast, comparison) in zip(heights, rows, strict=True):
         if comparison.interval is not None:
             axes.plot(comparison.interval, [height, height], color=color, marker="|", markersize=6)

@@ -132,7 +132,7 @@ def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
     return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} alone.")
 
 
-def look(index: int) -> dict[str, Any]:
+def line_style(index: int) -> dict[str, Any]:
     """Of the line of this index; after N_LOOKS they come again."""
     color, marker, dashes = LOOKS[index % N_LOOKS]
     return {"color": color, "marker": marker, "linestyle": dashes}

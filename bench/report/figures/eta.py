@@ -26,7 +26,7 @@ from bench.report.figures.drawing import (
     draw_spread,
     drawn_of,
     legend,
-    look,
+    line_style,
     new_figure,
     note,
     panels_of,
@@ -37,7 +37,9 @@ from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.series import over_seeds, scalar
 
 FORMS = {"learned": "eta learned", "frozen": "eta frozen", "plain": "no refinement"}
-LOSS_LOOKS = dict(zip(FORMS, (REFERENCE | {"marker": "o", "linewidth": 1.3}, look(1), look(2)), strict=True))
+LOSS_LOOKS = dict(
+    zip(FORMS, (REFERENCE | {"marker": "o", "linewidth": 1.3}, line_style(1), line_style(2)), strict=True)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,8 @@ def _draw_eta(axes: Axes, arms: Sequence[_RateArm]) -> None:
     for arm in arms:
         series = over_seeds(scalar(record, "eta") for record in arm.cell.done)
         if series is not None:
-            draw_series(axes, series, REFERENCE if arm.multiple == 1 else look(others.index(arm)))
-    looks = [REFERENCE if arm.multiple == 1 else look(others.index(arm)) for arm in arms]
+            draw_series(axes, series, REFERENCE if arm.multiple == 1 else line_style(others.index(arm)))
+    looks = [REFERENCE if arm.multiple == 1 else line_style(others.index(arm)) for arm in arms]
     samples = [axes.plot([], [], **one)[0] for one in looks]
     axes.legend(samples, [f"rate × {arm.multiple:g}" for arm in arms], handlelength=3, fontsize=8)
     step_axis(axes, "eta")

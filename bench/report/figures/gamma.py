@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.report.arms import full_model, model_of, seeds_text, variants
-from bench.report.figures.drawing import ROUND, Drawn, drawn_of, log_ticks, look, new_figure, note, step_axis
+from bench.report.figures.drawing import ROUND, Drawn, drawn_of, line_style, log_ticks, new_figure, note, step_axis
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 from bench.report.series import Series, gamma_quantile, n_layers, over_seeds
@@ -81,9 +81,9 @@ def _draw_spectrum(axes: Axes, spectrum: Sequence[Series | None]) -> None:
             axes.fill_between(low.steps, _tokens(low.middle), _tokens(high.middle), color=str(shade), linewidth=0)
     median = spectrum[2]
     if median is not None:
-        axes.plot(median.steps, _tokens(median.middle), color=look(0)["color"])
+        axes.plot(median.steps, _tokens(median.middle), color=line_style(0)["color"])
         for ends in (median.low, median.high) if median.n > 1 else ():
-            axes.plot(median.steps, _tokens(ends), color=look(0)["color"], linestyle=":", linewidth=1)
+            axes.plot(median.steps, _tokens(ends), color=line_style(0)["color"], linestyle=":", linewidth=1)
 
 
 def _tokens(gammas: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.figures.drawing import Drawn, context_axis, finished, log_ticks, look, our_style, plain
+from bench.report.figures.drawing import Drawn, context_axis, finished, line_style, log_ticks, our_style, plain
 from bench.report.notes import machine_text
 from bench.store import Measurements, NotRun, Point, Timed
 
@@ -22,7 +22,7 @@ class _Line:
     """One model with one backend, by context."""
 
     label: str
-    look: dict[str, Any]
+    line_style: dict[str, Any]
     timed: tuple[Timed, ...]
     not_run: tuple[NotRun, ...]
 
@@ -44,7 +44,7 @@ def growth_figure(measured: Measurements) -> Drawn:
     contexts = sorted({point.context for line in lines for point in line.points})
     _finish(time, "time", "µs per token", contexts)
     _finish(memory, "peak memory", "MiB", contexts)
-    samples = [Line2D([], [], **line.look) for line in lines]
+    samples = [Line2D([], [], **line.line_style) for line in lines]
     labels = [line.label for line in lines]
     if any(line.not_run for line in lines):
         samples.append(Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="none"))
@@ -66,12 +66,12 @@ def _lines(measured: Measurements) -> list[_Line]:
     timed = [one for one in measured.timed if one.facts.phase == "growth"]
     not_run = [point for point in measured.not_run if point.phase == "growth"]
     found = {(point.model, point.backend) for point in (*not_run, *(one.facts for one in timed))}
-    fixed = [(ALONE, backend) for backend in BACKENDS]  # so that they look alike on every device
+    fixed = [(ALONE, backend) for backend in BACKENDS]  # so that they line_style alike on every device
     keys = fixed + sorted(found - set(fixed))
     return [
         _Line(
             label=plain(", ".join(filter(None, key))),
-            look=look(index),
+            line_style=line_style(index),
             timed=tuple(one for one in timed if (one.facts.model, one.facts.backend) == key),
             not_run=tuple(point for point in not_run if (point.model, point.backend) == key),
         )
@@ -87,20 +87,20 @@ def _draw_time(axes: Axes, line: _Line) -> None:
         [1e6 * getattr(one.stats, which) / one.facts.n_tokens for one in line.timed]
         for which in ("min", "median", "max")
     )
-    axes.plot(contexts, medians, **line.look)
-    axes.vlines(contexts, least, most, colors=line.look["color"], linewidth=0.9)
+    axes.plot(contexts, medians, **line.line_style)
+    axes.vlines(contexts, least, most, colors=line.line_style["color"], linewidth=0.9)
     for ends in (least, most):
-        axes.plot(contexts, ends, color=line.look["color"], marker="_", linestyle="none", markeredgewidth=0.9)
+        axes.plot(contexts, ends, color=line.line_style["color"], marker="_", linestyle="none", markeredgewidth=0.9)
 
 
 def _draw_memory(axes: Axes, line: _Line) -> None:
     """What was taken; hollow, what was predicted for points that were not run."""
     known = [(one.facts.context, one.facts.peak_bytes) for one in line.timed if one.facts.peak_bytes]  # log of 0: none
-    axes.plot([context for context, _ in known], [taken / 2**20 for _, taken in known], **line.look)
+    axes.plot([context for context, _ in known], [taken / 2**20 for _, taken in known], **line.line_style)
     axes.plot(
         [point.context for point in line.not_run],
         [point.predicted_bytes / 2**20 for point in line.not_run],
-        **line.look | {"linestyle": "none", "markerfacecolor": "white"},
+        **line.line_style | {"linestyle": "none", "markerfacecolor": "white"},
     )
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from bench.report.arms import config_of, model_of, principal, seeds_text, unfinished
-from bench.report.figures.drawing import BARS, N_LOOKS, Drawn, drawn_of, legend, log_ticks, look, new_figure, note
+from bench.report.figures.drawing import BARS, N_LOOKS, Drawn, drawn_of, legend, line_style, log_ticks, new_figure, note
 from bench.report.published import Figure as PublishedFigure
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results, sweep_nats
@@ -21,7 +21,7 @@ from bench.report.statistics import Summary, perplexity, summarise
 # fields that make another model of the same architecture, whatever its size, and what an older record means by none
 SHAPE_FREE = {"position": None, "bias": None, "norm": "layer", "mlp": "gelu"}
 MODERN = {"position": "rotary", "norm": "rms", "mlp": "swiglu"}
-LEAST_SPAN = 0.5  # of the axis, in natural logs: points set side by side must not look like other sizes
+LEAST_SPAN = 0.5  # of the axis, in natural logs: points set side by side must not line_style like other sizes
 PUBLISHED_MARKERS = ("*", "p", "h", "d")
 PUBLISHED = {"color": "black", "markerfacecolor": "white", "markersize": 9, "linestyle": "none"}
 
@@ -115,7 +115,7 @@ def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedF
     placed = _side_by_side([*ours, *([other.n_params or 1] for other in others)])
     looks: list[dict[str, Any]] = []
     for index, (_, points) in enumerate(lines):
-        looks.append(look(index) | ({} if len(points) > 1 else {"linestyle": "none"}))
+        looks.append(line_style(index) | ({} if len(points) > 1 else {"linestyle": "none"}))
         means, spreads = [point.summary.mean for point in points], [point.summary.sd or 0.0 for point in points]
         axes.errorbar(next(placed), means, spreads, **BARS, **looks[-1])
     for index, other in enumerate(others):

@@ -6,7 +6,7 @@ from bench.report.figures.drawing import (
     draw_series,
     drawn_of,
     legend,
-    look,
+    line_style,
     new_figure,
     note,
     panels_of,
@@ -45,10 +45,10 @@ def paths(experiment: Results, published: Published) -> list[Drawn]:
     for axes, (name, title, _) in zip(panels_of(figure, len(panels)), panels, strict=True):
         for layer, series in enumerate(found[name]):
             if series is not None:
-                draw_series(axes, series, look(layer))
+                draw_series(axes, series, line_style(layer))
         few_steps(axes, title)
         axes.set_ylim(0, None if name == "alpha" else 1.02)
-    legend(figure, [look(layer) for layer in layers], [f"layer {layer + 1}" for layer in layers], ncols=4)
+    legend(figure, [line_style(layer) for layer in layers], [f"layer {layer + 1}" for layer in layers], ncols=4)
     note(figure, few)
     return [
         drawn_of(

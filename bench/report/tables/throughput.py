@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.report.notes import machine_text
 from bench.report.table import NOTHING, Table
-from bench.store import THROUGHPUT, Machine, Measurements, NotRun, Point, Timed, order_of
+from bench.store import THROUGHPUT, MeasuredMachine, Measurements, NotRun, Point, Timed, order_of
 
 BASELINE = "nanoGPT"
 REFERENCE_BACKEND = "mask"
@@ -99,7 +99,7 @@ def _legend(measured: Measurements) -> list[str]:
     return [*notes, f"Matrix products ran at {rates}."] if rates else notes
 
 
-def _commit_text(machine: Machine) -> str:
+def _commit_text(machine: MeasuredMachine) -> str:
     if machine.commit is None:
         return "commit unknown"
     return f"commit {machine.commit[:12]}" + (" with changes (dirty)" if machine.dirty else "")

@@ -10,7 +10,7 @@ import pytest
 
 from bench import lease
 from bench.errors import LeaseLost, RunIsTaken
-from bench.lease import hold, living, look
+from bench.lease import hold, living, read_holder
 from tests.leases import at_once, beating, leave, state
 
 
@@ -87,7 +87,7 @@ def test_a_listing_that_still_names_a_removed_lease_is_asked_again(tmp_path, mon
     listings = iter([{3: tmp_path / "lease-3.json"}] * 3)
     leases = lease._leases
     monkeypatch.setattr(lease, "_leases", lambda folder: next(listings, None) or leases(folder))
-    assert look(tmp_path).attempt == 2
+    assert read_holder(tmp_path).attempt == 2
 
 
 @pytest.mark.fault("F16")

@@ -14,7 +14,7 @@ import torch
 
 from bench import lease
 from bench.errors import LeaseLost, RunIsTaken
-from bench.lease import Holder, hold, living, look
+from bench.lease import Holder, hold, living, read_holder
 from bench.run import Settings, execute
 from bench.store import Store
 from bench.train import Trainer
@@ -39,7 +39,7 @@ def test_a_refused_process_leaves_the_holder_undisturbed(tmp_path):
             pass
         held.check()
         assert lease_files(tmp_path) == ["lease-1.json"]
-        assert look(tmp_path).owner == held.holder.owner
+        assert read_holder(tmp_path).owner == held.holder.owner
 
 
 def test_a_released_run_is_taken_at_once_as_the_next_attempt(tmp_path):
@@ -133,29 +133,29 @@ def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_pat
 
 @pytest.mark.fault("F8")
 def test_a_lease_that_is_made_while_another_process_looks_is_not_taken_over(tmp_path, monkeypatch):
-    look_there = lease.look
+    look_there = lease.read_holder
 
     def look_in_vain(folder: Path) -> None:
-        monkeypatch.setattr(lease, "look", look_there)
+        monkeypatch.setattr(lease, "read_holder", look_there)
         leave(folder)
 
-    monkeypatch.setattr(lease, "look", look_in_vain)
+    monkeypatch.setattr(lease, "read_holder", look_in_vain)
     with at_once(), pytest.raises(RunIsTaken), hold(tmp_path):
         pass
 
 
 def test_an_observer_that_was_held_up_looks_again_before_it_takes_over(tmp_path, short_lease, monkeypatch):
-    first, look_there = leave(tmp_path), lease.look
+    first, look_there = leave(tmp_path), lease.read_holder
 
     def stall(folder: Path) -> Holder:
         if look_there(folder) == first:
             leave(folder, heartbeat=1)
             return first
         time.sleep(2 * short_lease)
-        monkeypatch.setattr(lease, "look", look_there)
+        monkeypatch.setattr(lease, "read_holder", look_there)
         return first
 
-    monkeypatch.setattr(lease, "look", stall)
+    monkeypatch.setattr(lease, "read_holder", stall)
     with pytest.raises(RunIsTaken), hold(tmp_path):
         pass
 
@@ -171,7 +171,7 @@ def test_a_holder_that_was_thought_dead_learns_that_it_has_lost(tmp_path, short_
                 lost.check()
             lost.release()  # says nothing, since there is nothing left to release
             assert lease_files(tmp_path) == ["lease-2.json"]
-            assert look(tmp_path) == held.holder
+            assert read_holder(tmp_path) == held.holder
             held.check()
 
 

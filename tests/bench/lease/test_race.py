@@ -19,7 +19,7 @@ import torch
 from bench import lease
 from bench.config import Run
 from bench.corpus import load_corpus
-from bench.environment import describe
+from bench.environment import describe_machine
 from bench.errors import AlreadyDone, RunIsTaken
 from bench.record import Record, read, to_bytes
 from bench.run import Settings, execute
@@ -52,7 +52,7 @@ def race(root: Path, run: Run, n_rounds: int, without: tuple[str, ...], barrier:
     ends: list[str] = []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr("bench.run.load_corpus", lambda *_: little)
-        patch.setattr("bench.recording.describe", functools.cache(describe))
+        patch.setattr("bench.recording.describe_machine", functools.cache(describe_machine))
         patch.setattr(lease, "LOCK_WAIT_SECONDS", 0.01)
         patch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
         if "locks" in without:

@@ -28,7 +28,7 @@ from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, Estimate, known_estimates
 from jobs.slurm import arrays as submitting
 from jobs.slurm.arrays import Array, submit_missing
 from jobs.slurm.scheduler import TaskState, queue, tasks_by_run
-from jobs.speeds import Place
+from jobs.speeds import Platform
 from jobs.status import RunState, states
 from tests.command_line import call, finish, start, wait_until
 from tests.jobs.slurm.cluster import Cluster
@@ -47,7 +47,7 @@ def on_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clus
     """Commands of this process and its children speak to the test cluster, whose queue is empty before and after."""
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(submitting, "find_estimates", as_known)
+    monkeypatch.setattr(submitting, "array_estimates", as_known)
     slurm.wait_until_idle()
     yield slurm
     slurm.run("scancel", "--partition=debug")
@@ -129,7 +129,7 @@ def hurry_until(slurm: Cluster, condition: Callable[[], object], job_id: str) ->
 
 def pause_until_told_to_stop(store: Store, run: Run) -> None:
     """Hold a run's worker still between two of its instructions until a signal to stop awaits it."""
-    holder = lease.look(store.run_folder(run.run_id))
+    holder = lease.read_holder(store.run_folder(run.run_id))
     assert holder is not None
     os.kill(holder.pid, signal.SIGSTOP)
     try:
@@ -216,9 +216,9 @@ def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster, tmp_path):
 
 
 def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, monkeypatch):
-    here = Place(device="cpu", n_threads=1)
+    here = Platform(device="cpu", n_threads=1)
     known = functools.partial(known_estimates, place=here, longest=True, scaled=False)
-    monkeypatch.setattr(submitting, "find_estimates", lambda runs, store, _: known(runs, [store]))
+    monkeypatch.setattr(submitting, "array_estimates", lambda runs, store, _: known(runs, [store]))
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     [array] = submit(experiment, store)
     assert (array.known, array.submission.timeout_min) == (False, UNMEASURED_TIMEOUT_MINUTES)
