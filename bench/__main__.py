@@ -175,7 +175,7 @@ def verify(
     store: StorePath = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
 ) -> None:
-    """Judge each claim of the preprint on the runs of a store, one line a claim. Trains nothing.
+    """Judge each claim of the preprint on the runs of a store, one line per claim. Trains nothing.
 
     Exit code 0: all reproduced; 3: one is open or not run; 4: all are decided, and one is not reproduced; 1: a file
     cannot be read.

@@ -1,7 +1,7 @@
 """What a training loop needs of malloc: buffers that were freed stay, and the next step finds them mapped.
 
 glibc gives large freed buffers back to the kernel, which then hands out zeroed pages for the next ones: at the paper's
-size on two cores, up to 27,000 page faults a step. `fingerprint` leaves this file out: it moves no number.
+size on two cores, up to 27,000 page faults per step. `fingerprint` leaves this file out: it moves no number.
 """
 
 import ctypes

@@ -229,7 +229,9 @@ def profile(
         torch.set_num_threads(threads)
     one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
     seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
-    print(f"{experiment}/{cell} on {on}: {seconds:.4g} s a step; under the profiler, of {sum(by_kind.values()):.4g} s:")
+    print(
+        f"{experiment}/{cell} on {on}: {seconds:.4g} s per step; under the profiler, of {sum(by_kind.values()):.4g} s:"
+    )
     for kind, spent in by_kind.items():
         print(f"  {spent:8.4f} s  {spent / sum(by_kind.values()):4.0%}  {kind}")
 

@@ -38,7 +38,7 @@ class TrainingConfig:
     eps: float = 1e-8
     grouping: Literal["simple", "grouped", "plain_embeddings"] = "simple"
     clip_norm: float = 1.0
-    batch_size: int = 64  # windows a step
+    batch_size: int = 64  # windows per step
     eval_every: int = 250  # steps; also at step 0 and the last
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 class Progress:
-    """A run's sign of life: a small JSON in its folder, at most one a second."""
+    """A run's sign of life: a small JSON in its folder, at most one per second."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PROGRESS_FILE

@@ -28,7 +28,7 @@ KINDS = {  # torch's operators, without their namespace; whatever is in none is 
 
 
 def profile_step(trainer: Trainer) -> tuple[float, dict[str, float]]:
-    """Median seconds of a step, measured without the profiler, and seconds a step of each kind of work under it."""
+    """Median seconds of a step, measured without the profiler, and seconds per step of each kind of work under it."""
     trainer.warm_up()
     for _ in range(2):
         trainer.advance()

@@ -206,7 +206,7 @@ class TrainingLoop:
             raise Diverged(trainer.step, "validation loss is not finite")
         self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context)
         self.history.add_evaluation(trainer.step, losses, context, trainer.model)
-        print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats a token", flush=True)
+        print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats per token", flush=True)
         self.stopwatch.start()
 
     def stop_clock(self) -> None:

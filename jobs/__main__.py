@@ -152,7 +152,7 @@ def launch(
 def reproduce(
     experiment: Annotated[str | None, typer.Option(help="By default what suits this machine.")] = None,
     store: StorePath = Path("reproduced"),
-    committed: Annotated[Path, typer.Option(help="The store whose values stand beside yours.")] = Path("results"),
+    committed: Annotated[Path, typer.Option(help="The store whose values are shown next to yours.")] = Path("results"),
     workers: Workers = None,
     runs_per_gpu: RunsPerGpu = None,
     retry: Retry = None,

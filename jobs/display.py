@@ -69,8 +69,8 @@ class Display:
                 self.console.print(f"{self.clock()}  {said}", markup=False)
 
     def table(self, active: list[Run]) -> Group:
-        """The active runs, one a row, and the whole below them."""
-        table = Table("run", "step", "nats a token", "tokens/s", "left", box=None, pad_edge=False)
+        """The active runs, one per row, and the whole below them."""
+        table = Table("run", "step", "nats per token", "tokens/s", "left", box=None, pad_edge=False)
         for run in active:
             table.add_row(*self.row(run))
         left = ""

@@ -1,4 +1,4 @@
-"""Whether this machine, its store and its SLURM are fit for a grid: one line a check, or JSON for a report."""
+"""Whether this machine, its store and its SLURM are fit for a grid: one line per check, or JSON for a report."""
 
 import datetime
 import os

@@ -75,7 +75,7 @@ def _rates(queue: Queue, left: dict[int, Work]) -> dict[int, float]:
 def expected_cells(
     experiment: Experiment, runs: list[Run], slots: list[Slot], deadline: Deadline, now: float
 ) -> list[str]:
-    """A line a cell: how many of the runs that are to be done will probably end before the deadline.
+    """A line per cell: how many of the runs that are to be done will probably end before the deadline.
 
     `now` is on the deadline's clock. A cell with a run whose time the deadline does not know is not forecast.
     """

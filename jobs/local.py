@@ -1,4 +1,4 @@
-"""A local pool: one worker process a run, as many side by side as there are slots."""
+"""A local pool: one worker process per run, as many at a time as there are slots."""
 
 import signal
 import subprocess

@@ -34,7 +34,7 @@ class Slot:
 
 def make_slots(device: str | None, n_workers: int | None, runs_per_gpu: int | None = None) -> list[Slot]:
     """Where there are GPUs, `runs_per_gpu` slots on each (by default what cores and memory carry), or `n_workers` dealt
-    out to them in turn. Else `n_workers` (by default one a core, at most two) on the CPU; ConfigError for
+    out to them in turn. Else `n_workers` (by default one per core, at most two) on the CPU; ConfigError for
     `runs_per_gpu`.
     """
     import torch

@@ -182,5 +182,5 @@ def _progress_line(progress: dict[str, Any]) -> str:
         words.append(f"step {progress['step']} of {progress.get('n_steps') or '?'}")
     for key, what in (("train_nats", "training"), ("val_nats_per_token", "validation")):
         if progress.get(key) is not None:
-            words.append(f"{what} {progress[key]:.4f} nats a token")
+            words.append(f"{what} {progress[key]:.4f} nats per token")
     return ", ".join(words)

@@ -17,7 +17,7 @@ THEIRS = (1.4841667 + 1.5046 + 1.4878 + 1.4980 + 1.4733) / 5  # the published di
 
 
 def runs(label: str, nats: float, *, seeds=SEEDS, spread=SPREAD, **changes) -> list[Record]:
-    """An arm around a mean loss, one run a seed."""
+    """An arm around a mean loss, one run per seed."""
     return [
         make_record(label, seed, math.exp(nats + offset), **changes)
         for seed, offset in zip(seeds, spread, strict=False)

@@ -1,4 +1,4 @@
-"""Which arms of an experiment are alike, told by the configs of their runs: a label is only a label."""
+"""Which arms of an experiment belong together, by the configs of their runs: labels do not matter."""
 
 import json
 from collections import defaultdict
@@ -46,7 +46,7 @@ def without(config: dict[str, Any], *, training: Iterable[str] = (), model: Iter
 
 
 def by_rate(cells: Sequence[CellResults]) -> list[list[CellResults]]:
-    """Cells that differ in nothing but their learning rate, from the lowest; one without such a sibling alone."""
+    """Cells that differ in nothing but their learning rate, from the lowest; one without such a sibling by itself."""
     groups: dict[str, list[CellResults]] = defaultdict(list)
     for cell in cells:
         groups[without(config_of(cell), training=RATES)].append(cell)
@@ -79,7 +79,7 @@ def variants(experiment: Results) -> list[CellResults]:
 
 
 def principal(experiment: Results) -> list[CellResults]:
-    """One arm for each model that is compared: of K-Operators the full model alone."""
+    """One arm for each model that is compared: of K-Operators only the full model."""
     full = full_model(experiment)
     return [cell for cell in _arms(experiment) if cell is full or config_of(cell).get("architecture") != K_OPERATORS]
 

@@ -11,17 +11,17 @@ from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
 from bench.report.student import seeds_needed
 
-FEWEST_FOR_SIGN_FLIP = 6  # with 5 pairs its least p is 0.0625, so it could never say anything at 5 %
+FEWEST_FOR_SIGN_FLIP = 6  # with 5 pairs its least p is 0.0625, so it could never be below 5 %
 BLOCK, N_RESAMPLES = 8, 10_000  # windows in a block; resamples of the bootstrap over windows
 POWER, ALPHA = 0.8, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """An arm minus the reference arm, in nats a token at the sweep's best evaluation.
+    """An arm minus the reference arm, in nats per token at the sweep's best evaluation.
 
     `ours` and `theirs` hold the runs compared: of the common seeds in one order where they are paired. They are empty
-    where nothing can be compared, and `why_not` then says why.
+    where nothing can be compared; `why_not` then has the reason.
     """
 
     arm: CellResults
@@ -78,12 +78,12 @@ class Contrast:
 
     @property
     def equivalent(self) -> bool:
-        """Whether the difference lies within the margin, at 5 %."""
+        """Whether the difference is within the margin, at 5 %."""
         return self.equivalence is not None and self.equivalence.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """What may be said of the arm, in words."""
+        """The result for the arm, in words."""
         if self.comparison is None:
             return self.why_not or ""
         if self.distinguishable is None:
@@ -125,7 +125,7 @@ class Contrast:
 def contrasts(experiment: Results) -> tuple[Contrast, ...]:
     """Every trained arm but the reference against it, in the order of the manifest; empty without a reference.
 
-    The first arm's comparison is the primary one, unless the reference stands first; the others' p-values are adjusted
+    The first arm's comparison is the primary one, unless the reference is first; the others' p-values are adjusted
     together.
     """
     reference = experiment.reference

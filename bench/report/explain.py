@@ -1,4 +1,4 @@
-"""What stands behind one row of a table: its runs, how its config differs from its neighbour's, how to remake it."""
+"""The runs behind one row of a table, how its config differs from the next one's, and the commands that repeat it."""
 
 import shlex
 

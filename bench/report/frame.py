@@ -40,7 +40,7 @@ def frame_of(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def record_row(record: Record) -> dict[str, Any]:
-    """What one record says, by column. A fitted model takes no training steps, so it has no cost of training."""
+    """The values of one record, by column. A fitted model takes no training steps, so it has no cost of training."""
     training, cost, environment = record.config.get("training") or {}, record.cost, record.environment
     n_steps = training.get("n_steps")
     timed = record.status == "done" and not record.packed

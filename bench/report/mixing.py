@@ -7,11 +7,11 @@ from bench.dotted import differing
 from bench.errors import UserError
 from bench.record import Manifest, Record
 
-FITTED = "fitted"  # stands for the seed of a model that has none
+FITTED = "fitted"  # in place of the seed of a model without one
 
 
 class MixedRunsError(UserError):
-    """Records that must not stand in one mean; the message names them and how to mend it."""
+    """Records that must not be in one mean; the message names them and the remedy."""
 
 
 def refuse_mixed_runs(where: str, records: Sequence[Record]) -> None:

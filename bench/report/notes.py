@@ -9,8 +9,8 @@ from bench.report.runs import CellResults, Results
 from bench.report.statistics import perplexity
 from bench.store import Measurements
 
-STALE = "†"  # beside the n of an arm that other sources made
-COMPARED = "‡"  # beside the n of an arm that stands because another machine compared the sources
+STALE = "†"  # marks an arm with runs of other sources
+COMPARED = "‡"  # marks an arm proved by comparing sources on another machine
 
 
 def protocol_legend(experiment: Results, protocol: str) -> list[str]:

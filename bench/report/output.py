@@ -37,7 +37,7 @@ BESIDE = ("replications", "contributed")  # kinds of what is averaged into no ot
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The tables of a store, notes on the store as a whole, and what could not be read."""
+    """The tables of a store, notes on the whole store, and the files that could not be read."""
 
     tables: tuple[Table, ...]
     measurements: tuple[Measurements, ...]  # of throughput, for the figures
@@ -68,7 +68,7 @@ class Tables:
 
 
 def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store | None = None) -> Tables:
-    """Every table of a store. With `compare`, the value of that store stands beside each perplexity of the same arm."""
+    """Every table of a store. With `compare`, perplexities of that store are shown next to those of the same arm."""
     published = load_published(published_path)
     ours = read_results(store)
     theirs = None if compare is None else read_results(compare)
@@ -114,7 +114,7 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
 
 
 def _tables(ours: StoreResults, published: Published, theirs: StoreResults | None, outside: Outside) -> Iterator[Table]:
-    """Results by experiment; what others published last, and only where something of ours could stand beside it."""
+    """Tables by experiment; published values last, and only where we have an experiment."""
     for experiment in ours.experiments:
         second = tuple(one.record for one in outside.replications if one.experiment == experiment.name)
         yield from _tables_of(experiment, ours, published, theirs, second)

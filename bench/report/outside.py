@@ -1,4 +1,4 @@
-"""Records that stand beside a store's own and are averaged into nothing: contributed ones, and replications."""
+"""Records outside a store's own runs, in no mean: contributed ones, and replications."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """A second record of a run, beside the record that it repeats."""
+    """A second record of a run, with the record that it repeats."""
 
     experiment: str
     label: str
@@ -110,7 +110,7 @@ def _contributions(record: Record, arms: Iterable[_Arm]) -> Iterator[Contributio
 
 
 def _replications(record: Record, contributed: Iterable[Record], arms: Iterable[_Arm]) -> Iterator[Replication]:
-    """A second record beside the first one of its run: ours, else the contributed one."""
+    """A second record with the first one of its run: ours, else the contributed one."""
     for arm in arms:
         first = next((one for one in (*arm.records, *contributed) if one.run_id == record.run_id), None)
         if record.run_id in arm.run_ids and first is not None:
@@ -120,7 +120,7 @@ def _replications(record: Record, contributed: Iterable[Record], arms: Iterable[
 def _of_one_arm(one: Record, other: Record) -> bool:
     """Whether two records have one label and differ in seed and mode at most.
 
-    A field of the config that an older one lacks had its default, which nothing here knows: so the label must agree.
+    A field of the config that an older one lacks had its default, which is not known here: so the label must agree.
     """
     if (one.label, one.replicate, one.corpus.sha256) != (other.label, other.replicate, other.corpus.sha256):
         return False

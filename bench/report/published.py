@@ -1,4 +1,4 @@
-"""What others published, read from `results/published.toml`: never mixed into a mean of ours, only put beside it."""
+"""Published figures and claims, read from `results/published.toml`: shown next to our results, in no mean."""
 
 import tomllib
 from pathlib import Path
@@ -43,7 +43,7 @@ class Figure(Strict):
     counts_positions: bool | None = None  # whether n_params holds the position table
     n_runs: int | None = None
     n_distinct_seeds: int | None = None
-    arms: list[str]  # labels of ours that it stands beside
+    arms: list[str]  # labels of our arms that it is compared with
     remark: str | None = None
     runs: tuple[PublishedRun, ...] = ()
 
@@ -77,7 +77,7 @@ class Published(Strict):
     claim: tuple[Claim, ...] = ()
 
     def beside(self, experiment: str, corpus: str, label: str) -> list[Figure]:
-        """The figures to show beside an arm of ours: none but in the experiment that follows the published recipes."""
+        """The figures to show with our arm: only in the experiment that follows the published recipes."""
         if (experiment, corpus) != (self.experiment, self.corpus):
             return []
         return [figure for figure in self.figure if label in figure.arms]

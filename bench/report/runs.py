@@ -25,7 +25,7 @@ class CellResults:
 
     label: str
     expected: tuple[str, ...]  # seeds as text, or "fitted"
-    records: tuple[Record, ...]  # whatever their status
+    records: tuple[Record, ...]  # of any status
     missing: tuple[str, ...]  # the seeds without a record
     group: str | None = None  # the arm that a tuning trial or a replicate belongs to
 
@@ -61,7 +61,7 @@ class CellResults:
 
     @property
     def shortfall(self) -> str | None:
-        """What became of the runs that are not done, in words; None where all are done."""
+        """The status of the runs that are not done, in words; None where all are done."""
         if len(self.done) == len(self.expected):
             return None
         statuses: dict[str, list[str]] = defaultdict(list)
@@ -79,7 +79,7 @@ class CellResults:
 class Results:
     """An experiment's cells, in the order of its manifest. `stale` holds the ids of runs that other sources made.
 
-    `compared` holds the ids of those that stand only because another machine compared the sources.
+    `compared` holds the ids of those proved only by comparing sources on another machine.
     """
 
     manifest: Manifest
@@ -99,7 +99,7 @@ class Results:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a trained run has a record. A counted model has no mode, so it speaks for none."""
+        """Whether a trained run has a record. A counted model has no mode, so it does not count."""
         return any(cell.records and not cell.fitted for cell in self.cells)
 
     @cached_property
@@ -139,7 +139,7 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreResults:
-    """A store as its experiments. `errors` name the files that could not be read; the rest stands without them.
+    """A store as its experiments. `errors` name the files that could not be read; the rest is read without them.
 
     An experiment that was launched in both modes is in `experiments` in the one that claims are judged on: where the
     smallest trained arm has the most seeds with a result, `exact` where that is equal. `in_other_mode` holds the other.

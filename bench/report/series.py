@@ -12,7 +12,7 @@ Readings = dict[int, float]  # of one run, by step
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A value by step over n runs: the mean, the least and the most."""
+    """A value by step over n runs: mean, minimum and maximum."""
 
     n: int
     steps: tuple[int, ...]
@@ -45,7 +45,7 @@ def validation_nats(record: Record) -> Readings:
 
 
 def scalar(record: Record, name: str) -> Readings:
-    """A reading that is one number a step, such as eta; empty where the record has none."""
+    """A reading that is one number per step, such as eta; empty where the record has none."""
     return _read(record, lambda readings: number(readings.get(name)))
 
 
@@ -66,7 +66,7 @@ def over_layers(record: Record, name: str) -> Readings:
 
 
 def gamma_quantile(record: Record, layer: int, which: int) -> Readings:
-    """0 to 4: the least gamma, its quartiles and the greatest; older records lack the lower and the upper quartile."""
+    """0 to 4: minimum, quartiles and maximum of gamma; older records lack the lower and the upper quartile."""
 
     def read(readings: dict[str, object]) -> float | None:
         quantiles = item(readings.get("gamma_quantiles"), layer)

@@ -1,8 +1,9 @@
-"""What a few numbers say together: mean, spread, difference, how sure. Pure functions on sequences of floats.
+"""Statistics of a few numbers: mean, spread, difference, confidence. Pure functions on sequences of floats.
 
-Fewer than two values have no spread, and an infinite value has none either: what rests on it is None, never NaN. Equal
-values have a spread of 0, an interval of width 0, and a p-value of 0 or 1. The tails come from scipy.special, which is
-imported where it is used: scipy.stats, which the tests compare with, takes longer to import than the tables to make.
+Fewer than two values have no spread, and an infinite value has none either: what depends on it is None, never NaN.
+Equal values have a spread of 0, an interval of width 0, and a p-value of 0 or 1. The tails come from scipy.special,
+which is imported where it is used: scipy.stats, which the tests compare with, takes longer to import than the tables
+to make.
 """
 
 import math
@@ -12,9 +13,9 @@ from typing import Literal
 
 from bench.report.student import Difference, square
 
-# Losses this close, in nats a token, may be called equivalent. Fixed before the runs: at a perplexity of 4.4 this is
+# Losses this close, in nats per token, may be called equivalent. Fixed before the runs: at a perplexity of 4.4 this is
 # 0.09, about the published gap that is put to the test (4.43 against 4.35), and under twice the standard deviation
-# between the published seeds (0.054), so that ten seeds an arm can tell.
+# between the published seeds (0.054), so that ten seeds per arm can tell.
 MARGIN_NATS = 0.02
 
 
@@ -44,12 +45,12 @@ Verdict = Literal["equivalent", "non-inferior", "worse", "better", "undecided"]
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """Where a difference of losses (below 0: a is better) lies against a margin, at 5 %, by its 90 % t interval.
+    """A difference of losses (below 0: a is better) relative to a margin, at 5 %, by its 90 % t interval.
 
     equivalent    within the margin on both sides                better   below it: by more than the margin
     non-inferior  below the upper margin, by non_inferiority     worse    above it: by more than the margin
     undecided     the interval crosses a margin that matters, or there is none
-    That there is a difference at all is for `welch` and `paired_t` to say.
+    Whether there is a difference at all is tested by `welch` and `paired_t`.
     """
 
     difference: float
@@ -75,7 +76,7 @@ def perplexity(nats_per_token: float) -> float:
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean, the same in any order of the values, and never outside them."""
     if not values:
-        raise ValueError("no values have no mean")
+        raise ValueError("mean of an empty list")
     try:
         rounded = math.fsum(values) / len(values)
     except OverflowError:
@@ -99,13 +100,13 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 
 
 def upper_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """One-sided t bound: the mean lies below it with this confidence. None where there is no standard deviation."""
+    """One-sided t bound: the mean is below it with this confidence. None where there is no standard deviation."""
     estimate = _of_mean(values)
     return None if estimate is None else estimate.interval(2 * confidence - 1)[1]
 
 
 def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """One-sided t bound: the mean lies above it with this confidence. None where there is no standard deviation."""
+    """One-sided t bound: the mean is above it with this confidence. None where there is no standard deviation."""
     estimate = _of_mean(values)
     return None if estimate is None else estimate.interval(2 * confidence - 1)[0]
 
@@ -235,7 +236,7 @@ def _squares(values: Sequence[float]) -> float:
 
 
 def expected_best(values: Sequence[float], n: int, k: int) -> float | None:
-    """Mean over all subsets of k of n trials of the least value in it; None where a subset has none.
+    """Mean over all subsets of k of n trials of the lowest value in it; None where a subset has none.
 
     `values` are those of the trials that gave one; the other n - len(values) are worse than any.
     """

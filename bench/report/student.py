@@ -70,7 +70,7 @@ def welch_power(n: int, difference: float, sd_a: float, sd_b: float, alpha: floa
 
 
 def seeds_needed(difference: float, sd_a: float, sd_b: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Fewest seeds an arm that give Welch's two-sided test this power; None: more than 1000, or no difference."""
+    """Fewest seeds per arm that give Welch's two-sided test this power; None: more than 1000, or no difference."""
     if not all(map(math.isfinite, (difference, sd_a, sd_b))) or difference == 0:
         return None
     enough = (n for n in range(2, MOST_SEEDS + 1) if welch_power(n, difference, sd_a, sd_b, alpha) >= power)

@@ -45,7 +45,7 @@ class Table:
         return f"## {self.experiment}: {self.kind}\n\n{markdown_text(self.intro)}\n\n{table}\n\n{notes}\n"
 
     def csv(self) -> str:
-        """The cells alone; one that a spreadsheet would take for a formula starts with an apostrophe."""
+        """The cells only; one that a spreadsheet would take for a formula starts with an apostrophe."""
         text: str = self._frame(csv_text).to_csv(index=False, lineterminator="\n")
         return text
 
@@ -78,5 +78,5 @@ def csv_text(text: str) -> str:
     """`text` as a cell of CSV: one that a spreadsheet would take for a formula starts with an apostrophe."""
     cleaned = clean(text)
     if negative := NEGATIVE_NUMBER.fullmatch(cleaned):
-        return f"-{negative[1]}"  # as programs read it; a number alone is no formula
+        return f"-{negative[1]}"  # as programs read it; a number by itself is no formula
     return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned

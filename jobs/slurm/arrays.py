@@ -1,4 +1,4 @@
-"""From the missing runs of a grid to SLURM arrays, one a kind of job, handed over by submitit."""
+"""From the missing runs of a grid to SLURM arrays, one per kind of job, handed over by submitit."""
 
 import os
 import shlex

@@ -138,7 +138,7 @@ def test_both_corpora_have_as_many_validation_tokens_as_estimates_count():
 )
 def test_a_run_that_differs_in_seed_rates_schedule_or_length_is_known_from_records(change, source, tmp_path):
     store = Store(tmp_path)
-    recorded(store, train_seconds=7000.0)  # 2 s a step
+    recorded(store, train_seconds=7000.0)  # 2 s per step
     config = changed(K_OPERATORS_PAPER, **change)
     estimate = only([a_run(config, seed) for seed in REPORTING_SEEDS], [store])
     assert estimate.source == source

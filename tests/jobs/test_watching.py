@@ -50,7 +50,7 @@ def died(store: Store, run: Run) -> None:
         ("OSError: [Errno 28] No space left on device", "disk or a quota is full"),
         ("ModuleNotFoundError: No module named 'einops'", "lacks a package"),
         ("Traceback (most recent call last):\nValueError: something", "the program failed"),
-        ("step 3: validation 3.2500 nats a token", "was killed, or its machine failed"),
+        ("step 3: validation 3.2500 nats per token", "was killed, or its machine failed"),
     ],
 )
 def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause, three_launched, capsys):
@@ -61,7 +61,9 @@ def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause,
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny-s42: interrupted"
     assert lines[1] == f"attempt 1: process {2**22 + 1} on n1; heartbeat 7, no sign of life"
-    assert lines[2] == "last word: training, step 3 of 9, training 2.5000 nats a token, validation 3.2500 nats a token"
+    assert (
+        lines[2] == "last word: training, step 3 of 9, training 2.5000 nats per token, validation 3.2500 nats per token"
+    )
     assert [f"  | {line}" for line in log.splitlines()] == lines[3 : 3 + len(log.splitlines())]
     assert cause in lines[-2]
     assert lines[-1].startswith(f"next: python -m jobs launch --experiment smoke --store {store.root}")

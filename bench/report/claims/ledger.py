@@ -17,14 +17,14 @@ WIDTH = len("not reproduced")
 LAUNCH = "python -m jobs launch --experiment NAME --store results"
 MODES_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
-    "mode: what the rule says of the runs of that one, which decides nothing."
+    "mode: what the rule gives on the runs of that one, which decides nothing."
 )
 FEWEST = 2.0  # seeds, for a reading that decides nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherMode:
-    """What a rule says of the runs of a mode that its claim is not judged on; it decides nothing."""
+    """The result of a rule on the runs of the mode that its claim is not judged on; it decides nothing."""
 
     mode: str
     outcome: Outcome
@@ -38,7 +38,7 @@ class OtherMode:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry(Verdict):
-    """A verdict, and beside it what the rule says of the other mode, where an experiment of the claim ran in both."""
+    """A verdict, with the result of the rule in the other mode where an experiment of the claim ran in both."""
 
     in_other_mode: tuple[OtherMode, ...] = ()
 
@@ -95,11 +95,11 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
 
 
 def text(verdicts: Sequence[LedgerEntry]) -> str:
-    """One line a claim, beginning with its id; then whether the rules are those of the launch, and what has not run."""
+    """One line per claim, beginning with its id; then rules that changed since the launch, and what has not run."""
     lines = [_line(verdict) for verdict in verdicts]
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
     if changed:
-        lines.append(f"The rules changed since {', '.join(changed)} was launched: judge it with care.")
+        lines.append(f"The rules changed since {', '.join(changed)} was launched: read its verdicts with caution.")
     not_run = dict.fromkeys(
         name for verdict in verdicts if verdict.outcome == "not run" for name in verdict.claim.experiments
     )
@@ -118,7 +118,7 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
 
 
 def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
-    """A row a claim; a column of what the other mode says, where a claim has one."""
+    """A row per claim; with a column for the other mode, where a claim has one."""
     modes = any(verdict.in_other_mode for verdict in verdicts)
     return Table(
         experiment="claims",
@@ -165,14 +165,14 @@ def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
 
 
 def _of(verdict: Verdict, cell: str) -> str:
-    """A cell that would be another with every run says of how many it is."""
+    """A table cell with the number of runs it is based on, where runs are missing."""
     return f"{cell} ({verdict.partial})" if verdict.partial else cell
 
 
 def _line(verdict: LedgerEntry) -> str:
     parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
     parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
-    parts += [f"{verdict.seeds_needed:,} seeds an arm needed"] if verdict.seeds_needed else []
+    parts += [f"{verdict.seeds_needed:,} seeds per arm needed"] if verdict.seeds_needed else []
     parts += [f"mode {verdict.mode}"] if verdict.mode else []
     parts += [one.text for one in verdict.in_other_mode]
     parts += [f"rules changed since {', '.join(verdict.changed_since)}"] if verdict.changed_since else []

@@ -13,13 +13,13 @@ ASKED_AT_LAPTOP_SIZE = ("C5", "C7", "C8", "C9", "C10")  # the rest are about the
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What may be said of a claim. `seeds_needed` an arm where it is open and the runs foretell it."""
+    """The result for a claim. `seeds_needed`: per arm, where it is open and can be predicted from the runs."""
 
     claim: Claim
     outcome: Outcome
     numbers: tuple[str, ...]
     seeds_needed: int | None
-    partial: str | None  # of how many launched runs it knows, where some have no result yet
+    partial: str | None  # on how many of the launched runs it is based, where some have no result yet
     mode: str | None  # of the runs
     at_laptop_size: tuple[str, ...]  # what the same rule reads there; it decides nothing
     changed_since: tuple[str, ...]  # experiments that were launched under other rules

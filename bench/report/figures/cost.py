@@ -42,7 +42,7 @@ def cost(experiment: Results, published: Published) -> list[Drawn]:
     panels = [panel for panel in measured if any(panel[2])]  # an axis that is logarithmic cannot be empty
     if len(contexts) < 2 or not panels:
         return []
-    few = seeds_text((len(cell.done) for cell in cells), "bar: least to most")
+    few = seeds_text((len(cell.done) for cell in cells), "bar: minimum to maximum")
     machines = ", ".join(sorted({plain(record.environment.device_name) for cell in cells for record in cell.done}))
     looks = [line_style(index) for index in range(len(names))]
     figure = new_figure(3.3)
@@ -63,7 +63,7 @@ def cost(experiment: Results, published: Published) -> list[Drawn]:
             figure,
             title="what each form of the recurrence costs in training",
             caption=(
-                "Seconds of training steps over training tokens, and the most memory that the process held, both axes "
+                "Seconds of training steps over training tokens, and the peak memory of the process, both axes "
                 f"logarithmic. On {machines}; {few}. Times of runs that shared a GPU are left out.{unfinished(cells)}"
             ),
             alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",

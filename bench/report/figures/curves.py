@@ -1,4 +1,4 @@
-"""Training curves: validation perplexity over the steps, the whole run and its second half from nearer by."""
+"""Training curves: validation perplexity over the steps, of the whole run and, enlarged, of its second half."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from bench.report.runs import CellResults, Results
 from bench.report.series import Series, over_seeds, validation_nats
 from bench.report.statistics import perplexity
 
-NEAR = 1.35  # how far above the least perplexity the near view reaches
+NEAR = 1.35  # upper end of the enlarged view, relative to the lowest perplexity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,9 @@ class _Curve:
 def curves(experiment: Results, published: Published) -> list[Drawn]:
     """As many figures as it takes to have at most eight lines in each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
-    tried = [cell for cells in trials(experiment).values() for cell in cells]  # told by the expected best of k
+    tried = [
+        cell for cells in trials(experiment).values() for cell in cells
+    ]  # shown in the figure of the expected best of k
     cells = [cell for cell in trained(experiment) if cell.label in known and cell not in tried]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
@@ -64,7 +66,7 @@ def _series(cell: CellResults) -> Series | None:
 
 
 def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[CellResults], CellResults | None]]:
-    """What stands together, each with its reference: the models, the variants of K-Operators, the learning rates."""
+    """The groups of curves, each with its reference: models, variants of K-Operators, learning rates."""
     full, reference = full_model(experiment), experiment.reference
     families = [group for group in by_rate(cells) if has_rates(group)]
     at_full_rate = full is not None and reference is not None and learning_rate(full)
@@ -98,7 +100,7 @@ def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: d
 
 def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
     last = max(line.series.steps[-1] for line in lines)
-    few = seeds_text((line.series.n for line in lines), "band: least to most")
+    few = seeds_text((line.series.n for line in lines), "band: minimum to maximum")
     has_reference = lines[0].line_style is REFERENCE
     figure = new_figure(3.0 + 0.17 * -(-len(lines) // 2))
     whole, near = panels_of(figure, 2)
@@ -118,7 +120,7 @@ def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
             "Sweep perplexity of the validation text at each evaluation after step 0; left the whole run, right its "
             f"second half from nearer by. Lines: {few}."
             + (" Thick, without markers: the arm that the others are held against." if has_reference else "")
-            + (f" What lies more than {NEAR - 1:.0%} above the least is left out on the right." if cut else "")
+            + (f" Values more than {NEAR - 1:.0%} above the lowest are left out on the right." if cut else "")
             + unfinished(line.cell for line in lines)
         ),
         alt=f"Curves of validation perplexity over training steps for {', '.join(line.cell.label for line in lines)}.",

@@ -19,7 +19,7 @@ Row = tuple[Contrast, Comparison]
 
 
 def differences(experiment: Results, published: Published) -> list[Drawn]:
-    """At most one figure: models against the reference or, where there are none, what `ablation` would show."""
+    """At most one figure: models against the reference or, without any, what `ablation` would show."""
     rows = model_rows(experiment)
     if not rows or experiment.reference is None:
         return variants_figure(experiment, "differences")

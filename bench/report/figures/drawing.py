@@ -59,7 +59,7 @@ LONGEST_LABEL = 34  # letters: two such side by side fill a legend
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A figure with its words. `name` is the stem of its files; `alt` says in a sentence what is to be seen."""
+    """A figure with its words. `name` is the stem of its files; `alt` describes the figure in a sentence."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ class Drawn:
     @cached_property
     def png(self) -> bytes:
         """At PNG_DPI."""
-        # run lengths alone: what a search for longer repeats finds may differ from one build of zlib to the next
+        # only run lengths: the result of a search for longer repeats may differ between builds of zlib
         run_lengths = {"compress_type": zlib.Z_RLE}
         return _bytes(self.figure, "png", dpi=PNG_DPI, metadata={"Software": None}, pil_kwargs=run_lengths)
 
@@ -127,9 +127,9 @@ def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -
 
 
 def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
-    """The same figure, which says the mode of its runs: for an experiment that ran in another one too."""
+    """The same figure with the mode of its runs: for an experiment that ran in both modes."""
     drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color="0.3", ha="right", va="bottom")
-    return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} alone.")
+    return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} only.")
 
 
 def line_style(index: int) -> dict[str, Any]:
@@ -149,14 +149,14 @@ def legend(figure: Figure, looks: Sequence[dict[str, Any]], labels: Sequence[str
 
 
 def draw_series(axes: Axes, series: Series, looks: dict[str, Any]) -> None:
-    """The mean over seeds, and where there are several a band from the least to the most."""
+    """The mean over seeds, and with several a band from minimum to maximum."""
     axes.plot(series.steps, series.middle, **looks)
     if series.n > 1:
         axes.fill_between(series.steps, series.low, series.high, color=looks["color"], alpha=0.15, linewidth=0)
 
 
 def draw_spread(axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], looks: dict[str, Any]) -> None:
-    """At each place the mean of its values, with a bar from the least to the most."""
+    """At each place the mean of its values, with a bar from minimum to maximum."""
     means = [mean(one) for one in values]
     below = [middle - min(one) for middle, one in zip(means, values, strict=True)]
     above = [max(one) - middle for middle, one in zip(means, values, strict=True)]
@@ -199,7 +199,7 @@ def short(text: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def note(figure: Figure, text: str) -> None:
-    """What the lines and the bands are, below all panels: a file alone has no caption."""
+    """What the lines and the bands are, below all panels: the file itself has no caption."""
     figure.supxlabel(text, fontsize=8, color="0.3")
 
 

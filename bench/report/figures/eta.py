@@ -52,12 +52,12 @@ class _RateArm:
 
 
 def eta(experiment: Results, published: Published) -> list[Drawn]:
-    """At most one figure; none where no arm differs from the full model in its learning rate alone."""
+    """At most one figure; none where no arm differs from the full model only in its learning rate."""
     arms = _arms(experiment)
     if len({arm.multiple for arm in arms if arm.form == "learned"}) < 2:
         return []
     with_eta = [arm for arm in arms if arm.form == "learned" and over_seeds(scalar(r, "eta") for r in arm.cell.done)]
-    few = seeds_text((len(arm.cell.done) for arm in arms), "bands and bars: least to most")
+    few = seeds_text((len(arm.cell.done) for arm in arms), "bands and bars: minimum to maximum")
     figure = new_figure(3.5)
     panels = panels_of(figure, 2 if with_eta else 1)
     forms = [form for form in FORMS if any(arm.form == form for arm in arms)]
@@ -122,7 +122,7 @@ def _form(cell: CellResults) -> str:
 
 
 def _draw_eta(axes: Axes, arms: Sequence[_RateArm]) -> None:
-    """Each line says its multiple at its end, so that it needs no legend."""
+    """Each line is labelled with its multiple at its end, instead of a legend."""
     others = [arm for arm in arms if arm.multiple != 1]
     for arm in arms:
         series = over_seeds(scalar(record, "eta") for record in arm.cell.done)

@@ -45,7 +45,7 @@ def _spectrum(experiment: Results, cell: CellResults, number: int) -> Drawn | No
     medians = [spectrum[2] for spectrum in spectra if spectrum[2] is not None]
     if not medians:
         return None
-    few = seeds_text((series.n for series in medians), "dotted: least and greatest of seeds")
+    few = seeds_text((series.n for series in medians), "dotted: minimum and maximum over seeds")
     n_columns = 2 if len(layers) in (2, 4) else min(3, len(layers))
     n_rows = -(-len(layers) // n_columns)
     has_quartiles = any(spectrum[1] is not None for spectrum in spectra)
@@ -57,7 +57,7 @@ def _spectrum(experiment: Results, cell: CellResults, number: int) -> Drawn | No
             _finish(axes, layer, layer % n_columns == 0, layer + n_columns >= len(layers))
         else:
             axes.set_visible(False)
-    shown = f"{'dark: quartiles; ' if has_quartiles else ''}light: least to greatest"
+    shown = f"{'dark: quartiles; ' if has_quartiles else ''}light: minimum to maximum"
     note(figure, f"line: median of channels, {few}\n{shown} channel")
     return drawn_of(
         experiment,
@@ -101,7 +101,7 @@ def _finish(axes: Axes, layer: int, is_left: bool, is_lowest: bool) -> None:
 
 
 def few_steps(axes: Axes, title: str, *, is_lowest: bool = True) -> None:
-    """A narrow panel over training steps; words below it only where no panel stands there."""
+    """A narrow panel over training steps; labels below it only where no panel is."""
     step_axis(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=ROUND))
     if is_lowest:

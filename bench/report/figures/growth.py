@@ -81,7 +81,7 @@ def _lines(measured: Measurements) -> list[_Line]:
 
 
 def _draw_time(axes: Axes, line: _Line) -> None:
-    """Medians, with bars from the least round to the most."""
+    """Medians, with bars from the fastest round to the slowest."""
     contexts = [one.facts.context for one in line.timed]
     least, medians, most = (
         [1e6 * getattr(one.stats, which) / one.facts.n_tokens for one in line.timed]
@@ -123,7 +123,7 @@ def _round_below(value: float) -> float:
 
 
 def _round_above(value: float) -> float:
-    """The least 1, 2 or 5 of a decade that is not below `value`."""
+    """The smallest of 1, 2 or 5 times a power of ten that is not below `value`."""
     decade = 10.0 ** math.floor(math.log10(value))
     return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
 
@@ -135,7 +135,7 @@ def _caption(measured: Measurements, lines: Sequence[_Line]) -> str:
     precisions = ", ".join(sorted({plain(one.facts.dtype) for one in timed}))
     return (
         f"Forward and backward pass of {n_tokens} tokens in {precisions}; median of n = {n_rounds} rounds, bars from "
-        f"the least to the most.\n{plain(machine_text(replace(measured, timed=tuple(timed))))}"
+        f"minimum to maximum.\n{plain(machine_text(replace(measured, timed=tuple(timed))))}"
     )
 
 

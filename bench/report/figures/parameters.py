@@ -1,4 +1,4 @@
-"""Perplexity against the number of parameters, and beside it what others published."""
+"""Perplexity against the number of parameters, with published values."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def parameters(experiment: Results, published: Published) -> list[Drawn]:
             title="perplexity against parameters",
             caption=(
                 f"Best validation perplexity (sweep), {few}; against all parameters, tables of positions included; "
-                "arms of as many stand side by side. Of K-Operators the full model alone. "
+                "arms with equal numbers are drawn side by side. Of K-Operators only the full model.  "
                 f"{_members(lines)}{_as_published(others)}{unfinished(point.cell for point in points)}"
             ),
             alt=f"Perplexity over the number of parameters for {', '.join(label for label, _ in lines)}.",
@@ -158,7 +158,7 @@ def _count(value: float) -> str:
 
 
 def _system(figure: PublishedFigure) -> str:
-    """Short enough for a legend; the caption has it whole."""
+    """Short enough for a legend; the caption has it in full."""
     return f"{figure.system.split(',')[0]}, published"
 
 

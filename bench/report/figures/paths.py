@@ -29,7 +29,7 @@ PANELS = (  # reading, title, what it is
 
 
 def paths(experiment: Results, published: Published) -> list[Drawn]:
-    """The share of the recurrent path, and beside it the weights of both paths, in the full model."""
+    """The share of the recurrent path, and the weights of both paths, in the full model."""
     full = model_over_time(experiment)
     if full is None:
         return []
@@ -40,7 +40,7 @@ def paths(experiment: Results, published: Published) -> list[Drawn]:
     if not panels:
         return []
     shown = [series.n for name, _, _ in panels for series in found[name] if series is not None]
-    few = seeds_text(shown, "band: least to most")
+    few = seeds_text(shown, "band: minimum to maximum")
     figure = new_figure(2.9)
     for axes, (name, title, _) in zip(panels_of(figure, len(panels)), panels, strict=True):
         for layer, series in enumerate(found[name]):

@@ -47,7 +47,7 @@ def write_report(store: Store, content: Content) -> Path:
 
 
 def gather(store: Store) -> Content:
-    """All that the page says of a store."""
+    """The content of the page for a store."""
     store = Store(store.root.resolve())
     made = make_tables(store)
     ours = made.results
@@ -98,7 +98,7 @@ def _pictures(made: Tables) -> tuple[Picture, ...]:
 
 
 def _shown(ours: StoreResults) -> list[Results]:
-    """The experiments whose tables come first: those that decide and, while a run of them is missing, a stand-in."""
+    """The experiments whose tables come first: those that decide and, while a run of them is missing, a substitute."""
     measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
     main = [measured[name] for name in MAIN if name in measured]
     whole = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
@@ -117,18 +117,18 @@ def _headline_note(shown: Sequence[Results]) -> str | None:
     there = {one.name: one for one in shown}
     lacking = [name for name in MAIN if name not in there or any(cell.shortfall for cell in there[name].cells)]
     what = ("has" if len(lacking) == 1 else "have") + " runs that are not done"
-    return f"{' and '.join(lacking)} {what}. So here is {shown[-1].name}, at laptop size, which decides no claim."
+    return f"{' and '.join(lacking)} {what}. Shown instead: {shown[-1].name}, at laptop size, which decides no claim."
 
 
 def _answer(experiment: Results, ours: StoreResults) -> str | None:
-    """The primary comparison in a sentence, which says its mode where the experiment ran in both."""
+    """The primary comparison in a sentence, with its mode where the experiment ran in both."""
     primary = next((one for one in contrasts(experiment) if one.primary), None)
     if primary is None or primary.comparison is None:
         return None
     sides = f"{_told(primary.arm)} against {_told(primary.reference)}, validation perplexity (sweep, best)"
     compared = primary.comparison
     between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
-    gap = f"{signed(compared.difference)} nats a token ({between}{primary.n_text})"
+    gap = f"{signed(compared.difference)} nats per token ({between}{primary.n_text})"
     mode = "" if ours.other(experiment.name) is None else f", mode {experiment.mode}"
     return f"{experiment.name}{mode}: {sides}: {primary.verdict}, {gap}."
 
@@ -168,7 +168,7 @@ def _question(experiment: Results, ours: StoreResults, tables: Iterable[Table]) 
 
 
 def _state(experiment: Results) -> str:
-    """How many of its runs are done, and what became of the rest."""
+    """How many of its runs are done, and the status of the others."""
     records = _records([experiment])
     listed = sum(len(cell.expected) for cell in experiment.cells)
     statuses: Counter[str] = Counter(record.status for record in records)

@@ -1,4 +1,4 @@
-"""What the report says, and the page that says it: HTML with everything in it, escaped, under a strict security policy.
+"""The content of the report and its page: self-contained HTML, escaped, under a strict security policy.
 
 The policy is part of the page: nothing is fetched, and no script or style acts but the two whose hashes it names.
 """
@@ -56,10 +56,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """All that the page says, as plain text but for the figures."""
+    """The content of the page: plain text, and the figures as SVG."""
 
     claims: tuple[ClaimCard, ...]
-    answers: tuple[str, ...]  # the headline pairs, a sentence each
+    answers: tuple[str, ...]  # the headline pairs, one sentence each
     headline: tuple[Table, ...]
     headline_note: str | None  # where they decide no claim
     pictures: tuple[Picture, ...]
@@ -68,7 +68,7 @@ class Content:
     cost: Table
     deviations: tuple[Deviation, ...]
     environment: tuple[Table, ...]
-    notes: tuple[str, ...]  # on the store as a whole
+    notes: tuple[str, ...]  # on the whole store
     unread: tuple[str, ...]  # files that could not be read, and why
     published: tuple[Table, ...] = ()  # what others published, below the ledger
 
@@ -82,7 +82,7 @@ def render(content: Content) -> bytes:
         pictures=[(picture, _source(picture)) for picture in content.pictures],
         tally=[(outcome, sum(claim.outcome == outcome for claim in content.claims)) for outcome in SYMBOLS],
         symbols=SYMBOLS,
-        # Markup, since they are ours and must stand in the page as they were hashed
+        # Markup, since they are ours and must be in the page exactly as hashed
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),

@@ -20,7 +20,8 @@ def best_of_k_table(view: View) -> Table | None:
     counts = "; ".join(_counts(group, cells) for group, cells in view.trials.items())
     notes = [
         "Expected validation perplexity (sweep, best) of the best of k trials drawn without replacement from an arm's "
-        "n: the mean over all subsets of k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th least perplexity. It is "
+        "n: the mean over all subsets of k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th lowest perplexity. "
+        "It is "
         "unbiased for k fresh trials, and falls as k grows.",
         "A trial that ended without a number counts in n as worse than any: with as many of those as k or more, there "
         "is a subset without a best, and no expectation. A trial that has not run does not count.",

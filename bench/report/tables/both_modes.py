@@ -11,7 +11,7 @@ from bench.report.tables.view import MODE, TRIAL, arm, mode_of
 
 MODES_NOTE = (
     "mode: exact is float32, eager and deterministic; fast is bf16 and compiled. Means, differences, ratios and "
-    "p-values are formed within one mode. – stands for a counted model, which has none."
+    "p-values are formed within one mode. – marks a counted model, which has none."
 )
 Item = TypeVar("Item", bound=Hashable)
 Pair = tuple[Results, Results]  # an experiment in its chosen mode, and in its other one
@@ -48,7 +48,7 @@ def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Tab
 
 
 def merged_notes(first: Sequence[str], second: Sequence[str], modes: Pair) -> list[str]:
-    """The notes on both modes, each once; what holds in one mode alone says which."""
+    """The notes of both modes, each once; a note on one mode names it."""
     return [
         note if note in first and note in second else f"Mode {modes[note not in first].mode}: {note}"
         for note in interleaved(first, second)
@@ -56,7 +56,7 @@ def merged_notes(first: Sequence[str], second: Sequence[str], modes: Pair) -> li
 
 
 def interleaved(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
-    """Both sequences as one, each item once; what only the second has stands before what follows it there."""
+    """Both sequences as one, each item once; an item only in the second goes before its successor there."""
     merged = list(dict.fromkeys(first))
     place = len(merged)
     for item in reversed(list(dict.fromkeys(second))):
@@ -84,7 +84,7 @@ def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) 
 
 
 def _has_row(cell: CellResults, there: Results, *, is_chosen: bool) -> bool:
-    """Whether a cell has a row beside the cell of its label in the other mode."""
+    """Whether a cell has a row next to that of the same label in the other mode."""
     same = there.cell(cell.label)
     if same is None or (cell.records and not same.records):
         return True

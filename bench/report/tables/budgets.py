@@ -17,7 +17,7 @@ class Axis:
     name: str
     column: str
     text: Callable[[float], str] = "{:,.0f}".format
-    done: bool = False  # of whole runs alone: one that ended early took less
+    done: bool = False  # only of complete runs: one that ended early took less
     measured: bool = False  # on a machine, so that runs differ, rather than counted
     most: bool = False  # of the runs, rather than their mean
 
@@ -27,11 +27,11 @@ AXES = (
     Axis(name="live", column="n_live_params"),
     Axis(name="without positions", column="n_params_without_positions"),
     Axis(name="training tokens", column="n_train_tokens", done=True),
-    Axis(name="forward MACs a token", column="forward_macs_per_token"),
+    Axis(name="forward MACs per token", column="forward_macs_per_token"),
     Axis(name="training FLOPs", column="train_flops", text="{:.4g}".format, done=True),
     Axis(name="state bytes", column="state_bytes"),
     Axis(name="activation bytes", column="activation_bytes"),
-    Axis(name="seconds a step", column="seconds_per_step", text="{:.4g}".format, measured=True),
+    Axis(name="seconds per step", column="seconds_per_step", text="{:.4g}".format, measured=True),
     Axis(name="peak bytes", column="peak_bytes", done=True, measured=True, most=True),
 )
 
@@ -65,8 +65,8 @@ def axis_notes() -> list[str]:
         "forward MACs: multiply-adds of one forward pass; training FLOPs: 3 × forward × 2 × training tokens; state: "
         "what decoding keeps of one text at the end of its window, and activation: what the backward pass keeps of one "
         "window, both in float32. All these are counted, from each model's closed form.",
-        "seconds a step, mean ± sample standard deviation, and peak bytes, the most of any run, are measured: they "
-        "compare on one machine alone.",
+        "seconds per step, mean ± sample standard deviation, and peak bytes, the maximum over runs, are measured: they "
+        "compare only on one machine.",
     ]
 
 

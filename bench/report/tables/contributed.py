@@ -13,7 +13,7 @@ from bench.report.tables.view import plain_mean_sd, summary_of
 COLUMNS = ("arm", "mode", "device", "origin", "n", "sweep, best", "sweep, final")
 NOTES = (
     "Contributed: others made these runs. Their seal, config and corpus were checked when they were taken in, but "
-    "nobody here saw them run. They are averaged with none of ours, and no claim rests on them.",
+    "they were not run here. They are in no mean with ours, and no claim uses them.",
     "Validation perplexity, mean ± sample standard deviation (n - 1) over n distinct seeds, as in the table of "
     "perplexities, a row for each device.",
 )
@@ -22,7 +22,7 @@ Key = tuple[str, str, str, str]  # arm, mode, device, corpus
 
 
 def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table | None:
-    """A row an arm, mode and device of what others made of an experiment; None where there is nothing."""
+    """A row per arm, mode and device of what others made of an experiment; None where there is nothing."""
     groups: dict[Key, list[Record]] = defaultdict(list)
     for one in found:
         if one.experiment == experiment:
@@ -42,7 +42,7 @@ def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table |
 
 
 def _key(one: Contribution) -> Key:
-    """What the runs of one row share: none but these may stand in one mean."""
+    """What the runs of one row share; only such runs may be in one mean."""
     record = one.record
     mode = NOTHING if record.seed is None else record.mode
     return one.label, mode, record.environment.device_name, record.corpus.name

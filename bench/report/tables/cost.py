@@ -16,7 +16,7 @@ def cost_table(view: View) -> Table | None:
         return None
     notes = [
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
-        "the most that any of the runs held; train FLOPs: 3 × forward, from each model's closed form.",
+        "the maximum over runs; train FLOPs: 3 × forward, from each model's closed form.",
         *packed_notes(view.experiment),
         *machine_notes(view.experiment),
     ]

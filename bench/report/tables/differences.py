@@ -13,7 +13,7 @@ COLUMNS = (
     "runs",
     "n",
     "test",
-    "difference, nats a token",
+    "difference, nats per token",
     "95 % interval",
     "90 % interval",
     "p",
@@ -61,8 +61,9 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _notes(view: View) -> list[str]:
     reference = view.contrasts[0].reference
     return [
-        f"difference: mean sweep loss (best) of the arm less that of {reference.label} ({reference.statuses}), in nats "
-        "a token; below 0 the arm is better. Fitted models are left out.",
+        f"difference: mean sweep loss (best) of the arm less that of {reference.label} ({reference.statuses}), in "
+        "nats per "
+        "token; below 0 the arm is better. Fitted models are left out.",
         "paired t: over the seeds that both arms have in common (n pairs), which draw the same batches; Welch: where "
         "fewer than 2 are common. The 95 % interval and p, two-sided, are of that test; they cover the spread between "
         "seeds.",

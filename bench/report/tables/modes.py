@@ -48,7 +48,7 @@ def modes_table(view: View, other: View) -> Table | None:
         "seeds; above 0, fast is worse. The interval is Student's t.",
         "The modes differ in more than their arithmetic: fast ran on a GPU, and exact may have run on a CPU, with "
         "another torch and, since each kind of device has a random stream of its own, other dropout masks.",
-        "sweep, best: validation perplexity, the mean over the common seeds alone.",
+        "sweep, best: validation perplexity, the mean over the common seeds only.",
         *merged_notes(protocol_legend(chosen, "sweep"), protocol_legend(beside, "sweep"), (chosen, beside)),
         *merged_notes(state_notes(chosen), state_notes(beside), (chosen, beside)),
         *merged_notes(_machines_of(pairs, chosen), _machines_of(pairs, beside), (chosen, beside)),

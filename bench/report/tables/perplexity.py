@@ -57,7 +57,7 @@ def perplexity_table(view: View) -> Table:
         "A number is a validation perplexity, exp(mean cross-entropy in nats): the mean over n distinct seeds "
         "± the sample standard deviation (n - 1) between them. The interval is Student's t.",
         *protocol_legend(experiment, "sweep"),
-        "best: at the evaluation with the least sweep loss, chosen on the text it is reported on, so optimistic, and "
+        "best: at the evaluation with the lowest sweep loss, chosen on the text it is reported on, so optimistic, and "
         "as published numbers are taken; final: after the last step; cross-fitted: the step is chosen on one half of "
         "the text and scored on the other, both ways, averaged.",
         *difference_notes(view),
@@ -69,7 +69,7 @@ def perplexity_table(view: View) -> Table:
 
 
 def difference_text(contrast: Contrast) -> str:
-    """The difference in nats a token with its p-value, or the words that stand for it."""
+    """The difference in nats per token with its p-value, or the reason why there is none."""
     if contrast.comparison is None:
         return NOTHING
     text = signed(contrast.comparison.difference)
@@ -85,7 +85,7 @@ def difference_notes(view: View) -> list[str]:
         return []
     name = view.experiment.name
     meaning = (
-        f"{DIFFERENCE} {view.experiment.manifest.reference}: of the mean sweep loss (best), in nats a token, less is "
+        f"{DIFFERENCE} {view.experiment.manifest.reference}: of the mean sweep loss (best), in nats per token, less is "
         f"better; p is of the two-sided t-test, not adjusted. Intervals and tests: {name}-differences."
     )
     primary = next((one for one in view.contrasts if one.primary), None)
@@ -95,7 +95,7 @@ def difference_notes(view: View) -> list[str]:
 
 
 class _Committed:
-    """The same experiment in another store, whose values stand beside ours: in our mode, else in the other."""
+    """The same experiment in another store, shown next to ours: in our mode, else in the other."""
 
     def __init__(self, view: View, committed: StoreResults) -> None:
         name, in_our_mode = view.experiment.name, committed.in_mode(view.experiment.mode)

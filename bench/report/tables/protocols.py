@@ -23,7 +23,7 @@ def protocols_table(view: View) -> Table | None:
     columns = ["arm", "n", *(f"{protocol}, {selection}" for protocol, selection in keys), "published"]
     notes = [
         "Validation perplexity of the same runs under two further protocols, mean ± sample standard deviation over "
-        "n distinct seeds. best: of the weights with the least sweep loss; final: after the last step.",
+        "n distinct seeds. best: of the weights with the lowest sweep loss; final: after the last step.",
         *protocol_legend(experiment, "sampled"),
         *protocol_legend(experiment, "strided"),
         *state_notes(experiment),

@@ -1,4 +1,4 @@
-"""The table of published figures: each with ours beside it, under the same protocol and selection, or without."""
+"""The table of published figures: each next to ours under the same protocol and selection, if there is one."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def published_table(store: StoreResults, published: Published) -> Table:
-    """Every published figure, whether or not an arm of ours stands beside it and whether or not that has run."""
+    """Every published figure, also without an arm of ours and before that arm has run."""
     experiment, other = store.experiment(published.experiment), store.other(published.experiment)
     modes = [(one, summaries_of(one)) for one in (experiment, other) if one is not None]
     rows = [
@@ -37,12 +37,12 @@ def published_table(store: StoreResults, published: Published) -> Table:
     return Table(
         experiment=published.experiment,
         kind="published",
-        intro="What others published, with what this suite measured beside it.",
+        intro="Published values next to those of this suite.",
         columns=COLUMNS,
         n_left=3,
         rows=tuple(rows),
         notes=(
-            "Validation perplexity. protocol: how the published figure was measured; ours beside it was measured the "
+            "Validation perplexity. protocol: how the published figure was measured; ours was measured the "
             f"same way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
             "standard deviation over n distinct seeds. ours less published: of the means.",
             *(_remark(figure) for figure in published.figure),
@@ -64,7 +64,7 @@ def _notes(experiment: Results | None, other: Results | None) -> list[str]:
 
 
 def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) -> list[tuple[Results | None, Summaries]]:
-    """The modes in which an arm of ours has a record; where it has none or is a counted model, the first alone."""
+    """The modes in which our arm has a record; only the first where it has none or is a counted model."""
     cells = [None if label is None else one.cell(label) for one, _ in modes]
     found = [mode for mode, cell in zip(modes, cells, strict=True) if cell is not None and cell.records]
     if any(cell is not None and cell.fitted for cell in cells):

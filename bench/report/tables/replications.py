@@ -1,4 +1,4 @@
-"""The table of replications: a second record of a run beside the first, made on another occasion or machine."""
+"""The table of replications: a second record of a run next to the first, made at another time or on another machine."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ NOTES = (
 
 
 def replications_table(experiment: str, found: Sequence[Replication]) -> Table | None:
-    """A row a replication of an experiment, in the order of arm, mode and seed; None where there is none."""
+    """A row per replication of an experiment, in the order of arm, mode and seed; None where there is none."""
     of_experiment = [one for one in found if one.experiment == experiment]
     if not of_experiment:
         return None
@@ -66,7 +66,7 @@ def _row(one: Replication) -> tuple[str, ...]:
 
 
 def _perplexity(record: Record) -> str:
-    """The sweep's best, or what became of the run."""
+    """The sweep's best, or the status of the run."""
     nats = record.nats()
     return record.status if nats is None else number(perplexity(nats))
 
@@ -85,7 +85,7 @@ def _parameters(record: Record) -> str | None:
 
 
 def _differs(new: Record, first: Record) -> str:
-    """What of machine and sources is not that of the first record; what one of them does not say is left out."""
+    """How machine and sources differ from those of the first record; unknown values are left out."""
     ours, theirs = _circumstances(new), _circumstances(first)
     both = ((name, ours[name], theirs[name]) for name in ours)
     texts = (name.format(here) for name, here, there in both if None not in (here, there) and here != there)
@@ -93,7 +93,7 @@ def _differs(new: Record, first: Record) -> str:
 
 
 def _circumstances(record: Record) -> dict[str, str | int | None]:
-    """What may move a run's bits, each under the words that say it."""
+    """What may change the bits of a run, by the text that names it."""
     environment = record.environment
     return {
         "{}": environment.device_name,

@@ -13,10 +13,20 @@ REFERENCE_BACKEND = "mask"
 
 
 def throughput_table(measured: Measurements) -> Table:
-    """One row a point, whether it ran or not."""
+    """One row per point, whether it ran or not."""
     rows = [(order_of(one.facts), _timed_row(one, measured.timed)) for one in measured.timed]
     rows += [(order_of(point), _row_not_run(point)) for point in measured.not_run]
-    columns = ["phase", "model", "form", "context", "batch", "precision", "tokens/s", "seconds a step", "least to most"]
+    columns = [
+        "phase",
+        "model",
+        "form",
+        "context",
+        "batch",
+        "precision",
+        "tokens/s",
+        "seconds per step",
+        "least to most",
+    ]
     columns += ["n", f"× {BASELINE}", f"× {REFERENCE_BACKEND}", "of floor", "peak MiB", "parameters"]
     return Table(
         experiment=THROUGHPUT,
@@ -83,7 +93,8 @@ def digits(value: float, n: int = 4, like: float | None = None) -> str:
 
 def _legend(measured: Measurements) -> list[str]:
     notes = [
-        "tokens/s: the tokens of a round over its median seconds; seconds a step: of one training step, forward pass, "
+        "tokens/s: the tokens of a round over its median seconds; seconds per step: of one training step, forward "
+        "pass, "
         "evaluation or generated token, the median over n rounds, and the least to the most of them. In growth, a step "
         "is a forward and a backward pass of the part named.",
         f"× {BASELINE}, × {REFERENCE_BACKEND}: tokens/s over those of {BASELINE}, and over those of the same model "

@@ -10,7 +10,7 @@ from bench.report.tables.view import TRIAL, View, arm, trial_perplexity
 
 
 def tuning_table(view: View) -> Table | None:
-    """All trials, one a row, arm by arm as the manifest has them; None where nothing was searched."""
+    """All trials, one per row, arm by arm as the manifest has them; None where nothing was searched."""
     if not view.trials:
         return None
     searched = {group: _searched(cells) for group, cells in view.trials.items()}
@@ -33,9 +33,10 @@ def tuning_table(view: View) -> Table | None:
             )
     columns = ["arm", TRIAL, *(_column(key, keys) for key in keys), "sweep, best", "rank in its arm", "outcome"]
     notes = [
-        "One run a trial. sweep, best: validation perplexity at the evaluation with the least sweep loss. A setting is "
+        "One run per trial. sweep, best: validation perplexity at the evaluation with the lowest sweep loss. A "
+        "setting is "
         "shown where the trials of its arm differ in it; the rest of their configs is equal.",
-        "rank in its arm: among the trials that are done, 1 is the least perplexity.",
+        "rank in its arm: among the trials that are done, 1 is the lowest perplexity.",
         *protocol_legend(view.experiment, "sweep"),
         *machine_notes(view.experiment),
     ]

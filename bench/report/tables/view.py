@@ -26,7 +26,7 @@ class View:
     experiment: Results
     store: StoreResults  # where the experiment is from
     published: Published
-    committed: StoreResults | None = None  # another store, whose values stand beside
+    committed: StoreResults | None = None  # another store, whose values are shown as well
     replications: tuple[Record, ...] = ()  # second records of its runs, which enter no mean
 
     @cached_property
@@ -41,7 +41,7 @@ class View:
 
     @cached_property
     def published_beside(self) -> dict[str, list[Figure]]:
-        """The published figures that stand beside each arm."""
+        """The published figures of each arm."""
         return {
             cell.label: self.published.beside(self.experiment.name, corpus_of(self.experiment, cell), cell.label)
             for cell in self.experiment.cells
@@ -53,7 +53,7 @@ class View:
         return trials(self.experiment)
 
     def column(self, cell: CellResults, name: str, *, done: bool = False, alone: bool = False) -> list[Any]:
-        """A column of the frame at the runs of a cell that have a value; `alone`: without those that shared a GPU."""
+        """A column of the frame at the runs of a cell that have a value; `alone`: only runs with a GPU of their own."""
         runs = self.experiment.frame
         chosen = runs["arm"] == cell.label
         if done:
@@ -63,7 +63,7 @@ class View:
         return [value for value in runs.loc[chosen, name].tolist() if value is not None]
 
     def count(self, cell: CellResults, name: str) -> str:
-        """A column of counts that all records of a cell share, whatever became of them."""
+        """A column of counts that all records of a cell share, whatever their status."""
         return common(f"{n:,}" for n in self.column(cell, name))
 
     def table(
@@ -117,7 +117,7 @@ def n_of(experiment: Results, cell: CellResults) -> str:
 
 
 def marked(text: str, cell: CellResults, n: int | None = None) -> str:
-    """`text`, a number over `n` runs of a cell, all that are done if not given; it says so where that is not all."""
+    """`text`, a number over `n` runs of a cell, by default all done ones; with `(n of m)` where runs are missing."""
     n = len(cell.done) if n is None else n
     return text if text == NOTHING or n == len(cell.expected) else f"{text} ({n} of {len(cell.expected)})"
 
@@ -150,7 +150,7 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value; nobody needs more than three decimals of it."""
+    """A p-value with three decimals."""
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

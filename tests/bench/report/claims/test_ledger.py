@@ -1,4 +1,4 @@
-"""`python -m bench verify`: one line a claim, and an exit code that a script can rely on."""
+"""`python -m bench verify`: one line per claim, and an exit code that a script can rely on."""
 
 import json
 from dataclasses import replace

@@ -132,7 +132,7 @@ def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_pa
     begun = gather(store)
     assert [table.experiment for table in begun.headline] == ["matched", "laptop"]
     assert begun.headline_note == (
-        "paper has runs that are not done. So here is laptop, at laptop size, which decides no claim."
+        "paper has runs that are not done. Shown instead: laptop, at laptop size, which decides no claim."
     )
     store.write_manifest(manifest_of(records, "paper", reference="transformer"))
     whole = gather(store)
@@ -144,7 +144,7 @@ def test_the_answer_names_no_interval_where_one_seed_gives_none(tmp_path):
     three, one = two_arms()[:3], two_arms()[3:4]
     (answer,) = gather(make_store(tmp_path, [*three, *one], reference="transformer")).answers
     assert "interval" not in answer
-    assert answer.endswith("nats a token (3 against 1).")
+    assert answer.endswith("nats per token (3 against 1).")
 
 
 def test_an_answer_that_rests_on_a_search_says_whether_it_ran(tmp_path):

@@ -26,7 +26,7 @@ SEEDS = (42, 69, 420, 666, 2137)
 
 
 def runs(label: str, mode: str, *perplexities: float, **changes) -> list[Record]:
-    """One done run a seed."""
+    """One done run per seed."""
     return [
         make_record(label, seed, value, mode=mode, **changes) for seed, value in zip(SEEDS, perplexities, strict=False)
     ]

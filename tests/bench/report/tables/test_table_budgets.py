@@ -57,11 +57,11 @@ def test_every_arm_stands_on_every_axis(tmp_path):
         "live": "942,029",
         "without positions": "1,137,869",
         "training tokens": "2,000,000",
-        "forward MACs a token": "1,500,000",
+        "forward MACs per token": "1,500,000",
         "training FLOPs": "3.5e+12",
         "state bytes": "4,096",
         "activation bytes": "2,000,000",
-        "seconds a step": "0.11 ± 0.014",  # 50 and 60 s over 500 steps: 0.1 and 0.12
+        "seconds per step": "0.11 ± 0.014",  # 50 and 60 s over 500 steps: 0.1 and 0.12
         "peak bytes": "536,870,912",
     }
     assert {cells(table, "unigram")[axis] for axis in table.columns[5:]} == {NOTHING}  # it has no steps to count
@@ -73,7 +73,7 @@ def test_budgets_are_also_shown_over_those_of_the_reference_or_the_first_arm(tmp
     store = make_store(tmp_path, records, manifest_of(records, reference=reference))
     table = table_of(store, "relative-budgets")
     one, other = (cells(table, label) for label in ("k_operators", "transformer"))
-    axes = ("training tokens", "forward MACs a token", "training FLOPs", "seconds a step", "peak bytes")
+    axes = ("training tokens", "forward MACs per token", "training FLOPs", "seconds per step", "peak bytes")
     expected = ("1.00", "0.50", "0.50", "0.50", "0.50"), ("1.00", "2.00", "2.00", "2.00", "2.00")
     at_one = ("1.00",) * 5
     shown = tuple(one[axis] for axis in axes), tuple(other[axis] for axis in axes)
@@ -83,7 +83,7 @@ def test_budgets_are_also_shown_over_those_of_the_reference_or_the_first_arm(tmp
 
 def test_what_an_older_record_lacks_is_missing_and_not_zero(tmp_path):
     row = cells(table_of(make_store(tmp_path, [make_record()]), "budgets"))
-    assert {row[axis] for axis in ("forward MACs a token", "state bytes", "activation bytes")} == {NOTHING}
+    assert {row[axis] for axis in ("forward MACs per token", "state bytes", "activation bytes")} == {NOTHING}
 
 
 def test_runs_that_ended_early_count_in_no_budget_and_mark_the_measured_ones(tmp_path):
@@ -93,7 +93,7 @@ def test_runs_that_ended_early_count_in_no_budget_and_mark_the_measured_ones(tmp
     table = table_of(make_store(tmp_path, records, manifest), "budgets")
     row = cells(table)
     assert (row["n"], row["training tokens"]) == ("1 of 2", "2,000,000")
-    assert (row["seconds a step"], row["peak bytes"]) == ("0.2 (1 of 2)", "536,870,912 (1 of 2)")
+    assert (row["seconds per step"], row["peak bytes"]) == ("0.2 (1 of 2)", "536,870,912 (1 of 2)")
     assert (cells(table, "never")["parameters"], cells(table, "never")["live"]) == ("not run", NOTHING)
 
 

@@ -42,7 +42,7 @@ def test_a_paired_difference_reads_as_worked_by_hand(tmp_path):
         "runs": "3 done",
         "n": "3 pairs",
         "test": "paired t",
-        "difference, nats a token": "0.0200",
+        "difference, nats per token": "0.0200",
         "95 % interval": "−0.0048 to 0.0448",
         "90 % interval": "0.0031 to 0.0369",
         "p": "0.074",
@@ -57,29 +57,29 @@ def test_seeds_are_paired_by_their_number_and_not_by_their_order(tmp_path):
     ours = runs("k_operators", 1.54, 1.50, 1.52, seeds=(420, 42, 69))
     extra = runs("transformer", 9.0, seeds=(5,))  # no partner, so it counts in no pair
     row = cells(table_of(stored(tmp_path, [*ours, *THEIRS, *extra]), "differences"))
-    assert (row["n"], row["difference, nats a token"], row["p"]) == ("3 pairs", "0.0200", "0.074")
+    assert (row["n"], row["difference, nats per token"], row["p"]) == ("3 pairs", "0.0200", "0.074")
 
 
 def test_without_common_seeds_it_is_welch(tmp_path):
     ours = runs("k_operators", 1.50, 1.52, 1.54, seeds=(1, 2, 3))
     row = cells(table_of(stored(tmp_path, [*ours, *THEIRS]), "differences"))
     # means 1.52 and 1.50, sds 0.02 and 0.026458: error sqrt((0.0004 + 0.0007) / 3) = 0.019149, t = 1.0445
-    assert (row["n"], row["test"], row["difference, nats a token"]) == ("3 against 3", "Welch", "0.0200")
+    assert (row["n"], row["test"], row["difference, nats per token"]) == ("3 against 3", "Welch", "0.0200")
     assert row["verdict"] == "not distinguishable"
 
 
 def test_one_run_against_another_is_never_told_apart(tmp_path):
     row = cells(table_of(stored(tmp_path, [*runs("k_operators", 1.0), *runs("transformer", 2.0)]), "differences"))
     assert (row["verdict"], row["95 % interval"], row["p"]) == ("too few seeds to tell", NOTHING, NOTHING)
-    assert row["difference, nats a token"] == "−1.0000"
+    assert row["difference, nats per token"] == "−1.0000"
 
 
 def test_a_negative_difference_is_a_number_in_every_form(tmp_path):
     store = stored(tmp_path, [*runs("k_operators", 1.30, 1.32), *runs("transformer", 1.50, 1.51)])
     table = table_of(store, "differences")
-    assert cells(table)["difference, nats a token"] == "−0.1950"
+    assert cells(table)["difference, nats per token"] == "−0.1950"
     (row,) = csv.DictReader(io.StringIO(table.csv()))
-    assert float(row["difference, nats a token"]) == -0.195
+    assert float(row["difference, nats per token"]) == -0.195
     assert not row["95 % interval"].startswith(("-", "'"))
     assert "$-$0.1950" in table.latex()
 
@@ -146,9 +146,9 @@ def test_seeds_that_diverged_are_counted_in_words_and_marked_in_every_cell(tmp_p
     table = table_of(stored(tmp_path, records), "differences")
     hot, gone = cells(table, "hot"), cells(table, "lost")
     assert (hot["runs"], hot["n"]) == ("3 done, 2 diverged", "3 of 5 pairs")
-    for column in ("verdict", "difference, nats a token", "95 % interval", "90 % interval", "p"):
+    for column in ("verdict", "difference, nats per token", "95 % interval", "90 % interval", "p"):
         assert hot[column].endswith("(3 of 5 pairs)"), column
-    assert (gone["verdict"], gone["difference, nats a token"]) == ("5 diverged", NOTHING)
+    assert (gone["verdict"], gone["difference, nats per token"]) == ("5 diverged", NOTHING)
 
 
 def test_an_arm_or_a_reference_that_did_not_run_stays_visible(tmp_path):
@@ -173,7 +173,7 @@ def test_an_arm_or_a_reference_that_did_not_run_stays_visible(tmp_path):
 )
 def test_what_was_measured_otherwise_is_not_compared(tmp_path, changes, why):
     row = cells(table_of(stored(tmp_path, [*runs("k_operators", 1.5, 1.6, **changes), *THEIRS]), "differences"))
-    assert (row["verdict"], row["difference, nats a token"]) == (why, NOTHING)
+    assert (row["verdict"], row["difference, nats per token"]) == (why, NOTHING)
 
 
 def with_windows(records: list[Record], windows: list[float]) -> list[Record]:
@@ -202,7 +202,7 @@ def test_a_table_says_how_many_seeds_would_tell_apart(tmp_path):
     store = stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS])
     (needed,) = (note for note in table_of(store, "differences").notes if note.startswith("Seeds that would"))
     assert "k_operators, gap 0.0200, sd 0.0200 and 0.0265: " in needed
-    assert needed.endswith("seeds an arm (you have 3).")
+    assert needed.endswith("seeds per arm (you have 3).")
     assert any("(you have 3)." in note for note in table_of(store).notes)
 
 

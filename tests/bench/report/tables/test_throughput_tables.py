@@ -34,7 +34,7 @@ def column(table: Table, name: str) -> dict[str, str]:
 
 
 def test_a_row_reads_as_worked_by_hand(tmp_path):
-    # 10 steps in 2 s a round: 0.2 s a step; 1024 / 2 s = 512 tokens/s; rounds of 1.8 to 2.4 s: steps of 0.18 to 0.24 s
+    # 10 steps in 2 s: 0.2 s per step; 1024 / 2 s = 512 tokens/s; rounds of 1.8 to 2.4 s: steps of 0.18 to 0.24 s
     assert cells(table_of(tmp_path, timed(seconds_per_step=0.2))) == {
         "phase": "training step",
         "model": "K-Operators (paper)",
@@ -43,7 +43,7 @@ def test_a_row_reads_as_worked_by_hand(tmp_path):
         "batch": "4",
         "precision": "float32, exact",
         "tokens/s": "512",
-        "seconds a step": "0.2000",
+        "seconds per step": "0.2000",
         "least to most": "0.1800 to 0.2400",
         "n": "5",
         "× nanoGPT": "–",
@@ -143,7 +143,7 @@ def test_one_round_has_no_spread(tmp_path):
     one = timed()
     one["stats"]["rounds"] = 1
     row = cells(table_of(tmp_path, one))
-    assert (row["n"], row["seconds a step"], row["least to most"]) == ("1", "2.000", "–")
+    assert (row["n"], row["seconds per step"], row["least to most"]) == ("1", "2.000", "–")
 
 
 def test_points_that_do_not_fit_stand_among_the_others(tmp_path):
