@@ -53,7 +53,7 @@ def recheck(
     if path is not None:
         records = [read(path, Record)]
         if path.resolve().parent.name != "runs":
-            raise ConfigError(f"{path} lies in no store's runs/ folder, so there is no place for its proof")
+            raise ConfigError(f"{path} is not in the runs/ folder of a store, so there is no place for its proof")
         here = Store(path.resolve().parent.parent)
         if standing(records[0], {}) == "current" and not can_repeat(records[0], machine):
             print(f"{path.name}: the present sources made it; to repeat it takes a machine of its kind")
@@ -79,7 +79,7 @@ def recheck(
 @app.command()
 def table(
     store: StorePath = Path("results"),
-    compare: Annotated[Path | None, typer.Option(help="Another store, whose values stand beside.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Another store, whose values are shown as well.")] = None,
     explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs and config behind a row.")] = None,
 ) -> None:
     """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""

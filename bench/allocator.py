@@ -1,4 +1,4 @@
-"""What a training loop needs of malloc: buffers that were freed stay, and the next step finds them mapped.
+"""Settings of malloc for training: freed buffers stay mapped for the next step.
 
 glibc gives large freed buffers back to the kernel, which then hands out zeroed pages for the next ones: at the paper's
 size on two cores, up to 27,000 page faults per step. `fingerprint` leaves this file out: it moves no number.
@@ -13,7 +13,7 @@ _LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed buffers; False where another allocator is at work, which is left alone."""
+    """Tell glibc to keep freed buffers; False where another allocator is in use, which is not changed."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

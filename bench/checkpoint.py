@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, written whole or not at all, and proved by a sha256 before use."""
+"""Checkpoints: everything a run needs to continue, written atomically, and verified by sha256 before use."""
 
 import hashlib
 import io
@@ -70,7 +70,7 @@ def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]
 
 
 def load_newest(folder: Path, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest whole checkpoint of a run folder (None: there is none), and why newer ones were passed over."""
+    """The newest valid checkpoint of a run folder (None: there is none), and why newer ones were skipped."""
     skipped: list[str] = []
     for path in reversed(paths(folder)):
         try:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 
 class ChildEnded(Exception):
-    """The process gives no more answers. The message says how it ended, with the last line of its log."""
+    """The process has ended. The message says how, with the last line of its log."""
 
 
 class Child:
@@ -55,7 +55,7 @@ class Child:
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise ChildEnded("the process was ended")
-        with suppress(BrokenPipeError):  # then no answer comes, and the log says why
+        with suppress(BrokenPipeError):  # then no answer comes, and the log has the reason
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.next_line(seconds))
@@ -83,7 +83,7 @@ class Child:
         self._process.wait()
         self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(OSError):  # a request that nobody read
+            with suppress(OSError):  # a request that was not read
                 pipe.close()  # type: ignore[union-attr]
 
     def _listen(self) -> None:

@@ -1,4 +1,4 @@
-"""What both command lines share: one-line errors with the right exit code, and the choices every command offers."""
+"""What both command lines share: one-line errors with exit codes, and common options."""
 
 import sys
 from collections.abc import Callable

@@ -68,7 +68,7 @@ def rerun(
     device: Device = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Train a record's run again, from the record alone, and compare."""
+    """Train the run of a record again, from the record only, and compare."""
     import tempfile
 
     from bench.repeat import environment_changes, read_record, record_differences, run_of
@@ -129,7 +129,7 @@ def sample(
         folder = here.run_folder(here.find_run_id(run_id))
         newest, _ = checkpoint.load_newest(folder, on)
         if newest is None:
-            raise CheckpointError(f"{folder} holds no whole checkpoint; run it first, or name another with --store")
+            raise CheckpointError(f"{folder} holds no complete checkpoint; run it first, or name another with --store")
         content = newest
     config = read_config(json.loads(content["identity"]["config"]))
     model = build(config.model).to(on)
@@ -194,7 +194,7 @@ def cuda_check(
 ) -> None:
     """Check on this machine's GPU what runs rest on, in three minutes: one line per check, and a JSON.
 
-    Each line says held, failed (with both values) or not tried (and why). Exit code 0: all held; 1: one failed;
+    Each line is held, failed (with both values) or not tried (with the reason). Exit code 0: all held; 1: one failed;
     3: some were not tried.
     """
     from bench.cuda.check import check_all, exit_code, write_results

@@ -1,4 +1,4 @@
-"""What a run is: its config, its identity, and how both are read from JSON and `--set` overrides."""
+"""The config of a run, its run id, and reading both from JSON and `--set` overrides."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""The corpora by name, as pinned facts: what their text hashes to, and where it is found."""
+"""The corpora by name: the sha256 of their text, and where to find it."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""A config as dotted keys, as `--set` takes them, and where two configs differ."""
+"""A config as dotted keys, as in `--set`, and the differences of two configs."""
 
 import json
 from typing import Any
 
-ABSENT = "(absent)"  # stands where one config lacks a field of the other
+ABSENT = "(absent)"  # in place of a field that one config lacks
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

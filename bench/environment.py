@@ -1,4 +1,4 @@
-"""The machine and the software of an attempt, without a name, a user or a path."""
+"""The machine and the software of an attempt, without host name, user or path."""
 
 import os
 import platform

@@ -17,7 +17,7 @@ EXIT_CODES = {  # of every command; the help of both programs prints them
 }
 EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
-# What an error or a log says where memory ran out: torch on a GPU and on a CPU, CUDA's driver, its libraries, Triton,
+# Out-of-memory errors in exceptions and logs: torch on a GPU and on a CPU, CUDA's driver, its libraries, Triton,
 # Python, SLURM. Several of them come as a plain RuntimeError.
 NO_MEMORY = re.compile(r"out[ _]of[ _]memory|MemoryError|DefaultCPUAllocator|ALLOC_FAILED", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Finding a corpus: in the folder that was named, else in the user's cache, else at its pinned address.
+"""Finding a corpus: in the given folder, else in the user's cache, else by download from its pinned address.
 
 Its sha256 is checked every time.
 """
@@ -46,7 +46,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 class DownloadError(CorpusError):
-    """The corpus is nowhere here and its home could not be reached: the one case in which a stand-in may serve."""
+    """The corpus is not on this machine and could not be downloaded: the only case for a synthetic text."""
 
 
 def download(name: str, path: Path) -> Path:
@@ -62,7 +62,7 @@ def download(name: str, path: Path) -> Path:
             fname=path.name,
             downloader=_limited_download,
         )
-    except Exception as error:  # whatever the network stack raises: no address, no route, a refusal
+    except Exception as error:  # any error of the network stack: no address, no route, a refusal
         if isinstance(error, ValueError) and not isinstance(error, OSError):  # pooch's word for a hash that differs
             raise CorpusError(f"{facts.url} served other bytes than the pinned ones: {error}") from error
         raise DownloadError(

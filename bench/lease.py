@@ -1,4 +1,4 @@
-"""Who works on a run: a lease in the run's folder, kept alive by a heartbeat and taken over only from the dead.
+"""Which process works on a run: a lease in the run's folder, with a heartbeat, taken over only from ended processes.
 
 Leases are numbered files, each made by exactly one process (a link that fails where the name is taken). The newest is
 the one that counts, so a process that was thought dead and wakes up sees that it has lost. Whether a holder lives is
@@ -35,10 +35,10 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a shared file 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """What a lease says. `attempt` counts the processes that have held the run, this one included."""
+    """The content of a lease. `attempt` counts the processes that have held the run, this one included."""
 
     attempt: int
-    owner: str  # of this process alone
+    owner: str  # unique to this process
     boot: str  # the machine and its start
     node: str
     pid: int
@@ -74,7 +74,7 @@ class Lease:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self.holder = replace(self.holder, heartbeat=self.holder.heartbeat + 1)
-            with suppress(OSError):  # a file system that stalls or is full: the run itself will say so
+            with suppress(OSError):  # a file system that stalls or is full: the run itself will fail with it
                 if (_newest(self.folder) or 0) <= self.attempt:
                     self._write()
 

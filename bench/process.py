@@ -1,4 +1,4 @@
-"""What concerns the process itself: a clean stop on a signal, word of how far it is, and the cores it may use."""
+"""The process itself: a clean stop on a signal, its progress file, and the cores it may use."""
 
 import json
 import os

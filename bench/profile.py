@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by kind of work, from torch's own profiler."""
+"""The time of a training step by kind of operation, from torch's profiler."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from bench.environment import synchronize
 from bench.train import Trainer
 
 N_STEPS = 3
-KINDS = {  # torch's operators, without their namespace; whatever is in none is "other"
+KINDS = {  # torch's operators, without their namespace; the rest is "other"
     "matrix products": ("mm", "bmm", "addmm", "baddbmm", "addmv", "dot", "mv"),
     "attention": ("_scaled_dot_product", "_softmax"),
     "elementwise": (

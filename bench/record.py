@@ -16,7 +16,7 @@ from bench.errors import RecordError, first_problem
 
 SCHEMA_VERSION = 1
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # what labels and experiments may be called
-NO_SEED = "fitted"  # stands where a seed would, for a model that has none
+NO_SEED = "fitted"  # in place of a seed, for a model without one
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
 FINAL_STATUSES = ("done", "diverged")  # a diverged run is a result; one that failed is to be tried again
 
@@ -172,7 +172,7 @@ class Diagnostics(Strict):
 
 
 class Record(Strict):
-    """One run, whole."""
+    """One run."""
 
     schema_version: int
     protocol_version: int  # hashed into the run id: raised when a rule changes that would move a number
@@ -233,7 +233,7 @@ def run_name(label: str, seed: int | None) -> str:
 
 
 class ManifestCell(Strict):
-    """Runs of an experiment that differ only in seed. `run_ids` by seed; "fitted" stands for no seed."""
+    """Runs of an experiment that differ only in seed. `run_ids` by seed; "fitted" means no seed."""
 
     label: str
     run_ids: dict[str, str]
@@ -252,7 +252,7 @@ class Manifest(Strict):
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
     remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
-    shared_gpu: bool = False  # its runs shared a GPU, also where their records say that they were alone
+    shared_gpu: bool = False  # its runs shared a GPU, also where their records do not say so
 
 
 RecheckKind = Literal["repeated", "sources compared"]
@@ -268,7 +268,7 @@ class Recheck(Strict):
     schema_version: int
     run_id: str
     fingerprint: str  # of the other sources
-    first_train_nats: list[float]  # empty for a fitted model, which was fitted again and compared whole
+    first_train_nats: list[float]  # empty for a fitted model, which was fitted again and compared completely
     equal: bool
     environment: Environment
     kind: RecheckKind = "repeated"
@@ -280,7 +280,7 @@ _SEAL = b', "sha256": "'  # between a file's content and, as its last key, the s
 
 
 def to_bytes(content: Strict) -> bytes:
-    """JSON with, as its last key, the sha256 of its own bytes as they stand before that key."""
+    """JSON with, as its last key, the sha256 of the bytes before that key."""
     body = json.dumps(json.loads(content.model_dump_json()), allow_nan=False).encode().removesuffix(b"}")
     return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
 
@@ -298,7 +298,7 @@ def read(path: Path, kind: type[Content]) -> Content:
 
 
 def seal_of(content: bytes) -> str:
-    """The sha256 that stands at the end of a file which `parse` has read."""
+    """The sha256 at the end of a file that `parse` has read."""
     return content.rpartition(_SEAL)[2][:64].decode()
 
 

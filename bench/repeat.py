@@ -1,4 +1,4 @@
-"""Running a record again, whole, from the record alone: `rerun`."""
+"""Running a record's run again, from the record only: `rerun`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bench.record import Record
 
 
 def run_of(recorded: Record) -> Run:
-    """The run that a record is of, from the record alone."""
+    """The run of a record, from the record only."""
     config = read_config(recorded.config)
     mode = "exact" if recorded.seed is None else recorded.mode  # an older suite fitted counted models in either mode
     return Run(label=recorded.label, config=config, seed=recorded.seed, mode=mode, replicate=recorded.replicate)

@@ -1,4 +1,4 @@
-"""One run from start to record: resume, train, evaluate, checkpoint, measure, write. What every worker calls."""
+"""One run from start to record: resume, train, evaluate, checkpoint, measure, write. Called by every worker."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ class Settings:
 def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     """Bring a run to its record, from its newest checkpoint or from nothing, and write the record to the store.
 
-    A run that diverges, runs out of memory or fails leaves a record that says so. AlreadyDone where it has a record;
+    A run that diverges, runs out of memory or fails gets a record with that status. AlreadyDone where it has a record;
     RunIsTaken where another process works on it; LeaseLost where one took it over; Interrupted after a stop signal,
     with the state saved.
     """
@@ -129,11 +129,11 @@ class TrainingLoop:
         return self.recorder.finish(status, self.history, step, error=error, stopped_at_step=stopped_at)
 
     def start(self) -> Trainer:
-        """A trainer at the newest whole checkpoint, or at step 0."""
+        """A trainer at the newest valid checkpoint, or at step 0."""
         checkpoint.remove_temporary(self.folder)
         content, skipped = checkpoint.load_newest(self.folder)
         for reason in skipped:
-            print(f"passed over: {reason}", flush=True)
+            print(f"skipped checkpoint: {reason}", flush=True)
         device = self.settings.device
         if content is None:
             if self.run.mode == "fast":
@@ -254,7 +254,7 @@ class TrainingLoop:
 
 
 def fit(run: Run, corpus: Corpus, device: torch.device) -> record.Record:
-    """Fit a counted model to the training text and measure it as any other."""
+    """Fit an n-gram model to the training text and measure it as any other."""
     known = describe_run(run, corpus, device)
     model = build_fitted(run.config.model).to(device).fit(corpus.train.long())
     history, result = measure_fitted(model, corpus, run.config)

@@ -1,4 +1,4 @@
-"""What a trained model writes: ancestral sampling, one token at a time."""
+"""Text from a trained model: ancestral sampling, one token at a time."""
 
 import torch
 from torch import Tensor

@@ -48,7 +48,7 @@ def proofs_of(rechecks: Iterable[Recheck]) -> Proofs:
 
 
 def standing(record: Record, proofs: Proofs) -> Literal["current"] | RecheckKind | None:
-    """Why a record stands: the present sources made it, or a proof of some kind; None where nothing shows it."""
+    """Why a record is valid: made by the current sources, or proved in some way; None where neither holds."""
     current = current_fingerprint(record.config.get("architecture"))
     if current is None:
         return None
@@ -73,7 +73,7 @@ def syntax(path: Path) -> str:
 def commit() -> tuple[str | None, bool | None]:
     """The commit and whether the tree differs from it: from git, else from BENCH_COMMIT, else unknown."""
     with suppress(ConfigError):
-        if Path(git(ROOT, "rev-parse", "--show-toplevel")) == ROOT:  # not some repository that this folder lies in
+        if Path(git(ROOT, "rev-parse", "--show-toplevel")) == ROOT:  # not some repository around this folder
             head = git(ROOT, "rev-parse", "HEAD")
             return head, bool(git(ROOT, "status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
     return os.environ.get("BENCH_COMMIT") or None, None
@@ -93,7 +93,7 @@ def git(repository: Path, *arguments: str) -> str:
             text=True,
             env=environment,
             timeout=120,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then cleans up
+            start_new_session=True,  # Ctrl-C reaches only this process, which then cleans up
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"git cannot be run ({error}); install it, or use a machine that has it") from error

@@ -38,7 +38,7 @@ FOLDERS = (*ORIGINS, "experiments", "rechecks", THROUGHPUT)  # all that is writt
 class Store:
     """A folder of records: `runs/`, `experiments/`, `rechecks/`, and the tables made from them.
 
-    Only `runs/` is averaged; `contributed/` and `replications/` hold what `bench merge` put beside it.
+    Only `runs/` is averaged; `contributed/` and `replications/` hold other records that `bench merge` wrote.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,7 +46,7 @@ class Store:
 
     @property
     def work_folder(self) -> Path:
-        """Where what is no record lies: below BENCH_RUNS_DIR, else here, ignored by git."""
+        """The folder of everything but records: below BENCH_RUNS_DIR, else in the store, ignored by git."""
         named = os.environ.get(RUNS_DIR_VARIABLE)
         if not named:
             return self.root / "work"
@@ -83,7 +83,7 @@ class Store:
         return self._read_all(sorted((self.root / "experiments").glob("*.json")), Manifest)
 
     def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
-        """Proofs that an older record stands under newer sources."""
+        """Proofs that an older record holds under newer sources."""
         return self._read_all(sorted((self.root / "rechecks").glob("*.json")), Recheck)
 
     def measurements(self) -> tuple[list["Measurements"], list["ThroughputError"]]:
@@ -126,7 +126,7 @@ class Store:
         return path
 
     def write_recheck(self, recheck: Recheck) -> Path:
-        """Write or replace a recheck; one of each kind stands beside the other."""
+        """Write or replace a recheck; the kinds have separate files."""
         kind = "" if recheck.kind == "repeated" else "-compared"
         path = self.root / "rechecks" / f"{recheck.run_id}-{recheck.fingerprint[:12]}{kind}.json"
         write_atomically(path, to_bytes(recheck))
@@ -221,7 +221,7 @@ class Point(_Lenient):
     phase: Phase
     model: str
     backend: str = ""  # the form of the recurrence; none for a Transformer
-    decoding: str = ""  # generation alone: cached or recomputed
+    decoding: str = ""  # only for generation: cached or recomputed
     context: Count
     batch_size: Count
 
@@ -336,7 +336,7 @@ def parse_throughput(content: bytes, path: Path) -> Measurements:
     for one, other in pairwise(timed):
         if (one.terms, order_of(one.facts)) == (other.terms, order_of(other.facts)):
             text = ", ".join(filter(None, (one.facts.phase, one.facts.model, one.facts.backend, one.facts.decoding)))
-            raise ThroughputError(f"{path}: {text} at context {one.facts.context} stands there twice; {AGAIN}")
+            raise ThroughputError(f"{path}: {text} at context {one.facts.context} is in it twice; {AGAIN}")
     return Measurements(
         slug=path.stem,
         machine=session.machine_info,

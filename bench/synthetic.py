@@ -1,8 +1,8 @@
-"""A stand-in text whose best possible perplexity is known: a second-order character process of 1.75 bits a character.
+"""A synthetic text of known best perplexity: a second-order character process of 1.75 bits per character.
 
 Each pair of characters allows four successors with probabilities 1/2, 1/4, 1/8, 1/8, so every position costs a perfect
 model exactly 1.75 bits, 1.2130 nats, a perplexity of 3.3636. The likeliest successor follows from the last character
-alone, the others from the pair, so that a model can learn it by degrees. The text is made from integers alone.
+only, the others from the pair, so that a model can learn it step by step. The text is made only from integers.
 """
 
 import hashlib

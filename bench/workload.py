@@ -1,4 +1,4 @@
-"""How much work a training step is: what two runs must share to take equally long, and its FLOPs."""
+"""The work of a training step: what two runs must share to take equally long, and its FLOPs."""
 
 from functools import lru_cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""The sources of a commit in a temporary folder, for as long as they are needed."""
+"""The sources of a commit in a temporary folder, while they are needed."""
 
 import re
 import signal
@@ -28,7 +28,7 @@ def full_commit(commit: str, repository: Path = ROOT) -> str:
         top = git(repository, "rev-parse", "--show-toplevel")
     except ConfigError as error:
         raise ConfigError(f"{repository} is no git repository ({error}); clone the project with its history") from error
-    if Path(top) != repository.resolve():  # some repository that this folder lies in
+    if Path(top) != repository.resolve():  # some repository around this folder
         raise ConfigError(f"{repository} is no git repository of its own; clone the project with its history")
     try:
         full = git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")

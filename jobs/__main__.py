@@ -165,7 +165,7 @@ def reproduce(
     runs_per_job: RunsPerJob = 1,
     deadline: DeadlineText = None,
 ) -> None:
-    """Train what is missing, then print its tables with the committed values beside yours, and the verdicts.
+    """Train what is missing, then print its tables with the committed values next to yours, and the verdicts.
 
     With --cluster slurm it submits what is missing and prints the table of what is there; run it again for the rest.
     """
@@ -222,7 +222,7 @@ def _is_slurm(cluster: str | None, only_slurm: object) -> bool:
 
 
 def _launch_and_pack(name: str, store: "Store", target: Target, pack: Path | None, options: dict[str, Any]) -> int:
-    """Launch here; where the deadline cut it, write tables and say how to go on. The exit code."""
+    """Launch here; where the deadline cut it, write tables and print how to continue. The exit code."""
     from bench.transfer.pack import packing
 
     with packing(store, pack):

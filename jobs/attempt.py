@@ -1,4 +1,4 @@
-"""One worker process, as its launcher sees it: how it is started, whether it trains, and what its log says."""
+"""One worker process, seen from its launcher: how it is started, whether it trains, and the errors in its log."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from jobs.layout import LOG_FILE, RUN_FILE
 from jobs.slots import Slot
 from jobs.worker import write_run
 
-WORKER: tuple[str, ...] = ("-m", "jobs.worker")  # what Python is told to start
+WORKER: tuple[str, ...] = ("-m", "jobs.worker")  # arguments of Python
 TRAINING_STATES = ("training", "evaluating", "measuring")  # of a progress file, once the step is compiled
 
 
@@ -52,7 +52,7 @@ class WorkerProcess:
 
     @property
     def says_no_memory(self) -> bool:
-        """Whether the log says that memory ran out, as a GPU that is full may before there can be a record."""
+        """Whether the log has an out-of-memory error, which may come before there is a record."""
         try:
             return any(NO_MEMORY.search(line) for line in self.log_lines)
         except OSError:

@@ -1,7 +1,7 @@
-"""What torch.compile has made, kept for every later run on this machine: one folder a torch version and kind of GPU.
+"""The cache of torch.compile for later runs on this machine: one folder per torch version and kind of GPU.
 
-It holds pickles and machine code that are loaded and executed, so it is its user's alone. Workers that meet there harm
-nothing: Inductor and Triton write beside and rename, and Inductor builds C++ under a file lock.
+It holds pickles and machine code that are loaded and executed, so only its user may write to it. Workers that share it
+harm nothing: Inductor and Triton write to a temporary name and rename, and Inductor builds C++ under a file lock.
 """
 
 import os
@@ -16,7 +16,7 @@ from bench.errors import ConfigError, StoreError
 from bench.fetch import cache_dir
 
 CACHE_DIR_VARIABLE = "BENCH_CACHE_DIR"
-FOLDER = "compiled"  # beside the user's corpora, where the variable names no other
+FOLDER = "compiled"  # next to the user's corpora, unless the variable names another
 FOLDER_NAME = re.compile(r"torch-[a-z0-9.-]+")
 ROOT_UID = 0  # who can replace any file
 UNUSED_DAYS = 30  # after which `gc` removes what a kind of device and a torch version left
@@ -31,7 +31,7 @@ def cache_root() -> Path:
 def compile_cache(kind: str) -> Path:
     """The cache of this torch and a kind of device, made where it is missing, and marked as used now.
 
-    StoreError where it is not ours alone to write; ConfigError where it cannot be made.
+    StoreError where others can write to it; ConfigError where it cannot be made.
     """
     import torch
 
@@ -72,27 +72,27 @@ def check_root(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), ROOT_UID):
         raise StoreError(
-            f"compile cache: others could replace what lies in {folder}, which is not a folder of yours, and it would "
+            f"compile cache: others could replace files in {folder}, which is not a folder of yours, and it would "
             f"be executed; set {CACHE_DIR_VARIABLE} to a folder of yours"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
         raise StoreError(
-            f"compile cache: others may write in {folder} and could replace what lies there, which would be executed; "
+            f"compile cache: others may write in {folder} and could replace its files, which would be executed; "
             f"type `chmod go-w {shlex.quote(str(folder))}`, or set {CACHE_DIR_VARIABLE} to another folder of yours"
         )
 
 
 def check_ours(folder: Path) -> None:
-    """StoreError unless a folder of the cache is ours and only ours to write, since what lies there is executed."""
+    """StoreError unless a folder of the cache is ours and only ours to write, since its files are executed."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StoreError(
-            f"compile cache {folder} is not a folder of yours, and what lies there would be executed; set "
+            f"compile cache {folder} is not a folder of yours, and its files would be executed; set "
             f"{CACHE_DIR_VARIABLE} to a folder of yours"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(
-            f"compile cache {folder} may be written by others, and what lies there would be executed; remove it with "
+            f"compile cache {folder} may be written by others, and its files would be executed; remove it with "
             f"`rm -r {shlex.quote(str(folder))}`, or set {CACHE_DIR_VARIABLE} to a folder of yours"
         )
 

@@ -1,4 +1,4 @@
-"""What a person does to runs: stop some, take some up again, and clear away what is no longer needed."""
+"""Commands on runs: cancel, retry, and remove files that are no longer needed."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ TEMPORARY = ".*.tmp"
 
 
 def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
-    """Have runs left alone until they are launched again: those at work save their state and stop. What was done.
+    """Cancel runs until they are launched again: running ones save their state and stop. Returns lines for the user.
 
     A SLURM task is cancelled where no other of its runs is still wanted.
     """
-    said, recorded = [], store.statuses()
+    lines, recorded = [], store.statuses()
     for run_id in run_ids:
         if run_id in recorded:
-            said.append(f"{run_id}: has its record ({recorded[run_id]}); nothing to cancel")
+            lines.append(f"{run_id}: has its record ({recorded[run_id]}); nothing to cancel")
             continue
         write_atomically(store.run_folder(run_id) / CANCEL_FILE, b"")
     wanted = [run_id for run_id in run_ids if run_id not in recorded]
@@ -42,15 +42,15 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
         if holder is not None and holder.boot == boot_id() and holder.job_id is None:
             with suppress(ProcessLookupError):  # it ended just now
                 os.kill(holder.pid, signal.SIGTERM)
-        where = f"at work on {holder.node}, stops within seconds" if holder else "not at work"
-        said.append(f"{run_id}: cancelled ({where})")
+        where = f"running on {holder.node}, stops within seconds" if holder else "not running"
+        lines.append(f"{run_id}: cancelled ({where})")
     for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
         try:
             cancel_task([job_id])
-            said.append(f"job {job_id}: cancelled, as none of its runs is wanted")
+            lines.append(f"job {job_id}: cancelled, since all its runs are cancelled")
         except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
-            said.append(f"job {job_id}: {error}")
-    return said
+            lines.append(f"job {job_id}: {error}")
+    return lines
 
 
 def retry_runs(store: Store, run_ids: list[str]) -> None:
@@ -126,7 +126,7 @@ def summarize(some: list[Leftover]) -> list[str]:
 
 
 def _active_names() -> set[str] | None:
-    """The submissions that have a task queued or at work; None where SLURM cannot be asked."""
+    """The submissions that have a task queued or running; None where SLURM cannot be asked."""
     try:
         return {name for (name, _), state in queue().items() if state.active}
     except SchedulerError:

@@ -1,4 +1,4 @@
-"""How long runs take, as far as it is known without training: what launches announce and time limits are made from."""
+"""How long runs take, without training: for the announcements of launches and the time limits of jobs."""
 
 import hashlib
 import json
@@ -79,7 +79,7 @@ def known_estimates(
 def run_seconds(
     run: Run, step_seconds: float, place: Platform, *, compiles: bool = False, token_seconds: float | None = None
 ) -> float:
-    """Seconds of a whole run: its start, its steps, its evaluations.
+    """Seconds of a complete run: its start, its steps, its evaluations.
 
     `token_seconds` are those of one token in evaluation; where they were not timed, a share of those in training.
     """
@@ -163,7 +163,7 @@ def _where(speed: Speed, place: Platform) -> str:
 
 
 def _turns(place: Platform) -> str:
-    """In words, that a time of a run alone was multiplied."""
+    """A text that the time of a run by itself was multiplied."""
     return f", times {place.runs_per_gpu} that share the GPU" if place.runs_per_gpu > 1 else ""
 
 
@@ -175,7 +175,7 @@ def measured_path(store: Store, run: Run, device: str) -> Path:
 
 
 def _noted(run: Run, stores: Iterable[Store], device: str) -> float | None:
-    """Seconds of the whole run as `note_seconds` left them in the first store that has any."""
+    """Seconds of the complete run as stored by `note_seconds` in the first store that has any."""
     noted = (_read(measured_path(store, run, device)) for store in stores)
     return next((one for one in noted if one is not None), None)
 

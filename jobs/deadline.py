@@ -1,4 +1,4 @@
-"""A launch that must end by a given time: what may still start, and when those at work are asked to save."""
+"""A launch that must end by a given time: what may still start, and when running runs are asked to save."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # neither torch nor the models, for a command line that only 
     from bench.config import Run
     from bench.experiments.grid import Experiment
 
-STOP_SHARE = 0.1  # of the time, kept for saving the state of what is at work
+STOP_SHARE = 0.1  # of the time, kept for saving the state of running runs
 MOST_STOP_SECONDS = 30.0
 OUTCOME_SECONDS = 30.0  # for the tables and the report after that, but at most STOP_SHARE of the time, too
 PROBE_SHARE = 0.1  # of the time, in which what has no known time may be timed
@@ -29,13 +29,13 @@ class Deadline:
         self.stop_seconds = min(MOST_STOP_SECONDS, STOP_SHARE * seconds)
         self.outcome_seconds = min(OUTCOME_SECONDS, STOP_SHARE * seconds)
         self.start_seconds = 0.0  # of a worker before its first step; a run that was begun needs them again
-        self.known: dict[Run, float] = {}  # seconds of a whole run, as estimated before anything started
+        self.known: dict[Run, float] = {}  # seconds of a complete run, as estimated before anything started
         self.left: dict[Run, float] = {}  # share of its steps that a run has still to do, where it was begun before
         self._learned: dict[Hashable, float] = {}
 
     @property
     def stop_at(self) -> float:
-        """When the runs at work are asked to save, so that the tables are written by the deadline, too."""
+        """When the running runs are asked to save, so that the tables are written by the deadline, too."""
         return self.started + self.seconds - self.stop_seconds - self.outcome_seconds
 
     @property
@@ -44,7 +44,7 @@ class Deadline:
         return self.started + PROBE_SHARE * self.seconds
 
     def learn(self, run: "Run", seconds: float) -> None:
-        """Note what a run took from start to record, beside the others of this launch."""
+        """Note the seconds of a run from start to record in this launch."""
         if run not in self.left:
             self._learned[_like(run)] = seconds
 

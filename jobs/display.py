@@ -1,4 +1,4 @@
-"""What a person sees while runs execute: a live table in a terminal, a few plain lines elsewhere."""
+"""Display of progress: a live table in a terminal, a few plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ PLAIN_SECONDS = 60.0  # between lines where the output is no terminal
 
 
 class Display:
-    """Shows the active runs and the whole; a context manager."""
+    """Shows the active runs and the total; a context manager."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.stop()
-        if said := self.said_of_gpu():
-            self.console.print(f"{self.clock()}  {said}", markup=False)
+        if gpu_text := self.said_of_gpu():
+            self.console.print(f"{self.clock()}  {gpu_text}", markup=False)
 
     def tell(self, active: list[Run], ended: Ended | None) -> None:
         """Show the moment, and one run's end if there is one."""
@@ -65,11 +65,11 @@ class Display:
             self._told_at = time.monotonic()
             for run in active:
                 self.console.print(f"{self.clock()}  {'  '.join(self.row(run))}", markup=False)
-            if said := self.said_of_gpu():
-                self.console.print(f"{self.clock()}  {said}", markup=False)
+            if gpu_text := self.said_of_gpu():
+                self.console.print(f"{self.clock()}  {gpu_text}", markup=False)
 
     def table(self, active: list[Run]) -> Group:
-        """The active runs, one per row, and the whole below them."""
+        """The active runs, one per row, and the total below them."""
         table = Table("run", "step", "nats per token", "tokens/s", "left", box=None, pad_edge=False)
         for run in active:
             table.add_row(*self.row(run))
@@ -77,7 +77,7 @@ class Display:
         if self.expected_seconds is not None:
             remaining = max(self.expected_seconds - (time.monotonic() - self.started), 0)
             left = f", about {duration(remaining)} left"
-        gpu = f"; {said}" if (said := self.said_of_gpu()) else ""
+        gpu = f"; {gpu_text}" if (gpu_text := self.said_of_gpu()) else ""
         return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}{gpu}")
 
     def said_of_gpu(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether this machine, its store and its SLURM are fit for a grid: one line per check, or JSON for a report."""
+"""Checks of this machine, its store and its SLURM: one line per check, or JSON."""
 
 import datetime
 import os
@@ -62,7 +62,7 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
             verdict, finding = check()
         except UserError as error:
             verdict, finding = "problem", " ".join(str(error).split())
-        except Exception as error:  # a driver that hangs or lies raises whatever it likes, and the rest is wanted
+        except Exception as error:  # a driver may raise anything, and the other checks must go on
             verdict, finding = "problem", " ".join(f"{type(error).__name__}: {error}".split())
         found.append(Check(name=name, verdict=verdict, finding=finding))
     return found
@@ -100,7 +100,7 @@ def _runs() -> tuple[Verdict, str]:
 
 
 def _compiled() -> tuple[Verdict, str]:
-    """Where compiled steps are kept: whether that folder can be made and is ours alone."""
+    """Where compiled steps are kept: whether that folder can be made and only we can write to it."""
     slot = make_slots(None, None)[0]
     if slot.device == "cpu":
         return "note", f"nothing is compiled on the CPU; with a GPU it would be kept in {cache_root()}"
@@ -139,13 +139,13 @@ def _folder(folder: Path) -> tuple[Verdict, str]:
         first.unlink(missing_ok=True)
         second.unlink(missing_ok=True)
     seconds, free = time.monotonic() - started, shutil.disk_usage(nearest).free
-    said = f"{folder}: written and linked in {1e3 * seconds:.0f} ms, {free / 2**30:.0f} GiB free"
+    text = f"{folder}: written and linked in {1e3 * seconds:.0f} ms, {free / 2**30:.0f} GiB free"
     if not same or free < LEAST_FREE_BYTES:
-        return "problem", said
+        return "problem", text
     temporary = Path("/tmp") in (nearest.resolve(), *nearest.resolve().parents)
     if temporary and shutil.which("sbatch"):
-        return "problem", f"{said}; nodes do not share /tmp"
-    return ("note" if seconds > SLOW_WRITE_SECONDS else "ok"), said
+        return "problem", f"{text}; nodes do not share /tmp"
+    return ("note" if seconds > SLOW_WRITE_SECONDS else "ok"), text
 
 
 def _clock(folder: Path) -> tuple[Verdict, str]:
@@ -198,10 +198,10 @@ def _preemption() -> tuple[Verdict, str]:
     if shutil.which("scontrol") is None:
         return "note", "no scontrol here"
     facts = settings()
-    said = ", ".join(f"{name} = {facts.get(name, '?')}" for name in ("PreemptMode", "PreemptParameters"))
+    text = ", ".join(f"{name} = {facts.get(name, '?')}" for name in ("PreemptMode", "PreemptParameters"))
     if facts.get("PreemptMode", "OFF") == "OFF" or "send_user_signal" in facts.get("PreemptParameters", ""):
-        return "ok", said
-    return "note", f"{said}; without send_user_signal a preempted run loses what it did since its last checkpoint"
+        return "ok", text
+    return "note", f"{text}; without send_user_signal a preempted run loses its work since the last checkpoint"
 
 
 def _exported() -> tuple[Verdict, str]:

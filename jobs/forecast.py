@@ -1,4 +1,4 @@
-"""How a launch will go, without starting anything: the queue that the pool follows, on a clock that is only counted."""
+"""A simulation of a launch without starting anything: the queue of the pool, on a simulated clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

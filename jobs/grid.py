@@ -1,4 +1,4 @@
-"""Which runs of an experiment are to be done: the grid, minus what has a record, minus what was filtered out."""
+"""Which runs of an experiment are to be done: the grid without runs that have a record and without filtered ones."""
 
 from fnmatch import fnmatch
 

@@ -1,4 +1,4 @@
-"""From an experiment to its records: what is missing, what it will cost, and the pool that does it."""
+"""From an experiment to its records: the missing runs, their cost, and the pool that does them."""
 
 import time
 from collections import Counter
@@ -34,10 +34,10 @@ from jobs.worker import write_run
 def prepare(
     name: str, *, mode: str | None, device: str, seeds: tuple[int, ...] | None, data_dir: Path | None
 ) -> Experiment:
-    """The experiment as it will run here: its mode, its seeds, and a corpus that is there and whole.
+    """The experiment as it will run here: its mode, its seeds, and a corpus that is there and unaltered.
 
     Only where nothing was named, nothing is cached and the download failed may small experiments run on the synthetic
-    corpus, which is said.
+    corpus, which is printed.
     """
     experiment = find_experiment(name)
     chosen = mode or experiment.only_mode or ("fast" if device == "cuda" else "exact")
@@ -57,7 +57,7 @@ def prepare(
         if name not in SYNTHETIC_ALLOWED:
             raise
         print(f"WARNING: {error}")
-        print("WARNING: going on with a SYNTHETIC corpus; its numbers say nothing about Tiny Shakespeare")
+        print("WARNING: going on with a SYNTHETIC corpus; its numbers are not about Tiny Shakespeare")
         stand_in = "synthetic"
     return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)  # type: ignore[arg-type]  # one of MODES
 
@@ -97,7 +97,7 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     manifests = store.manifests()[0]
     manifest = with_earlier_seeds(experiment, manifests).manifest(rules_in_force(experiment.name))
     earlier = _listed(experiment, manifests)
-    if earlier is not None:  # the hash says what held at the first launch, so that a verdict can tell what came later
+    if earlier is not None:  # the hash of the first launch stays, so that a verdict can report later changes
         kept = {name: getattr(earlier, name) for name in ("claim_rules_sha256", "remark", "shared_gpu")}
         manifest = manifest.model_copy(update=kept)
     if manifest not in manifests:  # a finished store is left as it is
@@ -124,9 +124,9 @@ def launch_missing(
     why: str = "",
     deadline: Deadline | None = None,
 ) -> list[Ended]:
-    """Do what is missing of an experiment and return how each run ended; with `dry_run` only say what that is.
+    """Do what is missing of an experiment and return how each run ended; with `dry_run` only list it.
 
-    `why` it was chosen, where a choice was made for the user, stands in the first line beside its cost. With a
+    `why` it was chosen, where a choice was made for the user, is printed in the first line with its cost. With a
     `deadline` the headline arms come first, and what cannot end in time is left, with OUT_OF_TIME for a reason.
     """
     todo = find_todo(experiment, store, pattern=pattern, retry=retry)
@@ -192,7 +192,7 @@ def announce_deadline(
     slots: list[Slot],
     estimates: dict[str, Estimate],
 ) -> None:
-    """Give a deadline what is known of the runs, and say which cells are expected to be done, and by what times."""
+    """Give the deadline the known times of the runs, and print which cells are expected to be done."""
     deadline.start_seconds = START_SECONDS[slots[0].device]
     for run in todo.runs:
         if (known := estimates.get(run.run_id)) is not None:

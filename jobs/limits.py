@@ -1,4 +1,4 @@
-"""How much memory and CPU time this process may use, where a container, a scheduler or a user's quota limits it."""
+"""The memory and CPU time that this process may use, with the limits of containers, schedulers and quotas."""
 
 import os
 from collections.abc import Iterator

@@ -85,7 +85,7 @@ class LocalPool:
         return ended
 
     def time_is_up(self) -> bool:
-        """Whether what is at work must save now."""
+        """Whether running runs must save now."""
         return self.deadline is not None and time.monotonic() >= self.deadline.stop_at
 
     def start_what_can(self, queue: Queue, note: Callable[[Ended], None]) -> None:
@@ -108,7 +108,7 @@ class LocalPool:
     def collect(self, queue: Queue, note: Callable[[Ended], None]) -> None:
         """Take in the workers that have ended. One that was killed for memory goes back to the queue, once."""
         over = [index for index, worker in self.working.items() if worker.process.poll() is not None]
-        # counted before any of them is removed, since they were at work side by side
+        # counted before any of them is removed, since they were running side by side
         n_active = {index: queue.n_active(self.slots[index].visible_gpu) for index in over}
         for index in over:
             worker = self.working.pop(index)
@@ -136,7 +136,7 @@ class LocalPool:
         return [Ended(run=run, status=None, reason=OUT_OF_TIME) for run in [*left, *queue.waiting]]
 
     def is_cancelled(self, run: Run) -> bool:
-        """Whether somebody asked, with `python -m jobs cancel`, that this run be left alone."""
+        """Whether this run was cancelled with `python -m jobs cancel`."""
         return (self.store.run_folder(run.run_id) / CANCEL_FILE).exists()
 
     def stop_cancelled(self) -> None:
@@ -181,7 +181,7 @@ class LocalPool:
 
 
 def lacked_memory(one: Ended, worker: WorkerProcess) -> bool:
-    """Whether a run ended for want of memory: it says so, or was killed outright, as the kernel does then."""
+    """Whether a run ended since memory ran out: by its own error, or killed by the kernel."""
     if one.status is not None or one.reason == CANCELLED:
         return one.status == "oom"
     return worker.process.returncode == -signal.SIGKILL or worker.says_no_memory

@@ -1,4 +1,4 @@
-"""How much of the time each GPU trains, as the launcher sees it."""
+"""The share of the time in which each GPU trains, as seen from the launcher."""
 
 import time
 from collections.abc import Callable

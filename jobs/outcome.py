@@ -1,6 +1,6 @@
 """What `jobs` asks of the reports: the hash of the claims' rules, and tables and verdicts when a launch ends.
 
-What makes tables is imported where it is used: a launch needs the hash alone, and neither pandas nor matplotlib.
+What makes tables is imported where it is used: a launch needs only the hash, and neither pandas nor matplotlib.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A few steps of a run, timed as a worker would do them: for launches whose runs are like none that is known.
+"""A few timed steps of a run, in a process like a worker's: for runs without a known time.
 
 `python -m jobs.probe` reads one run as JSON on stdin and prints the seconds of a step and of an evaluated token.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # a probe imports torch only when its life is tied to its par
 STEPS_SECONDS = 2.0  # of steps, at least
 N_STEPS = 3  # at least, unless they are very slow
 LIMIT_SECONDS = 20.0  # for a probe, from its start to its answer
-LEAST_LIMIT_SECONDS = 5.0  # below which a probe is not worth a start: importing torch alone takes half of that
-COMPILING_LIMIT_SECONDS = 150.0  # in `fast` mode, where compiling alone has taken 82 s
+LEAST_LIMIT_SECONDS = 5.0  # below which a probe is not worth a start: importing torch takes half of that
+COMPILING_LIMIT_SECONDS = 150.0  # in `fast` mode, where compiling has taken 82 s
 PARENT_CHECK_SECONDS = 0.2
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -78,7 +78,7 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
             [*command, str(data_dir or ""), str(limit / 2), str(STEPS_SECONDS)],
             input=json.dumps(to_json(run)),
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will say why
+            stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will show why
             env={**os.environ, **gpu, **caches},
             text=True,
             timeout=limit,
@@ -92,7 +92,7 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
 
 
 def end_with(parent: int) -> None:
-    """Kill this process as soon as its parent has ended, whatever ended that."""
+    """Kill this process as soon as its parent has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()  # at once where it has ended already

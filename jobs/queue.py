@@ -1,4 +1,4 @@
-"""Which run starts next, and where: what the local pool follows, and what a forecast of it follows too.
+"""Which run starts next, and on which slot: for the local pool and for its forecast.
 
 It uses no process and no clock: its caller reports when a run has compiled and when one has ended.
 """
@@ -17,16 +17,16 @@ COMPILING_SHARE = 3  # at most one slot in so many compiles at a time, so that t
 
 @dataclass(frozen=True)
 class Active:
-    """A run at work on a slot."""
+    """A run on a slot."""
 
     run: Run
-    started_at: float  # seconds of whatever clock the queue is given
+    started_at: float  # seconds, by the clock that the queue is given
     compiles: Hashable | None  # the shape that it is the first to compile
-    shared: bool = False  # whether others have been at work on its GPU since it started
+    shared: bool = False  # whether others have been running on its GPU since it started
 
 
 class Queue:
-    """The runs that wait, in order, and those at work, by slot.
+    """The waiting runs, in order, and the running ones, by slot.
 
     The first run of a shape compiles its step; further runs of that shape wait until it has, and find the step in the
     cache. Compiling the same step twice at a time would only make both slower.
@@ -41,7 +41,7 @@ class Queue:
         self._most_compiling = max(len(slots) // COMPILING_SHARE, 2)
 
     def start_next(self, now: float) -> tuple[int, Run] | None:
-        """A free slot and the run to start there, which counts as at work from now on; None where nothing can start."""
+        """A free slot and the run to start there, which counts as running from now on; None where nothing can start."""
         for index, slot in enumerate(self.slots):
             if index in self.active or self.n_active(slot.visible_gpu) >= self._most[slot.visible_gpu]:
                 continue
@@ -55,7 +55,7 @@ class Queue:
         return None
 
     def n_active(self, gpu: str | None) -> int:
-        """How many runs are at work on a GPU."""
+        """How many runs are running on a GPU."""
         return sum(self.slots[index].visible_gpu == gpu for index in self.active)
 
     def has_compiled(self, index: int) -> None:
@@ -77,8 +77,8 @@ class Queue:
     def put_back(self, index: int, n_active: int) -> int | None:
         """Put a run that was killed for memory back in front, with half as many on its GPU from now on, at least one.
 
-        `n_active` runs were at work on that GPU when it was killed, itself included. Returns how many may be from now
-        on; None where the run was alone all the time, or on the CPU, or has gone back once: its outcome stands then.
+        `n_active` runs were running on that GPU when it was killed, itself included. Returns how many may be from now
+        on; None, and the outcome is final, where the run was by itself, on the CPU, or put back before.
         """
         gpu, run = self.slots[index].visible_gpu, self.active[index].run
         shared = self.active[index].shared  # not `n_active > 1`: of two that die together one ends a moment later

@@ -1,4 +1,4 @@
-"""Where runs execute: the GPUs that this process may use or its CPUs, and how many runs go side by side there."""
+"""Where runs execute: the GPUs or CPUs that this process may use, and how many runs at a time."""
 
 import os
 import re

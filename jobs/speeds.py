@@ -1,4 +1,4 @@
-"""How fast training steps are: what records and measured throughput say about one kind of device."""
+"""The speed of training steps on one kind of device, from records and measured throughput."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ class Platform:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The seconds of one training step, as one record or one benchmark says."""
+    """The seconds of one training step, from one record or one benchmark."""
 
     label: str
     architecture: str
@@ -68,7 +68,7 @@ def place_of(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
 
 
 def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode]) -> list[Speed]:
-    """What the done records of a kind of device say, in the given modes."""
+    """The speeds in the done records of a kind of device, in the given modes."""
     wanted = set(modes)
     return [
         speed
@@ -80,7 +80,7 @@ def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode])
 
 
 def _records(store: Store) -> list[Record]:
-    """A store's records; those of an experiment whose runs are known to have shared a GPU say so."""
+    """A store's records; those of an experiment whose runs are known to have shared a GPU are marked so."""
     manifests = [one for one in store.manifests()[0] if one.shared_gpu]
     shared = {run_id for one in manifests for cell in one.cells for run_id in cell.run_ids.values()}
     return [one.as_packed() if one.run_id in shared else one for one in store.records()[0]]

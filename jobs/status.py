@@ -1,4 +1,4 @@
-"""What became of each run of an experiment: records first, then signs of life, then what the scheduler says."""
+"""The state of each run of an experiment: from records first, then from leases, then from the scheduler."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def _tasks(store: Store) -> dict[str, TaskState]:
     try:
         return tasks_by_run(store)
     except SchedulerError:
-        return {}  # records and leases say enough
+        return {}  # records and leases suffice
 
 
 def _recorded(name: str, recorded: Record) -> RunState:

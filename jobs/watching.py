@@ -102,7 +102,7 @@ def logs(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
 
 
 def cancel(wanted: WantedRuns = None, experiment: OfExperiment = None, store: StorePath = Path("reproduced")) -> None:
-    """Stop runs, their state saved, and leave them alone until they are launched again."""
+    """Stop runs with their state saved, and do not start them until they are launched again."""
     from jobs.control import cancel_runs
 
     here = Store(existing_store(store))
@@ -127,7 +127,7 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
 
 def gc(
     store: StorePath = Path("reproduced"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
     """Remove what no run needs any more: files and bytes. Records, last checkpoints and runs' logs stay."""
     from jobs.control import leftovers, remove, summarize
@@ -142,7 +142,7 @@ def gc(
 def doctor(
     store: StorePath = Path("reproduced"),
     data_dir: Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:
     """Check what a grid rests on here: GPU, torch, corpus, folders, clock, SLURM. Exit 1 where something is wrong."""
     from jobs.doctor import examine

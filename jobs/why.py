@@ -1,4 +1,4 @@
-"""One screen about one run: its state, its last signs of life, the end of its log, the likely cause, what to type."""
+"""One screen about one run: its state, its last progress, the end of its log, the likely cause, the next command."""
 
 import re
 from dataclasses import dataclass
@@ -120,13 +120,13 @@ def cause(found: Traces, state: str) -> str:
     if state == "done":
         return "none, it is done"
     if state == "running":
-        return "none, it is at work"
+        return "none, it is running"
     if found.cancelled:
         return "somebody cancelled it with `python -m jobs cancel`"
     if state == "queued" and found.task is not None:
         if found.task.queued:
             return f"none, it waits for SLURM ({found.task.reason})"
-        return "none, its job is at work and will come to it"
+        return "none, its job is running and will do it"
     if found.record is not None and found.record.status in STATUS_CAUSES:
         return STATUS_CAUSES[found.record.status]
     if found.error in ERROR_CAUSES:
@@ -142,7 +142,7 @@ def cause(found: Traces, state: str) -> str:
         return "it was never started"
     if found.holder is not None and found.holder.released:
         return "it was asked to stop, and saved its state"
-    return "its process was killed, or its machine failed: it left no word"
+    return "its process was killed, or its machine failed: no message was left"
 
 
 def _read_cause(path: Path) -> str | None:

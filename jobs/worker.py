@@ -1,4 +1,4 @@
-"""The process that does one run, wherever it was started: given a run id and a store, it finds the rest on disk.
+"""The process that does one run: given a run id and a store, it finds the rest on disk.
 
 `python -m jobs.worker RUN_ID --store FOLDER` prints to its log and exits 0 (a result, be it diverged), 1 (failed),
 2 (the user's to mend) or 130 (stopped, state saved).
@@ -102,7 +102,7 @@ def _stop_without_parent(parent: int, cause: Path) -> None:
     """A launcher that was killed cannot stop its workers, so each checks for itself."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
-    with suppress(OSError):  # nobody may be left to read it, or no room for it
+    with suppress(OSError):  # the reader may be gone, or the disk full
         cause.write_text(LAUNCHER_GONE)
         print("the launcher is gone", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)

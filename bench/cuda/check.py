@@ -1,4 +1,4 @@
-"""Does this project work on this GPU? The checks that matter, in three minutes, one line each, and a JSON of them all.
+"""Does this project work on this GPU? The important checks in three minutes, one line each, and a JSON of all.
 
 Checks that share a lane share a process and follow each other; lanes run side by side, since compiling takes a minute
 and the GPU is idle meanwhile. Speeds are measured when everything else has ended.
@@ -35,14 +35,14 @@ class GpuCheck:
     function: str  # module:function
     seconds: float = math.inf  # after which an answer is no longer waited for
     arguments: dict[str, Any] = field(default_factory=dict)
-    prepare: str | None = None  # a function called first, with the arguments; then `function` runs alone, without them
+    prepare: str | None = None  # called first, with the arguments; then `function` runs without them
     package: str | None = None  # which need not be installed
     late: str = "failed"  # what a check without an answer is
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What became of a check."""
+    """The result of a check."""
 
     name: str
     status: str  # held, failed or not tried
@@ -93,7 +93,7 @@ def _speed(name: str) -> GpuCheck:
     )
 
 
-# Where there are too few cores for all lanes, those that begin first stand first.
+# Where there are too few cores for all lanes, those that start first come first.
 CHECKS = (
     GpuCheck(name="machine", lane="numbers", function="bench.cuda.machine:machine", seconds=30.0),
     _numbers("batches", "batches"),
@@ -134,7 +134,7 @@ class Lane:
         self.stopped = threading.Event()  # by Ctrl-C
 
     def run(self, until: float) -> None:
-        """Do the checks, and prepare those that are to run alone."""
+        """Run the checks, and prepare those that must run by themselves."""
         for check in self.checks:
             result = self.ask(check, check.prepare or check.function, check.arguments, until)
             if check.prepare and result.status == "held":
@@ -160,7 +160,7 @@ class Lane:
         self.end()
 
     def ask(self, check: GpuCheck, function: str, arguments: dict[str, Any], until: float) -> CheckResult:
-        """The result of one request, whatever becomes of it."""
+        """The result of one request, also where it fails."""
         if check.package is not None and importlib.util.find_spec(check.package) is None:
             return CheckResult(name=check.name, status="not tried", text=INSTALL[check.package])
         if self.stopped.is_set():
@@ -230,7 +230,7 @@ def run_checks(
 
 
 def check_all(seconds: float, tell: Callable[[str], None]) -> list[CheckResult]:
-    """Do every check on this machine's GPU, or say of each that there is none."""
+    """Run every check on this machine's GPU, or report for each that there is none."""
     import torch
 
     names = [one.name for one in CHECKS]

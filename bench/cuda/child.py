@@ -20,7 +20,7 @@ from bench.errors import first_line
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE
 
-START_SECONDS = 60.0  # to import torch, with nine others beside it and a cold disk
+START_SECONDS = 60.0  # to import torch, while nine others do so and with a cold disk cache
 CHECKS_OF = "bench.cuda."  # the modules whose functions may be asked for
 
 
@@ -30,7 +30,7 @@ class CheckProcess:
     def __init__(self, device: str, n_threads: int) -> None:
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": str(n_threads), **os.environ}
         environment["OMP_NUM_THREADS"] = str(n_threads)
-        environment.pop(RUNS_DIR_VARIABLE, None)  # what its runs leave lies in their temporary store
+        environment.pop(RUNS_DIR_VARIABLE, None)  # the files of its runs are in their temporary store
         self.child = Child([sys.executable, "-m", "bench.cuda.child", device], ROOT, environment)
         self._ready = False
 
@@ -88,7 +88,7 @@ def perform(context: Any, function: str, arguments: dict[str, Any]) -> dict[str,
 def _read_requests(requests: "queue.Queue[str]") -> None:
     for line in sys.stdin:
         requests.put(line)
-    os.killpg(os.getpid(), signal.SIGKILL)  # nobody asks any more; a session of its own is a group of its own
+    os.killpg(os.getpid(), signal.SIGKILL)  # no more requests will come; its own session is its own group
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a machine with a GPU is, in the words that decide how fast and how exactly it trains."""
+"""The facts of a machine with a GPU that determine how fast and how exactly it trains."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Does a GPU compute what the CPU does? Batches, the recurrence, evaluation, and exact repetition of training.
+"""Compares a GPU with the CPU: batches, the recurrence, evaluation, and exact repetition of training.
 
 Each check takes a `Context` and gives a `Answer`, whose text has both values where they differ.
 """
@@ -91,7 +91,7 @@ def _first_difference(found: Tensor, right: Tensor) -> str:
 RANK, WIDTH = 32, 128  # the paper's
 DECAYS = {"paper": (0.9925, 0.99925), "bound": (0.85, 0.9), "fast": (0.05, 0.45)}  # least and greatest gamma
 LENGTHS = (2, 63, 65, 257)
-BOUNDED = "bounded"  # `chunked`, told the least gamma, as the model tells it
+BOUNDED = "bounded"  # `chunked` with the lower bound of gamma, as the model calls it
 LOW_PRECISION_FORMS = ("mask", "chunked", BOUNDED, "fla")  # those that multiply in bfloat16 under autocast
 
 

@@ -1,4 +1,4 @@
-"""Whole runs on a GPU, in processes as `python -m jobs launch` starts them: side by side, and out of memory."""
+"""Complete runs on a GPU, in processes as `python -m jobs launch` starts them: side by side, and out of memory."""
 
 import os
 import subprocess
@@ -21,38 +21,38 @@ from bench.store import RUNS_DIR_VARIABLE, Store
 
 PAIR = ("k_operators-s42", "k_operators-s69")
 STRUCK, NEXT = "transformer-s42", "transformer-s69"
-MEMORY_LIMIT = 2**30  # bytes that this process may take from the GPU, so that running out of them disturbs nobody
+MEMORY_LIMIT = 2**30  # bytes that this process may take from the GPU, so that others are not affected
 TOO_MANY_WINDOWS = 2**17  # of 32 tokens: each activation of a step takes 256 MiB or more
 SECONDS = 90.0  # for a launch of two runs that train for less than a second
 
 
 def side_by_side(context: Context) -> Answer:
-    """Two workers share the GPU, both end, and the first has the bits that it has alone."""
+    """Two workers share the GPU, both end, and the first has the same bits as by itself."""
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "together")
         where = ["--runs-per-gpu", "2"] if context.device.type == "cuda" else ["--workers", "2"]
-        told = launch(store, context, "k_operators", where)
+        log = launch(store, context, "k_operators", where)
         found = {f"{one.label}-s{one.seed}": one for one in store.records()[0]}
         ended = {name: found[name].status if name in found else "no record" for name in PAIR}
         if set(ended.values()) != {"done"}:
-            return Answer(status="failed", text=f"{_listed(ended)}, and done expected of both{told}")
+            return Answer(status="failed", text=f"{_listed(ended)}, and done expected of both{log}")
         return compare_with_lone(found[PAIR[0]], context, Store(Path(scratch) / "alone"))
 
 
 def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
-    """A record of a run that shared the device against the same run alone, in this process."""
+    """A record of a run that shared the device against the same run by itself, in this process."""
     on_cuda = context.device.type == "cuda"
     n_threads = packed.environment.n_threads
     alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
     if on_cuda and not packed.packed:
-        return Answer(status="failed", text=f"{PAIR[0]} says that it had the GPU to itself, and it shared it")
+        return Answer(status="failed", text=f"{PAIR[0]} is recorded as having the GPU to itself, but it shared it")
     if found := record_differences(packed, alone):
-        return Answer(status="failed", text=f"{PAIR[0]} beside another, and now alone: {'; '.join(found)}")
-    return Answer(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits alone")
+        return Answer(status="failed", text=f"{PAIR[0]} next to another run, and now by itself: {'; '.join(found)}")
+    return Answer(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits by itself")
 
 
 def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Answer:
-    """A run that needs more memory than there is leaves a record that says so, and a pool does the run after it."""
+    """A run that needs more memory than there is gets a record with that status, and the pool does the next run."""
     if context.device.type == "cuda":
         whole = torch.cuda.get_device_properties(context.device).total_memory
         torch.cuda.set_per_process_memory_fraction(MEMORY_LIMIT / whole)
@@ -65,11 +65,11 @@ def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Answer
             text = f"a run too large for the memory ended as {ended.status}, and oom expected: {ended.error}"
             return Answer(status="failed", text=text)
         store = Store(Path(scratch) / "pool")
-        told = launch(store, context, "transformer", ["--workers", "1"], module="bench.cuda.no_memory")
+        log = launch(store, context, "transformer", ["--workers", "1"], module="bench.cuda.no_memory")
         found = {f"{one.label}-s{one.seed}": one.status for one in store.records()[0]}
     right = {STRUCK: "oom", NEXT: "done"}
     if found != right:
-        return Answer(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{told}")
+        return Answer(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{log}")
     text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after an injected one: {_listed(right)}"
     return Answer(status="held", text=text, values={"error": ended.error})
 

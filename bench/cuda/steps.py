@@ -1,6 +1,6 @@
-"""The compiled training step of a model on a GPU: does it learn as the eager one does, and how fast is it?
+"""The compiled training step of a model on a GPU: compared with the eager step, and its speed.
 
-Compiling takes about a minute, so each check here runs in a process of its own, beside the others.
+Compiling takes about a minute, so each check here runs in its own process, in parallel with the others.
 """
 
 import math
@@ -18,7 +18,7 @@ from bench.train import N_FIRST, Trainer
 Steps = list[tuple[float, float]]  # loss in nats and gradient norm of each step
 
 # Without dropout all that is left between `fast` and `exact` is rounding. On a CPU bfloat16 moves these losses by up to
-# 2e-4 nats and the norms by up to 3e-3 of themselves; other dropout masks alone would move the losses by 7e-3 nats.
+# 2e-4 nats and the norms by up to 3e-3 of themselves; other dropout masks alone would move them by 7e-3 nats.
 NATS_TOLERANCE = 1e-3
 NORM_TOLERANCE = 2e-2  # of the norm
 N_ROUNDS, N_STEPS = 6, 20  # of a timing; the first round warms up

@@ -1,4 +1,4 @@
-"""The questions, each a function that returns its cells: what is trained, at which seeds, to answer it."""
+"""The experiments, one function each: the cells that are trained, and their seeds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +38,7 @@ def paper() -> Experiment:
 
 
 def noise() -> Experiment:
-    """One seed again and again, as fast arithmetic does it: what the spread between seeds stands against."""
+    """One seed repeated in fast mode: the spread to compare the spread between seeds with."""
     return Experiment(
         name="noise",
         question="How far apart are runs of one seed whose arithmetic is fast rather than exact?",
@@ -70,7 +70,7 @@ def ablation() -> Experiment:
 
 
 def stress() -> Experiment:
-    """The learning rate of the paper's recipe times 0.1 to 10, with and without what is said to save the model."""
+    """The learning rate of the paper's recipe times 0.1 to 10, with and without refinement."""
     return Experiment(
         name="stress",
         question="Does learned refinement carry K-Operators through a learning rate that is ten times wrong?",
@@ -109,7 +109,7 @@ def backends() -> Experiment:
 
 
 def smoke() -> Experiment:
-    """The whole path in seconds. Its numbers mean nothing."""
+    """The complete pipeline in seconds. Its numbers mean nothing."""
     training = TrainingConfig(
         n_steps=12,
         batch_size=8,

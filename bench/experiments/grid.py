@@ -1,4 +1,4 @@
-"""What an experiment is made of: cells of runs that differ only in seed, and the seeds, fixed before any run."""
+"""Cell (runs that differ only in seed) and Experiment, and the seeds, fixed before any run."""
 
 from dataclasses import dataclass, replace
 
@@ -55,7 +55,7 @@ class Experiment:
         ]
 
     def manifest(self, claim_rules_sha256: str | None = None) -> Manifest:
-        """What a store says belongs to this experiment; the hash is of the claims' rules, where they judge it."""
+        """The manifest for a store; the hash is of the claims' rules, where they judge this experiment."""
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,

@@ -1,4 +1,4 @@
-"""The same questions at a size that two CPU cores train: `laptop` in ten minutes, `laptop-all` in three hours."""
+"""The same experiments at a size that two CPU cores can train: `laptop` in ten minutes, `laptop-all` in three hours."""
 
 from dataclasses import replace
 from typing import Any

@@ -106,7 +106,7 @@ def _digits(value: float) -> float:
 
 
 def with_trial(config: RunConfig, trial: dict[str, float]) -> RunConfig:
-    """`config` trained as a trial says: a cosine to a tenth of its rate, one dropout rate at every site."""
+    """`config` with the settings of a trial: a cosine to a tenth of its rate, one dropout rate at every site."""
     assert isinstance(config.training, TrainingConfig)
     trained = changed(
         config,

@@ -1,4 +1,4 @@
-"""What is trained and how: the published recipes, the counted floors, and what an ablation changes."""
+"""The published recipes, the n-gram floors, and the changes of each ablation."""
 
 from dataclasses import fields, replace
 from typing import Any

@@ -54,7 +54,7 @@ class Size:
 
 
 def free_sizes(config: Any) -> FreeSizes:
-    """What a config says may change; ConfigError where it says nothing."""
+    """The free sizes of a config; ConfigError where it has none."""
     found = getattr(config, "free_sizes", None)
     if not isinstance(found, FreeSizes):
         known = ", ".join(name for name, (kind, _) in ARCHITECTURES.items() if hasattr(kind, "free_sizes"))
@@ -66,7 +66,7 @@ def free_sizes(config: Any) -> FreeSizes:
 def budget_of(config: Any, context: int) -> Budget:
     """What `config` costs on every axis, in windows of `context` tokens."""
     free_sizes(config)
-    with torch.device("meta"):  # shapes alone: it holds no memory and draws no random number
+    with torch.device("meta"):  # shapes only: no memory, no random numbers
         model = build(config)
     counted = count_parameters(model)
     return Budget(

@@ -1,4 +1,4 @@
-"""Proving under the present sources the records that older sources made: `recheck`.
+"""Verifying records of older sources under the current sources: `recheck`.
 
 On a machine of the kind that made a record, its first steps are repeated. On any other, the sources are compared: those
 of its commit and the present ones both take the first steps of its config, here.
@@ -117,7 +117,7 @@ def can_repeat(record: Record, machine: RecheckMachine) -> bool:
 def prove_in(
     store: Store, records: Sequence[Record], machine: RecheckMachine, n_workers: int | None, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """As `prove`, and writes each proof to the store at once, and says what came of each record in a line."""
+    """As `prove`; writes each proof to the store at once, and prints a line per record."""
     outcomes: list[Outcome] = []
 
     def tell(outcome: Outcome) -> None:
@@ -268,7 +268,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         return "no record is stale"
     kinds = Counter(outcome.proof.kind for outcome in outcomes if outcome.proof is not None)
     n_refuted = sum(outcome.state == "not confirmed" for outcome in outcomes)
-    told = (
+    text = (
         f"{len(outcomes)} stale: {kinds['repeated']} proved by repeating them, {kinds['sources compared']} by "
         f"comparing sources, {n_refuted} not confirmed, {len(outcomes) - kinds.total() - n_refuted} left"
     )
@@ -276,7 +276,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         if outcome.state != "proved":
             by_reason[outcome.why].append(outcome.record.file_name)
-    return "\n".join([told, *(f"  {', '.join(sorted(names))}: {why}" for why, names in sorted(by_reason.items()))])
+    return "\n".join([text, *(f"  {', '.join(sorted(names))}: {why}" for why, names in sorted(by_reason.items()))])
 
 
 def _proof(record: Record, answer: dict[str, Any], environment: Environment, n_threads: int) -> Recheck:

@@ -17,7 +17,7 @@ from typing import Any
 
 def main() -> None:
     """Answer one question after another."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the sources print must not stand between the answers
+    answers, sys.stdout = sys.stdout, sys.stderr  # output of the sources must not mix with the answers
     questions: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=read, args=(questions,), daemon=True).start()
     corpora: dict[tuple[str, str], Any] = {}
@@ -26,14 +26,14 @@ def main() -> None:
 
 
 def read(questions: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    """Take in questions until nobody is left to ask."""
+    """Read questions until stdin closes."""
     for line in sys.stdin:
         questions.put(json.loads(line))
     os._exit(0)
 
 
 def answer(question: dict[str, Any], corpora: dict[tuple[str, str], Any]) -> dict[str, Any]:
-    """The first losses of a run, or the whole result of a fitted model, and the fingerprint of these sources.
+    """The first losses of a run, or the complete result of a fitted model, and the fingerprint of these sources.
 
     What goes wrong is the answer, too: an `error`, in one line.
     """

@@ -1,4 +1,4 @@
-"""Processes that take first steps with the sources of a folder, and threads that keep several of them at work."""
+"""Processes that take first steps with the sources of a folder, and threads that keep several of them busy."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parent / "first_steps.py"
 
 
 class NoAnswer(UserError):
-    """A run whose first steps could not be taken; the message says why."""
+    """The first steps of a run could not be taken; the message has the reason."""
 
 
 class Workers:
@@ -54,13 +54,13 @@ class Workers:
                 self._child.kill()
 
     def close(self) -> None:
-        """Release what the process held; only where nobody waits for its answer."""
+        """Release the resources of the process; not while a thread waits for its answer."""
         if self._child is not None:
             self._child.end()
 
 
 def start_child(folder: Path) -> Child:
-    """A process with the sources of one folder; it ends when this process does, whatever ends it."""
+    """A process with the sources of one folder; it ends when this process ends, in any way."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):
         environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # it starts in another folder

@@ -53,11 +53,11 @@ def floor_notes(experiment: Results) -> list[str]:
 
 def state_notes(experiment: Results) -> list[str]:
     """What is missing or not fresh, by arm."""
-    lacking: dict[str, list[str]] = defaultdict(list)
+    missing: dict[str, list[str]] = defaultdict(list)
     for cell in experiment.cells:
         if cell.shortfall is not None:
-            lacking[cell.shortfall].append(cell.label)
-    notes = [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in lacking.items()]
+            missing[cell.shortfall].append(cell.label)
+    notes = [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in missing.items()]
     if experiment.stale:
         notes.append(
             f"{STALE} {count(len(experiment.stale), 'run')} made by other sources than the current ones, which may "

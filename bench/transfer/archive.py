@@ -1,7 +1,7 @@
-"""The record files of a store, a folder, a single file or a tar archive, read in memory and within limits.
+"""Record files of a store, a folder, a single file or a tar archive, read in memory and within limits.
 
 An archive may come from anywhere. Nothing of it is unpacked to disk, no name in it becomes a path, and one that holds
-a link, a device, a path out of its folder, or more than records can be, is refused as a whole.
+a link, a device, a path out of its folder, or more than records can be, is refused completely.
 """
 
 import gzip
@@ -34,7 +34,7 @@ _DAMAGED = "is damaged or cut; copy it again from the machine that made it"
 
 
 class ArchiveError(UserError):
-    """A source that is refused as a whole; nothing of it may be used."""
+    """A source that is refused completely; none of its files may be used."""
 
     exit_code = 1
 
@@ -44,7 +44,7 @@ class Member:
     """A JSON file of a source."""
 
     where: str  # for messages
-    folder: str  # one of a store's FOLDERS; runs where it lies in none of them
+    folder: str  # one of a store's FOLDERS; runs where it is in none of them
     name: str  # of the file
     content: bytes
 

@@ -70,14 +70,14 @@ def write_missing(
         raise ConfigError(
             f"--experiment {experiment.name}: none of the merged records is of it, so nothing was written"
         )
-    said, remarks = [], {"remark": remark, "shared_gpu": shared_gpu}
+    lines, remarks = [], {"remark": remark, "shared_gpu": shared_gpu}
     for mode in dict.fromkeys(one.mode for one in found):
         of_mode = [one for one in found if one.mode == mode]
         if len(of_mode) > 1:
             corpora = " and ".join(one.corpus for one in of_mode)
             raise ConfigError(f"--experiment {experiment.name}: its records are of {corpora}; merge one at a time")
-        said += _write(experiment, of_mode[0], store, merged.manifests if judged else None, remarks)
-    return said
+        lines += _write(experiment, of_mode[0], store, merged.manifests if judged else None, remarks)
+    return lines
 
 
 def _write(
@@ -88,11 +88,11 @@ def _write(
     for manifest in store.manifests()[0]:
         if (manifest.name, manifest.mode) == (name, mode):
             listed = {run_id for cell in manifest.cells for run_id in cell.run_ids.values()}
-            lacking = len(run_ids - listed)
-            said = [f"experiment {name}, mode {mode}: its manifest is there already"]
-            if lacking:
-                said += [f"  it does not list {count(lacking, 'run')}: python -m jobs launch --seeds adds them"]
-            return said
+            missing = len(run_ids - listed)
+            lines = [f"experiment {name}, mode {mode}: its manifest is there already"]
+            if missing:
+                lines += [f"  it does not list {count(missing, 'run')}: python -m jobs launch --seeds adds them"]
+            return lines
     rules, why = None, ""
     if sources is not None:
         at_launch = {one.claim_rules_sha256 for one in sources if (one.name, one.mode) == (name, mode)}
@@ -116,7 +116,7 @@ def _union(seeds: Iterable[int | None], records: Iterable[Candidate]) -> tuple[i
 def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Belonging]:
     """The records whose config is that of a cell, at its seeds under any label, or at others under its own.
 
-    A counted model goes with any mode.
+    A counted model belongs to both modes.
     """
     groups: dict[tuple[Mode, str], dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -134,8 +134,8 @@ def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Bel
 def hints(merged: Merged, store: Store) -> list[str]:
     """What to add to the command where the sources had the manifest of an experiment and the store lacks it."""
     there = {(one.name, one.mode) for one in store.manifests()[0]}
-    lacking = dict.fromkeys(one.name for one in merged.manifests if (one.name, one.mode) not in there)
-    return [f"no manifest here of experiment {clean(name)[:40]}: --experiment NAME writes it" for name in lacking]
+    missing = dict.fromkeys(one.name for one in merged.manifests if (one.name, one.mode) not in there)
+    return [f"no manifest here of experiment {clean(name)[:40]}: --experiment NAME writes it" for name in missing]
 
 
 # --- the rules that were in force where the records were made ---
@@ -167,7 +167,7 @@ def _rules_of_commits(records: Sequence[Candidate]) -> tuple[str | None, str]:
 
 
 def _rules_at(commit: str | None) -> str:
-    """The hash of the rules at a commit that this checkout has built on. ConfigError says why it is not known."""
+    """The hash of the rules at a commit of this checkout. ConfigError with the reason where it is not known."""
     if commit is None:
         raise ConfigError("a record names no commit")
     return _ask(full_commit(commit, ROOT))

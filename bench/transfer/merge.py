@@ -1,6 +1,6 @@
-"""Records that another machine made, adopted into a store: checked, copied byte for byte, nothing overwritten.
+"""Records of another machine merged into a store: checked, copied byte for byte, nothing overwritten.
 
-First every source is read and every file of it checked; then what is good is written. The folder says the origin:
+First every source is read and every file of it checked; then valid files are written. The folder is the origin:
 `runs/` is ours, `contributed/` what others made, `replications/` a second record of a run that is there already.
 """
 
@@ -131,7 +131,7 @@ def _read(source: Path, candidates: list[Candidate], others: list[Member], merge
 
 
 def check_record(member: Member) -> Candidate:
-    """The record in a file, once it is known to be one that this suite would have written. RecordError says why not."""
+    """The record in a file. RecordError with the reason where this suite would not have written it."""
     record = parse(member.content, member.where, Record)
     try:
         run = Run(
@@ -226,7 +226,7 @@ def _precedence(one: Candidate) -> tuple[int, bool, bool, str, str, str]:
     """Which of several records of one run is the run's: the one that was started first, if it came to a result.
 
     So the order in which sources are named does not matter. A record of `paper` was made before the replicate of
-    `noise` that has its id. The seal decides between two that say nothing of their start.
+    `noise` that has its id. The seal decides between two without a start time.
     """
     return ORIGINS.index(one.folder), not one.is_result, not one.started_at, one.started_at, one.file_name, one.seal
 
@@ -252,7 +252,7 @@ def _place_other(
 ) -> None:
     """A recheck, measurements of throughput or a manifest."""
     if contributed:
-        merged.skipped.append(f"{member.where}: of what others made, records alone are taken")
+        merged.skipped.append(f"{member.where}: of contributed files, only records are taken")
         return
     try:
         if member.folder == "experiments":
@@ -263,7 +263,7 @@ def _place_other(
         else:
             recheck = parse(member.content, member.where, Recheck)
             _check_recheck_name(recheck, member)
-            # a proof is of one record: it says nothing of another record of the same run
+            # a proof is of one record, not of another record of the same run
             proved = [one for one in candidates if one.run_id == recheck.run_id and one.seal == ours.get(one.run_id)]
             if not proved:
                 merged.skipped.append(f"{member.where}: the record that it proves is not the one in runs/")
@@ -296,7 +296,7 @@ def _check_recheck_name(recheck: Recheck, member: Member) -> None:
 
 
 def _check_recheck(recheck: Recheck, record: Candidate, member: Member) -> None:
-    """RecordError where what a recheck says it measured is no proof of the record."""
+    """RecordError where the values of a recheck do not prove the record."""
     repeated = recheck.kind == "repeated" and tuple(recheck.first_train_nats) == record.first_train_nats
     compared = recheck.kind == "sources compared" and (recheck.commit or "").startswith(record.commit or "no commit")
     if not recheck.equal or not (repeated or compared):
@@ -319,7 +319,7 @@ def _write(store: Store, merged: Merged) -> None:
                 merged.records.remove(one.record)
 
 
-# --- what is said ---
+# --- messages ---
 
 
 def summary(merged: Merged, store: Store) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One archive of a store's records, to bring home from a machine: `bench merge` reads it."""
+"""One archive of a store's records, for copying to another machine: `bench merge` reads it."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ class Packed:
 
 
 def pack(store: Store, path: Path) -> Packed:
-    """Write the record files of a store into one archive, whole or not at all; equal files give equal bytes."""
+    """Write the record files of a store into one archive, atomically; equal files give equal bytes."""
     files = _files(store)
     content = _archive(files)
     write_atomically(path, content)
@@ -72,7 +72,7 @@ def packing(store: Store, path: Path | None) -> Iterator[None]:
 
 
 def _keep(store: Store, path: Path, packed: list[Path], over: threading.Event) -> None:
-    """Pack anew while there are other files than those packed. What hinders it is said, and tried again."""
+    """Pack again whenever files have changed. Errors are printed, and it is tried again."""
     while not over.wait(SECONDS):
         files = _files(store)
         if files == packed:

@@ -1,4 +1,4 @@
-"""From the missing runs of a grid to SLURM arrays, one per kind of job, handed over by submitit."""
+"""From the missing runs of a grid to SLURM arrays, one per kind of job, submitted with submitit."""
 
 import os
 import shlex
@@ -63,7 +63,7 @@ class Array:
 
     @property
     def site(self) -> Site:
-        """What the site wants of its jobs."""
+        """The site's settings of its jobs."""
         return self.chosen.site
 
 
@@ -78,7 +78,7 @@ class Executor(SlurmExecutor):
 
 
 def choose_device(profile: str | None, assignments: list[str], device: str | None) -> str:
-    """What the nodes train on: as asked, as the profile says, else CUDA where jobs ask for a GPU."""
+    """The device of the nodes: as given, as in the profile, else CUDA where jobs ask for a GPU."""
     site = choose_site(profile, assignments, "gpu").site
     return device or site.device or ("cuda" if site.asks_for_gpu else "cpu")
 
@@ -115,7 +115,7 @@ def submit_missing(
     print(f"Experiment {experiment.name}{why}, on {request.device} nodes of SLURM, mode {experiment.mode}")
     announce(experiment, store, todo)
     if queued:
-        print(f"{len(queued)} of them are in the queue or at work already, and left there")
+        print(f"{len(queued)} of them are queued or running already, and stay there")
     for array in arrays:
         arrays_text(array)
     if rehearse:
@@ -142,7 +142,7 @@ def submit_missing(
 
 
 def without_queued(todo: Todo, store: Store, *, must_know: bool) -> tuple[Todo, set[str]]:
-    """Less the runs of tasks that are queued or at work, and the ids of those.
+    """Without the runs of tasks that are queued or running, and the ids of those.
 
     SchedulerError where SLURM cannot be asked and something may be in its queue, unless this is only a rehearsal.
     """
@@ -208,7 +208,7 @@ def make_arrays(
             ids = tuple(tuple(run.run_id for run in task) for task in part)
             known = all(run_id in seconds for task in ids for run_id in task)
             slowest = max(schedule_seconds([seconds.get(one, 0.0) for one in task], at_once) for task in ids)
-            if kind == "gpu":  # times are of runs that were alone on theirs
+            if kind == "gpu":  # times are of runs that had their GPU to themselves
                 slowest *= at_once
             if request.measure:
                 slowest, known = 0.0, True
@@ -247,7 +247,7 @@ def arrays_text(array: Array) -> None:
 
 
 def parameters(array: Array) -> dict[str, Any]:
-    """What submitit's executor is told; what is not set leaves no line in the script."""
+    """Parameters of submitit's executor; settings without a value give no line in the script."""
     site, submission = array.site, array.submission
     asked = {name: getattr(site, name) for name in SBATCH_FIELDS if getattr(site, name) is not None}
     # without srun the only process to warn is the one that sbatch started, and it has to be asked for by B:
@@ -320,7 +320,7 @@ def submit(array: Array, store: Store) -> str:
 
 
 def ask_when(text: str) -> str:
-    """What `sbatch --test-only` says of a script."""
+    """The output of `sbatch --test-only` for a script."""
     with login_environment():
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What SLURM says of our arrays: second to what records and leases say, and no accounts are needed."""
+"""The state of our arrays in SLURM. Records and leases come first, and job accounting is not needed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class SchedulerError(UserError):
 class TaskState:
     """One task of an array, as SLURM sees it."""
 
-    job_id: str  # 123_4, or 123 where it was submitted alone
+    job_id: str  # 123_4, or 123 where it was submitted by itself
     state: str
     node: str
     seconds_left: int | None
@@ -39,7 +39,7 @@ class TaskState:
 
     @property
     def active(self) -> bool:
-        """Whether it is queued or at work."""
+        """Whether it is queued or running."""
         return self.state in PENDING or self.state in RUNNING
 
     @property
@@ -61,7 +61,7 @@ def ask(*command: str) -> str:
 
 
 def queue() -> dict[tuple[str, int], TaskState]:
-    """Our tasks that SLURM's controller still knows, ended ones for some minutes, by submission's name and index."""
+    """Our tasks in SLURM's controller, ended ones for some minutes, by submission's name and index."""
     command = ("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--format={QUEUE_FIELDS}")
     return read_queue(ask(*command))
 
@@ -101,14 +101,14 @@ def accounts(job_ids: Iterable[str]) -> dict[str, str]:
         answer = ask(*command, *(word for one in wanted for word in ("-j", one)))
     except SchedulerError:
         return {}
-    told = SlurmInfoWatcher().read_info(answer)
-    return {job_id: facts["State"].split()[0] for job_id, facts in told.items() if facts.get("State")}
+    states = SlurmInfoWatcher().read_info(answer)
+    return {job_id: facts["State"].split()[0] for job_id, facts in states.items() if facts.get("State")}
 
 
 def tasks_by_run(store: Store) -> dict[str, TaskState]:
     """Run id -> the task it was last given to: an active one, else the last submitted of those that SLURM remembers.
 
-    What SLURM says of ended tasks is noted beside their plans, since a cluster without accounts forgets in minutes.
+    States of ended tasks are stored next to their plans, since a cluster without accounting forgets them in minutes.
     SchedulerError where there are submissions and SLURM cannot be asked.
     """
     earlier = [one for one in submissions(store) if not one.measures]
@@ -135,10 +135,10 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
             states[index] = known[submission.name, index]
         elif index not in noted and (job := read_job(folder)) is not None:
             unknown.append((index, f"{job}_{index}" if len(submission.tasks) > 1 else job))
-    told = accounts(job_id for _, job_id in unknown)
+    accounted = accounts(job_id for _, job_id in unknown)
     for index, job_id in unknown:
-        if job_id in told:
-            word = TaskState(job_id=job_id, state=told[job_id], node="", seconds_left=None, reason="")
+        if job_id in accounted:
+            word = TaskState(job_id=job_id, state=accounted[job_id], node="", seconds_left=None, reason="")
             if not word.active:  # else the accounts are behind: the controller knows every job that is alive
                 states[index] = word
     ended = {index: state for index, state in states.items() if not state.active}

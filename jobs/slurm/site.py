@@ -1,4 +1,4 @@
-"""What a SLURM site wants of every job: partition, account, memory and the like, and from where each value came.
+"""Site settings of every SLURM job: partition, account, memory and the like, and the origin of each value.
 
 Order: `--slurm key=value`, then BENCH_SLURM_<KEY>, then jobs/slurm.local.toml, then the profile, then nothing: what is
 not set is not asked for. Values end in a shell script, so keys are on a list and values have a narrow alphabet.
@@ -71,11 +71,11 @@ class Site(BaseModel):
     use_srun: bool = False
     srun_args: tuple[Value, ...] = ()
     python: Line | None = None  # the nodes' interpreter; by default the one that launches
-    setup: tuple[Line, ...] = ()  # lines of shell before the program, e.g. "module load cuda"; from files alone
+    setup: tuple[Line, ...] = ()  # lines of shell before the program, e.g. "module load cuda"; only from files
 
     @property
     def asks_for_gpu(self) -> bool:
-        """Whether jobs get a GPU that SLURM knows of."""
+        """Whether SLURM allocates a GPU to the jobs."""
         return self.gpus_per_node is not None or (self.gres or "").startswith("gpu")
 
 
@@ -91,8 +91,8 @@ class Chosen:
 
     def describe(self) -> str:
         """`partition=debug (profile mysite), mem=8G (--slurm)`."""
-        said = [f"{key}={getattr(self.site, key)} ({origin})" for key, origin in sorted(self.origins.items())]
-        return ", ".join(said) or "nothing: the site's defaults"
+        parts = [f"{key}={getattr(self.site, key)} ({origin})" for key, origin in sorted(self.origins.items())]
+        return ", ".join(parts) or "nothing: the site's defaults"
 
 
 def choose_site(profile: str | None, assignments: list[str], part: str) -> Chosen:
@@ -131,13 +131,13 @@ def choose_site(profile: str | None, assignments: list[str], part: str) -> Chose
 
 
 def overruled(site: Site) -> list[str]:
-    """A warning for each exported SBATCH_ variable, which sbatch takes over what the script says."""
+    """A warning for each exported SBATCH_ variable, which overrides the script."""
     found = []
     for name, value in sorted(os.environ.items()):
         if name.startswith("SBATCH_"):
             key = {"timelimit": "time"}.get(key := name.removeprefix("SBATCH_").lower(), key)
             ours = getattr(site, key, None) if key in SBATCH_FIELDS else None
-            over = f"{key}={ours}" if ours is not None else f"what the script says of {key}"
+            over = f"{key}={ours}" if ours is not None else f"the script's {key}"
             found.append(
                 f"{name}={value!r} is exported, and sbatch takes it over {over}; unset it if that is not meant"
             )
@@ -152,7 +152,7 @@ def job_python(site: Site) -> str:
 
 
 def profile_names() -> list[str]:
-    """The profiles that come with the suite or were put beside them."""
+    """The profiles in the profiles folder."""
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
@@ -183,7 +183,7 @@ def _read_part(path: Path, part: str) -> dict[str, Any]:
 def _check_key(key: str, origin: str) -> None:
     files_only = {"setup", "python", "srun_args"}  # they hold shell words
     if key in files_only and origin.startswith(("-", "B")):
-        raise ConfigError(f"{key} ({origin}): it holds shell words, so it is read from a profile's file alone")
+        raise ConfigError(f"{key} ({origin}): it holds shell words, so it is read only from a profile's file")
     if key in ("time", "timeout"):
         raise ConfigError(f"{key} ({origin}): the time limit is timeout_min, in whole minutes")
     if key not in Site.model_fields:

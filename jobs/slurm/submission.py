@@ -1,4 +1,4 @@
-"""What was handed to a scheduler, as it stands on disk: which runs are which task of which array.
+"""What was submitted to a scheduler, as stored on disk: which runs are which task of which array.
 
 Written before the array is submitted, so that a launcher that dies in between loses nothing: the array carries the
 submission's name, by which the scheduler finds it.
@@ -79,7 +79,7 @@ def read_submission(folder: Path) -> Submission:
 
 
 def submissions(store: Store) -> list[Submission]:
-    """Every submission of a store, oldest first; a folder whose plan cannot be read is passed over."""
+    """Every submission of a store, oldest first; a folder whose plan cannot be read is skipped."""
     found = []
     for path in (store.work_folder / JOBS_FOLDER).glob(f"{NAME_PREFIX}*/{PLAN_FILE}"):
         try:
@@ -104,7 +104,7 @@ def read_job(folder: Path) -> str | None:
 
 
 def check_private(folder: Path) -> None:
-    """StoreError unless a folder is ours and only ours to write, since what lies there will be executed."""
+    """StoreError unless a folder is ours and only ours to write, since its files will be executed."""
     try:
         found = folder.lstat()
     except OSError as error:

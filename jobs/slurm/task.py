@@ -1,6 +1,6 @@
-"""What one task of a SLURM array executes: runs by id, found in a store, by the same pool and worker as anywhere.
+"""The work of one task of a SLURM array: runs by id, from a store, with the same pool and worker as anywhere.
 
-Nothing else travels: what the runs are, how far they have come and who works on them stands on disk.
+Everything else is on disk: the runs, their progress and which process works on them.
 """
 
 import json
@@ -29,7 +29,7 @@ SAVE_SECONDS = 60.0  # for workers to save when time is short; half of the warni
 
 
 class RunsTask(Checkpointable):
-    """Does some runs of a submission. Requeued as it stands when time is short: its runs save their own state."""
+    """Does some runs of a submission. Requeued unchanged when time is short: its runs save their own state."""
 
     pool: LocalPool | None = None  # while it works
 
@@ -37,7 +37,7 @@ class RunsTask(Checkpointable):
         self.folder, self.run_ids, self.store = str(folder), run_ids, str(store)
 
     def __call__(self) -> dict[str, str]:
-        """Bring the runs to their records; run id -> status. Whatever has a record already is left alone."""
+        """Bring the runs to their records; run id -> status. Runs that have a record are skipped."""
         submission, store = read_submission(Path(self.folder)), Store(Path(self.store))
         statuses = store.statuses()
         runs, refused = [], []
@@ -65,7 +65,7 @@ class RunsTask(Checkpointable):
         return {one.run.run_id: one.status or CANCELLED for one in ended}
 
     def checkpoint(self) -> DelayedSubmission:
-        """Have every worker save and stop, then be requeued: once it is, SLURM soon kills whatever is left."""
+        """Have every worker save and stop, then be requeued: after that, SLURM soon kills the rest."""
         if self.pool is not None:
             self.pool.stop(SAVE_SECONDS)
         return DelayedSubmission(self)
@@ -89,13 +89,13 @@ def task_slots(submission: Submission) -> list[Slot]:
 def say(active: list[Run], ended: Ended | None) -> None:
     """A line for each end; the runs' own logs hold the rest."""
     if ended is not None:
-        print(f"{ended.run.name}: {ended.status or ended.reason}; {len(active)} still at work", flush=True)
+        print(f"{ended.run.name}: {ended.status or ended.reason}; {len(active)} still running", flush=True)
 
 
 def start(folder: Path) -> int:
     """Be the task that SLURM's environment names, of the submission in `folder`, under submitit's signal handlers.
 
-    The plan on disk says what to do. submitit's own pickle is written anew from it, never trusted: so a launcher that
+    The plan on disk defines what to do. submitit's own pickle is rewritten from it, never trusted: so a launcher that
     died before it wrote one costs nothing, and a script that was submitted by hand works alike.
     """
     submission = read_submission(folder)
@@ -120,7 +120,7 @@ def start(folder: Path) -> int:
 
 
 def make_task(submission: Submission, index: int, folder: Path) -> RunsTask:
-    """Task `index` of a submission, whose plan lies in `folder`."""
+    """Task `index` of the submission with its plan in `folder`."""
     return RunsTask(folder, submission.tasks[index], Path(submission.store))
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: their style, the looks of their lines, and how they become files."""
+"""What all figures share: style, line styles, and how they become files."""
 
 import io
 import zlib

@@ -31,7 +31,7 @@ HEADLINES = ("headline", "perplexity")  # kinds of table that answer an experime
 
 
 def build_report(store: Store) -> bytes:
-    """The page, whole."""
+    """The page, complete."""
     return render(gather(store))
 
 
@@ -55,7 +55,7 @@ def gather(store: Store) -> Content:
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
         claims=tuple(map(_claim, verdicts_of(ours, made.published))),
-        answers=tuple(told + _untuned(one, ours) for one in shown if (told := _answer(one, ours))),
+        answers=tuple(text + _untuned(one, ours) for one in shown if (text := _answer(one, ours))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),
         pictures=_pictures(made),
@@ -101,8 +101,8 @@ def _shown(ours: StoreResults) -> list[Results]:
     """The experiments whose tables come first: those that decide and, while a run of them is missing, a substitute."""
     measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
     main = [measured[name] for name in MAIN if name in measured]
-    whole = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
-    return main if whole else main + [measured[name] for name in STAND_INS if name in measured][:1]
+    complete = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
+    return main if complete else main + [measured[name] for name in STAND_INS if name in measured][:1]
 
 
 def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
@@ -115,9 +115,9 @@ def _headline_note(shown: Sequence[Results]) -> str | None:
     if shown[-1].name in MAIN:
         return None
     there = {one.name: one for one in shown}
-    lacking = [name for name in MAIN if name not in there or any(cell.shortfall for cell in there[name].cells)]
-    what = ("has" if len(lacking) == 1 else "have") + " runs that are not done"
-    return f"{' and '.join(lacking)} {what}. Shown instead: {shown[-1].name}, at laptop size, which decides no claim."
+    missing = [name for name in MAIN if name not in there or any(cell.shortfall for cell in there[name].cells)]
+    what = ("has" if len(missing) == 1 else "have") + " runs that are not done"
+    return f"{' and '.join(missing)} {what}. Shown instead: {shown[-1].name}, at laptop size, which decides no claim."
 
 
 def _answer(experiment: Results, ours: StoreResults) -> str | None:
@@ -173,8 +173,8 @@ def _state(experiment: Results) -> str:
     listed = sum(len(cell.expected) for cell in experiment.cells)
     statuses: Counter[str] = Counter(record.status for record in records)
     statuses["missing"] = listed - len(records)
-    told = ", ".join(f"{n:,} {fate}" for fate, n in sorted(statuses.items()) if n and fate != "done")
-    return f"{statuses['done']:,} of {count(listed, 'run')} done" + (f"; {told}." if told else ".")
+    text = ", ".join(f"{n:,} {fate}" for fate, n in sorted(statuses.items()) if n and fate != "done")
+    return f"{statuses['done']:,} of {count(listed, 'run')} done" + (f"; {text}." if text else ".")
 
 
 def _cost(ours: StoreResults) -> Table:
