@@ -119,7 +119,7 @@ class Contrast:
         needed = seeds_needed(abs(self.comparison.difference), sds[0], sds[1], power=POWER, alpha=ALPHA)
         needed_text = "more than 1,000 seeds" if needed is None else f"{needed:,} seed{'s' if needed != 1 else ''}"
         gap, *spreads = (f"{value:.4f}" for value in (abs(self.comparison.difference), sds[0], sds[1]))
-        return f"gap {gap}, sd {' and '.join(spreads)}: {needed_text} an arm (you have {min(len(ours), len(theirs))})"
+        return f"gap {gap}, sd {' and '.join(spreads)}: {needed_text} per arm (you have {min(len(ours), len(theirs))})"
 
 
 def contrasts(experiment: Results) -> tuple[Contrast, ...]:

@@ -251,7 +251,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(ti
     capsys.readouterr()
     finished = execute(run, store, EVERY_STEP)
     printed = capsys.readouterr().out
-    assert f"passed over: {newest}" in printed
+    assert f"skipped checkpoint: {newest}" in printed
     assert "resumed at step 4" in printed
     assert (finished.result, finished.curve) == (whole.result, whole.curve)
 

@@ -149,7 +149,7 @@ def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
             for verdict in verdicts
         ),
         notes=(
-            "inconclusive: the runs that are in decide neither way. seeds needed: an arm, for a power of 80 %, were "
+            "inconclusive: the runs that are in decide neither way. seeds needed: per arm, for a power of 80 %, were "
             "gap and spread as measured; where runs are missing, the fewest that may be judged.",
             "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
             "decide nothing.",

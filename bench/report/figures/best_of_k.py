@@ -21,7 +21,7 @@ def best_of_k(experiment: Results, published: Published) -> list[Drawn]:
     few = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     without = ", ".join(f"{arm} {n}" for arm, values in arms.items() if (n := values.count(None)))
     figure = _draw(arms)
-    note(figure, f"expected best of k, from n = {few} trials an arm")
+    note(figure, f"expected best of k, from n = {few} trials per arm")
     return [
         drawn_of(
             experiment,

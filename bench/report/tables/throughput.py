@@ -95,7 +95,7 @@ def _legend(measured: Measurements) -> list[str]:
     notes = [
         "tokens/s: the tokens of a round over its median seconds; seconds per step: of one training step, forward "
         "pass, "
-        "evaluation or generated token, the median over n rounds, and the least to the most of them. In growth, a step "
+        "evaluation or generated token, the median over n rounds, and their minimum to maximum. In growth, a step "
         "is a forward and a backward pass of the part named.",
         f"× {BASELINE}, × {REFERENCE_BACKEND}: tokens/s over those of {BASELINE}, and over those of the same model "
         f"with the {REFERENCE_BACKEND} backend, in the same phase, at the same context, batch and precision. Every "

@@ -126,7 +126,7 @@ def test_contributed_runs_have_a_row_an_arm_mode_and_device_and_say_so(store):
         ("k_operators", "exact", "Another GPU", "contributed", "2, 1 diverged", "4.500 ± 0.707"),
         ("k_operators", "fast", "Another GPU", "contributed", "1", "4.300"),
     ]
-    assert "averaged with none of ours" in table.notes[0]
+    assert "in no mean with ours" in table.notes[0]
 
 
 def test_a_contributed_run_that_a_manifest_lists_needs_no_run_of_ours(tmp_path):

@@ -370,4 +370,4 @@ def test_a_figure_is_of_the_chosen_mode_and_says_so_where_there_is_another(tmp_p
     both = captions(in_both(tmp_path / "both", trained("exact", 2), fast))
     alone = captions(make_store(tmp_path / "alone", fast, manifest_of(fast, mode="fast")))
     assert both
-    assert both == {name: f"{caption} Runs of mode fast alone." for name, caption in alone.items()}
+    assert both == {name: f"{caption} Runs of mode fast only." for name, caption in alone.items()}
