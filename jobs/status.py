@@ -11,13 +11,12 @@ from bench.store import Store
 from jobs.layout import CANCEL_FILE
 from jobs.slurm.scheduler import SchedulerError, TaskState, tasks_by_run
 
-UNRECORDED = ("running", "queued", "cancelled", "timeout", "interrupted", "missing")
 ENDED_AS = {"CANCELLED": "cancelled", "TIMEOUT": "timeout", "DEADLINE": "timeout"}  # SLURM's word -> ours
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """One run: a record's status, or one of UNRECORDED."""
+    """One run: the status of its record, or running, queued, cancelled, timeout, interrupted or missing."""
 
     name: str
     run_id: str

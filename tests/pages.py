@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 
 from bench.errors import clean
 from bench.report.deviations import Deviation
-from bench.report.page.page import ClaimCard, Content, Picture, Question
+from bench.report.page.gather import gather
+from bench.report.page.page import ClaimCard, Content, Picture, Question, render
 from bench.report.table import Table
+from bench.store import Store
 
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "test", "text.parse_math": False}
 
@@ -108,3 +110,8 @@ def hostile_content(text: str) -> Content:
         notes=(text,),
         unread=(text,),
     )
+
+
+def page_of(store: Store) -> bytes:
+    """The report of a store."""
+    return render(gather(store))

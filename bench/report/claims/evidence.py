@@ -1,7 +1,7 @@
-"""What a rule may ask of a store: an arm's final runs, in the order of their seeds, and what they measured.
+"""The evidence for rules: the final runs of an arm, in the order of their seeds, and their measurements.
 
-A rule names experiments and labels as they are at the preprint's size. Where they lie in another experiment, as all do
-in `laptop-all`, a `Place` says so: the same rule then tells what was measured there, which decides nothing.
+A rule names experiments and labels as at the preprint's size. A `Place` maps them to another experiment, such as
+`laptop-all`: the same rule then gives a result there, which decides nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +11,12 @@ from functools import cached_property
 from bench.record import Record
 from bench.report.runs import CellResults, Results, StoreResults
 
-FINAL = ("done", "diverged")  # a diverged run is a result; one that failed is to be tried again
-
 Reading = Callable[[Record], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a rule looks: experiments, and labels within them, in place of those that it names."""
+    """The experiments, and the labels within them, that are used in place of those that a rule names."""
 
     experiments: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
@@ -78,7 +76,7 @@ class Arm:
 
 
 class Evidence:
-    """A store as the rules see it."""
+    """A store, for the rules."""
 
     def __init__(self, aggregate: StoreResults, place: Place = JUDGED) -> None:
         self.aggregate, self.place = aggregate, place
@@ -106,19 +104,19 @@ def pairs(a: Arm, b: Arm, reading: Reading) -> tuple[list[float], list[float]]:
 
 
 def sweep_best(record: Record) -> float:
-    """Nats a token: the sweep's best evaluation, as K-Operators were published."""
+    """Nats per token: the sweep's best evaluation, as K-Operators were published."""
     assert record.result is not None
     return record.result.sweep.best.nats_per_token
 
 
 def sampled_best(record: Record) -> float:
-    """Nats a token: random batches at the best evaluation, as nanoGPT was published."""
+    """Nats per token: random batches at the best evaluation, as nanoGPT was published."""
     assert record.result is not None
     return record.result.sampled.best.nats_per_token
 
 
 def rise_when_permuted(record: Record) -> float:
-    """By how many nats a token the loss rises when the first half of each window is put in a random order."""
+    """By how many nats per token the loss rises when the first half of each window is put in a random order."""
     assert record.result is not None
     permuted = record.result.permuted
     assert permuted is not None
@@ -126,7 +124,7 @@ def rise_when_permuted(record: Record) -> float:
 
 
 def by_layer(record: Record, name: str, *, first: bool = False) -> list[float]:
-    """A reading of the model, one number a layer, at the last evaluation or the first; empty where it was not taken."""
+    """A reading of the model, one number per layer, at the last evaluation or the first; empty where there is none."""
     steps = sorted(record.diagnostics.by_step)
     if not steps:
         return []

@@ -27,12 +27,6 @@ NAME = "report.html"
 MAIN = ("matched", "paper")  # what claims are judged on
 STAND_INS = ("laptop-all", "laptop")  # what is shown while nothing of it has run
 SEARCHES = {"matched": "tuning", "laptop-all": "laptop-tuning"}  # what the learning rates of an experiment come from
-HEADLINES = ("headline", "perplexity")  # kinds of table that answer an experiment's question
-
-
-def build_report(store: Store) -> bytes:
-    """The page, complete."""
-    return render(gather(store))
 
 
 def write_report(store: Store, content: Content) -> Path:
@@ -106,7 +100,7 @@ def _shown(ours: StoreResults) -> list[Results]:
 
 
 def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
-    return next((tables[name, kind] for kind in HEADLINES if (name, kind) in tables), None)
+    return tables.get((name, "perplexity"))
 
 
 def _headline_note(shown: Sequence[Results]) -> str | None:

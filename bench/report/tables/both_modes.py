@@ -7,7 +7,7 @@ from typing import TypeVar
 from bench.report.notes import machines
 from bench.report.runs import CellResults, Results
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import MODE, TRIAL, arm, mode_of
+from bench.report.tables.view import MODE, TRIAL, arm_label, mode_of
 
 MODES_NOTE = (
     "mode: exact is float32, eager and deterministic; fast is bf16 and compiled. Means, differences, ratios and "
@@ -69,7 +69,7 @@ def interleaved(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
 
 def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) -> Table:
     """The table with a column of modes, less the rows that the table of the other mode has in their place."""
-    cells = {arm(here, cell): cell for cell in here.cells}
+    cells = {arm_label(here, cell): cell for cell in here.cells}
     names_cell = table.columns.index(TRIAL) if TRIAL in table.columns else 0  # else it names a cell, or none
     found = [(row, cells.get(row[names_cell])) for row in table.rows]
     found = [(row, cell) for row, cell in found if cell is None or _has_row(cell, there, is_chosen=is_chosen)]

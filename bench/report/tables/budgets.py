@@ -7,7 +7,7 @@ from bench.report.notes import machine_notes, packed_notes, state_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm, common, marked, n_of
+from bench.report.tables.view import View, arm_label, common, marked, n_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def budgets_table(view: View) -> Table | None:
     if not has_budgets(view):
         return None
     rows = [
-        (arm(view.experiment, cell), n_of(view.experiment, cell), *(_on_axis(view, cell, axis) for axis in AXES))
+        (arm_label(view.experiment, cell), n_of(view.experiment, cell), *(_on_axis(view, cell, axis) for axis in AXES))
         for cell in view.experiment.cells
     ]
     notes = [

@@ -4,7 +4,7 @@ from bench.report.notes import machine_notes, packed_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import mean, summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm, common, marked, n_of
+from bench.report.tables.view import View, arm_label, common, marked, n_of
 
 COLUMNS = ("arm", "n", "train seconds", "tokens/s", "peak MiB", "train tokens", "train FLOPs")
 
@@ -30,7 +30,7 @@ def _row(view: View, cell: CellResults) -> list[str]:
     seconds, speeds = values("train_seconds", alone=True), values("tokens_per_second", alone=True)
     peaks = values("peak_bytes")
     return [
-        arm(view.experiment, cell),
+        arm_label(view.experiment, cell),
         n_of(view.experiment, cell),
         _seconds(cell, seconds) if peaks else cell.statuses,
         marked(f"{mean(speeds):,.0f}", cell, len(speeds)) if speeds else NOTHING,

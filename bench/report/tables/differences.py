@@ -5,7 +5,7 @@ from bench.report.contrasts import ALPHA, BLOCK, FEWEST_FOR_SIGN_FLIP, N_RESAMPL
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.statistics import MARGIN_NATS
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm, p_text, signed
+from bench.report.tables.view import View, arm_label, p_text, signed
 
 COLUMNS = (
     "arm",
@@ -39,7 +39,7 @@ def _row(view: View, one: Contrast) -> list[str]:
         return f"{text} ({one.n_text})" if partial else text
 
     return [
-        arm(view.experiment, one.arm),
+        arm_label(view.experiment, one.arm),
         marked(one.verdict),
         one.arm.statuses,
         one.n_text if compared is not None else NOTHING,

@@ -9,7 +9,7 @@ from bench.report.runs import CellResults
 from bench.report.series import over_layers
 from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm, marked, n_of, plain_mean_sd
+from bench.report.tables.view import View, arm_label, marked, n_of, plain_mean_sd
 
 LEAST_EVALUATIONS = 3  # fewer show no course
 Pick = Callable[[list[float]], float]
@@ -34,7 +34,7 @@ def dynamics_table(view: View) -> Table | None:
         return None
     rows = [
         [
-            arm(view.experiment, cell),
+            arm_label(view.experiment, cell),
             n_of(view.experiment, cell),
             *(_cell(cell, name, pick) for _, name, pick in READINGS),
         ]

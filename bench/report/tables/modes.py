@@ -11,7 +11,7 @@ from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.statistics import mean, paired_t, perplexity, sample_sd
 from bench.report.table import NOTHING, Table
 from bench.report.tables.both_modes import merged_notes
-from bench.report.tables.view import View, arm, signed
+from bench.report.tables.view import View, arm_label, signed
 
 COLUMNS = (
     "arm",
@@ -71,7 +71,7 @@ def _pairs(cell: CellResults, exact: Results) -> Pairs | None:
     by_seed = {record.seed: record for record in same.done}
     both = [(record, by_seed[record.seed]) for record in cell.done if record.seed in by_seed]
     return Pairs(
-        arm=arm(exact, same),
+        arm=arm_label(exact, same),
         fast=tuple(one for one, _ in both),
         exact=tuple(one for _, one in both),
         n_expected=len(set(cell.expected) & set(same.expected)),

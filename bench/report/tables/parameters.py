@@ -2,7 +2,7 @@
 
 from bench.record import Record
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm, published_parameters, ratio
+from bench.report.tables.view import View, arm_label, published_parameters, ratio
 
 CONVENTIONS = {"total": "n_params", "without positions": "n_params_without_positions", "live": "n_live_params"}
 
@@ -15,7 +15,7 @@ def parameters_table(view: View) -> Table | None:
         return None
     rows = [
         (
-            arm(experiment, cell),
+            arm_label(experiment, cell),
             *(view.count(cell, column) for column in CONVENTIONS.values()),
             _ratios(cell.records[0], first) if cell.records and first else NOTHING,
             published_parameters(view.published_beside[cell.label]),

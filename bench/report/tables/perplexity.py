@@ -9,7 +9,7 @@ from bench.report.tables.view import (
     MODE,
     Summaries,
     View,
-    arm,
+    arm_label,
     common,
     interval,
     mean_sd,
@@ -37,7 +37,7 @@ def perplexity_table(view: View) -> Table:
         best = view.summaries.get((cell.label, "sweep", "best"))
         rows.append(
             [
-                arm(experiment, cell),
+                arm_label(experiment, cell),
                 mode_of(cell),
                 view.count(cell, "n_params"),
                 n_of(experiment, cell),

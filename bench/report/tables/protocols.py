@@ -2,7 +2,7 @@
 
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.table import Table
-from bench.report.tables.view import View, arm, mean_sd, n_of, published_perplexity
+from bench.report.tables.view import View, arm_label, mean_sd, n_of, published_perplexity
 
 
 def protocols_table(view: View) -> Table | None:
@@ -13,7 +13,7 @@ def protocols_table(view: View) -> Table | None:
     keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
     rows = [
         (
-            arm(experiment, cell),
+            arm_label(experiment, cell),
             n_of(experiment, cell),
             *(mean_sd(cell, view.summaries.get((cell.label, *key))) for key in keys),
             published_perplexity([each for each in view.published_beside[cell.label] if each.protocol != "sweep"]),

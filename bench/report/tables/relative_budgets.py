@@ -5,7 +5,7 @@ from bench.report.runs import CellResults
 from bench.report.statistics import mean
 from bench.report.table import NOTHING, Table
 from bench.report.tables.budgets import AXES, Axis, axis_notes, has_budgets, values_on
-from bench.report.tables.view import View, arm, marked, n_of, ratio
+from bench.report.tables.view import View, arm_label, marked, n_of, ratio
 
 
 def relative_budgets_table(view: View) -> Table | None:
@@ -16,7 +16,7 @@ def relative_budgets_table(view: View) -> Table | None:
     reference = experiment.reference or experiment.cells[0]
     rows = [
         (
-            arm(experiment, cell),
+            arm_label(experiment, cell),
             n_of(experiment, cell),
             *(_relative(view, cell, reference, axis) for axis in AXES),
         )

@@ -6,7 +6,7 @@ from bench.dotted import dotted, value_text
 from bench.report.notes import machine_notes, number, protocol_legend
 from bench.report.runs import CellResults
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import TRIAL, View, arm, trial_perplexity
+from bench.report.tables.view import TRIAL, View, arm_label, trial_perplexity
 
 
 def tuning_table(view: View) -> Table | None:
@@ -24,7 +24,7 @@ def tuning_table(view: View) -> Table | None:
             rows.append(
                 [
                     group,
-                    arm(view.experiment, cell),
+                    arm_label(view.experiment, cell),
                     *(_setting(fields[key]) if key in fields and key in searched[group] else NOTHING for key in keys),
                     NOTHING if found is None else number(found),
                     ranks.get(cell.label, NOTHING),

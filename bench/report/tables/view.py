@@ -99,7 +99,7 @@ def summary_of(records: Iterable[Record], selection: str = "best") -> Summary | 
     return summarise(values) if values else None
 
 
-def arm(experiment: Results, cell: CellResults) -> str:
+def arm_label(experiment: Results, cell: CellResults) -> str:
     """The arm's label, and whether it read synthetic text."""
     return f"{cell.label} (synthetic)" if corpus_of(experiment, cell) == "synthetic" else cell.label
 

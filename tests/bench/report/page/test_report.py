@@ -16,11 +16,11 @@ from bench.__main__ import app
 from bench.errors import clean
 from bench.record import Record
 from bench.report.deviations import DEVIATIONS, DeviationsError, load_deviations
-from bench.report.page.gather import build_report, gather
+from bench.report.page.gather import gather
 from bench.report.page.page import anchor, render
 from bench.store import Store
 from tests.command_line import call
-from tests.pages import HOSTILE, hostile_content, make_content
+from tests.pages import HOSTILE, hostile_content, make_content, page_of
 from tests.records import make_record, manifest_of
 
 ROOT = Path(__file__).parents[4]
@@ -89,17 +89,17 @@ def two_arms(n: int = 3, **changes) -> list[Record]:
 def test_the_same_records_give_the_same_bytes_wherever_the_store_lies(tmp_path, monkeypatch):
     store = make_store(tmp_path / "one" / "store", two_arms(), reference="transformer")
     (store.root / "runs" / "cut.json").write_bytes(b"{")
-    page = build_report(store)
+    page = page_of(store)
     shutil.copytree(store.root, tmp_path / "other")
-    assert build_report(Store(tmp_path / "other")) == page
+    assert page_of(Store(tmp_path / "other")) == page
     monkeypatch.chdir(store.root.parent)
-    assert build_report(Store(Path("store"))) == page
+    assert page_of(Store(Path("store"))) == page
 
 
 def test_the_page_tells_neither_a_path_nor_a_time_of_its_making(tmp_path):
     store = make_store(tmp_path, two_arms())
     (store.root / "runs" / "cut.json").write_bytes(b"{")
-    page = build_report(store).decode()
+    page = page_of(store).decode()
     assert not A_PATH.search(page)
     assert str(tmp_path) not in page
     assert not re.search(r"\d\d:\d\d:\d\d", page)
@@ -108,16 +108,16 @@ def test_the_page_tells_neither_a_path_nor_a_time_of_its_making(tmp_path):
 
 def test_building_it_imports_neither_torch_nor_models():
     code = (
-        "import sys; from pathlib import Path; from bench.report.page.gather import build_report; "
+        "import sys; from pathlib import Path; from bench.report.page.gather import gather; "
         "from bench.store import Store; "
-        "build_report(Store(Path('results'))); print([n for n in ('torch', 'models') if n in sys.modules])"
+        "gather(Store(Path('results'))); print([n for n in ('torch', 'models') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
 def test_a_store_without_experiments_has_a_page_that_says_so(tmp_path):
-    page = "".join(Page(build_report(Store(tmp_path))).text)
+    page = "".join(Page(page_of(Store(tmp_path))).text)
     assert "No run of a headline experiment is done yet" in page
 
 
@@ -186,7 +186,7 @@ def test_the_environment_counts_runs_by_machine_and_by_commit(tmp_path):
 def test_the_command_writes_the_page_and_fails_where_a_record_could_not_be_read(tmp_path, capsys):
     store = make_store(tmp_path, two_arms())
     assert call(app, "report", "--store", tmp_path) == 0
-    assert (tmp_path / "report.html").read_bytes() == build_report(store)
+    assert (tmp_path / "report.html").read_bytes() == page_of(store)
     (tmp_path / "runs" / "cut.json").write_bytes(b"{")
     assert call(app, "report", "--store", tmp_path) == 1
     assert "cut.json" in capsys.readouterr().err

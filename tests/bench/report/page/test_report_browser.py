@@ -13,12 +13,11 @@ import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 
-from bench.report.page.gather import build_report
 from bench.report.page.page import Picture, render
 from bench.report.table import NOTHING
 from bench.store import Store
 from tests.debian import Cannot, provide, skip_unless_ci
-from tests.pages import HOSTILE, hostile_content, make_content, make_drawing, make_table
+from tests.pages import HOSTILE, hostile_content, make_content, make_drawing, make_table, page_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 ROOT = Path(__file__).parents[4]
@@ -85,7 +84,7 @@ def show(browser, tmp_path):
 @pytest.fixture(scope="module")
 def committed() -> bytes:
     """The report of what was measured."""
-    return build_report(Store(ROOT / "results"))
+    return page_of(Store(ROOT / "results"))
 
 
 def hostile() -> bytes:

@@ -11,13 +11,14 @@ from bench.report.explain import explain
 from bench.report.figures import draw_all
 from bench.report.mixing import MixedRunsError
 from bench.report.output import make_tables
-from bench.report.page.gather import build_report, gather
+from bench.report.page.gather import gather
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import read_results
 from bench.report.table import NOTHING, Table
 from bench.report.tables import TABLES
 from bench.report.tables.both_modes import interleaved
 from bench.store import Store
+from tests.pages import page_of
 from tests.records import make_manifest, make_record, manifest_of
 from tests.stores import cells, grouped, kinds_of, make_store, table_of
 from tests.trained import make_run
@@ -336,7 +337,7 @@ def test_the_report_tells_how_far_each_mode_is_and_which_one_decided(judged):
     (paper,) = [one for one in gather(judged).questions if one.name == "paper"]
     assert paper.state == "Mode fast: 5 of 5 runs done. Mode exact: 3 of 3 runs done."
     assert "modes" in [table.kind for table in paper.tables]
-    page = build_report(judged).decode()
+    page = page_of(judged).decode()
     assert "Judged on mode fast." in page
     assert "in mode exact: inconclusive; k_operators: 3 seeds" in page
     assert page.count("exact</td>") >= 2
