@@ -92,7 +92,7 @@ def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) 
 
 
 def _difference(name: str, found: str | None, expected: str) -> str:
-    """What differs between two JSON texts, key by key where both are objects."""
+    """The differences of two JSON texts, key by key where both are objects."""
     try:
         ours, theirs = ({name: json.loads(text or "null")} for text in (expected, found))
     except ValueError:

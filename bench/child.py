@@ -78,7 +78,7 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """As `kill`, and release what the process held."""
+        """As `kill`, and release the resources of the process."""
         self.kill()
         self._process.wait()
         self._listener.join()

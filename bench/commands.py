@@ -105,7 +105,7 @@ def sample(
     """Print what a trained checkpoint writes.
 
     Each character sees at most the run's context of characters before it. Once they no longer fit, the window keeps
-    the newest half and goes on, so that from then on a character sees between half a context and a whole one.
+    the newest half and goes on, so that from then on a character sees between half a context and a full one.
     """
     import json
 

@@ -126,7 +126,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a person reads; never parsed."""
+        """A label for people; never parsed."""
         return run_name(self.label, self.seed) + (f"-r{self.replicate}" if self.replicate else "")
 
 
@@ -213,7 +213,7 @@ def _read(target: type, data: Any, path: str) -> Any:
 
 @lru_cache
 def _adapter(target: type) -> TypeAdapter[Any]:
-    """What checks the types of a dataclass's fields; making it takes ten times as long as a check."""
+    """The type checker of a dataclass; making it takes ten times as long as a check."""
     return TypeAdapter(target)
 
 

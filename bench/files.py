@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """As `write_atomically`; without `durable` a power cut may lose it, which is cheap enough for signs of life."""
+    """As `write_atomically`; without `durable` a power cut may lose it, which is good enough for progress files."""
     temporary = _write_temporary(path, content, durable=durable)
     temporary.replace(path)
 

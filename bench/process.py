@@ -24,7 +24,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Let signals call `handler`. Main thread only; elsewhere nothing."""
+    """Make signals call `handler`. No effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

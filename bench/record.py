@@ -28,7 +28,7 @@ class Strict(BaseModel):
 
 
 class CorpusFacts(Strict):
-    """What was read; `entropy_rate_nats` where it is known exactly (synthetic text)."""
+    """The text of a run; `entropy_rate_nats` where it is known exactly (synthetic text)."""
 
     name: str
     sha256: str
@@ -39,7 +39,7 @@ class CorpusFacts(Strict):
 
 
 class Sources(Strict):
-    """Which code ran. `fingerprint` is over the syntax trees of the files that decide this run's numbers."""
+    """The code of a run. `fingerprint` is over the syntax trees of the files that decide this run's numbers."""
 
     commit: str | None
     dirty: bool | None
@@ -122,7 +122,7 @@ class Permuted(Strict):
 
 
 class Result(Strict):
-    """What the run measured. `window_nats` holds each window's mean loss at the steps reported, by step."""
+    """The measurements of a run. `window_nats` holds each window's mean loss at the steps reported, by step."""
 
     sweep: ProtocolResult
     sampled: ProtocolResult
@@ -142,7 +142,7 @@ class Parameters(Strict):
 
 
 class Cost(Strict):
-    """What the run took. Times leave evaluation and set-up out; those of a `packed` run are not throughput."""
+    """The cost of a run. Times exclude evaluation and set-up; those of a `packed` run are not throughput."""
 
     train_seconds: float
     tokens_per_second: float | None
@@ -200,7 +200,7 @@ class Record(Strict):
         return any((attempt.runs_per_gpu or 1) > 1 for attempt in self.attempts)
 
     def as_packed(self) -> "Record":
-        """The same record, known to be of a run that shared its GPU."""
+        """The same record, marked as of a run that shared its GPU."""
         attempts = [
             attempt.model_copy(update={"runs_per_gpu": max(attempt.runs_per_gpu or 1, 2)}) for attempt in self.attempts
         ]
@@ -228,7 +228,7 @@ def file_name(label: str, seed: int | None, run_id: str) -> str:
 
 
 def run_name(label: str, seed: int | None) -> str:
-    """What a person calls a run; never parsed."""
+    """The name of a run for people; never parsed."""
     return f"{label}-{NO_SEED}" if seed is None else f"{label}-s{seed}"
 
 
@@ -241,7 +241,7 @@ class ManifestCell(Strict):
 
 
 class Manifest(Strict):
-    """Which runs belong to an experiment: what `launch` writes before it runs anything."""
+    """The runs of an experiment: written by `launch` before it runs anything."""
 
     schema_version: int
     name: str

@@ -15,7 +15,7 @@ def run_of(recorded: Record) -> Run:
 
 
 def record_differences(old: Record, new: Record) -> list[str]:
-    """What came out otherwise, in words; empty where every number that both measured is equal, bit for bit."""
+    """The numbers that differ, as text; empty where every number that both have is equal, bit for bit."""
     found = []
     if (old.status, old.stopped_at_step) != (new.status, new.stopped_at_step):
         found.append(f"{old.status} (stopped at {old.stopped_at_step}), now {new.status} ({new.stopped_at_step})")
@@ -41,7 +41,7 @@ def record_differences(old: Record, new: Record) -> list[str]:
 
 
 def environment_changes(old: record.Environment, new: record.Environment) -> list[str]:
-    """Which of the things that exact repetition rests on are other than they were."""
+    """The conditions of exact repetition that have changed."""
     before, after = old.model_dump(), new.model_dump()
     return [f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key]]
 

@@ -34,7 +34,7 @@ READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops th
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where and how a run executes; none of it is part of the run's identity."""
+    """Execution settings of a run; not part of its identity."""
 
     device: torch.device
     n_threads: int | None = None  # None: torch's default
@@ -270,7 +270,7 @@ def fit(run: Run, corpus: Corpus, device: torch.device) -> record.Record:
 
 
 def identity(run: Run) -> dict[str, Any]:
-    """What a checkpoint must share with the run that resumes from it."""
+    """The values that a checkpoint must share with the run that resumes from it."""
     return {
         "config": json.dumps(to_json(run.config), sort_keys=True),
         "run": json.dumps([run.run_id, run.seed, run.mode, run.replicate]),

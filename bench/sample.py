@@ -24,9 +24,9 @@ def generate(
     """Continue `prompt` (n,), n >= 1, by `n_tokens` token ids, without dropout.
 
     Each sees at most the `context` tokens before it, and fewer where the text is longer: the window then moves on as
-    `models.decoding.window_start` says. temperature 0 takes the likeliest token. `top_k` keeps that many likeliest;
-    `top_p` keeps the fewest that together have that probability. Without `cached`, the window is recomputed for every
-    token, to the same effect.
+    `models.decoding.window_start` defines. temperature 0 takes the most likely token. `top_k` keeps that many most
+    likely; `top_p` keeps the fewest that together have that probability. Without `cached`, the window is recomputed
+    for every token, to the same effect.
     """
     if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
         raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")

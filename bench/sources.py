@@ -80,7 +80,7 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """What git prints in a repository. ConfigError where it cannot be run or fails.
+    """The output of git in a repository. ConfigError where it cannot be run or fails.
 
     Hooks stay off, and GIT_DIR and its like, which a hook sets, do not reach it.
     """

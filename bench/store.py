@@ -54,7 +54,7 @@ class Store:
         return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
     def run_folder(self, run_id: str) -> Path:
-        """Where a run's checkpoints, step curve and log live. ConfigError where `run_id` is no run's id."""
+        """The folder of a run's checkpoints, step curve and log. ConfigError where `run_id` is no run's id."""
         if not RUN_ID.fullmatch(run_id):
             raise ConfigError(f"{run_id[:40]!r} is no run id: they have 12 digits, 0-9 and a-f")
         folder = self.work_folder / run_id
@@ -67,7 +67,7 @@ class Store:
         return sorted((self.root / "runs").glob("*.json"))
 
     def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
-        """As `records`, of the folder of one of ORIGINS."""
+        """As `records`, for the folder of one of ORIGINS."""
         return self._read_all(sorted((self.root / origin).glob("*.json")), Record)
 
     def statuses(self) -> dict[str, str]:
@@ -234,7 +234,7 @@ class NotRun(Point):
 
 
 class Facts(Point):
-    """What was filed with a measured point."""
+    """The facts stored with a measured point."""
 
     n_tokens: Count  # of one round
     seconds_per_step: Positive  # the median; a step is a training step, forward pass, evaluation or generated token
@@ -278,14 +278,14 @@ class Timed(_Lenient):
 
     @property
     def terms(self) -> tuple[object, ...]:
-        """What two measurements must share for a ratio of their speeds to mean something."""
+        """The values that two measurements must share for a ratio of their speeds."""
         facts = self.facts
         point = (facts.phase, facts.decoding, facts.context, facts.batch_size)
         return *point, facts.dtype, facts.mode, facts.n_threads, facts.device
 
 
 class MeasuredMachine(_Lenient):
-    """Where the session ran, and what was too large for it."""
+    """The machine of the session, and the points that were too large for it."""
 
     device: str
     device_name: str

@@ -14,7 +14,7 @@ DEFAULT_FORM = KOperatorsConfig.backend  # of the recurrence
 
 
 def shape_of(config: RunConfig) -> Shape:
-    """What decides the work of a training step. Seeds, rates, schedules and the number of steps do not."""
+    """The settings that determine the work of a training step: not seeds, rates, schedules or the number of steps."""
     assert config.training is not None
     return config.architecture, config.model, config.context, config.training.batch_size
 

@@ -60,7 +60,7 @@ def worktree(commit: str, repository: Path = ROOT) -> Iterator[Path]:
 
 
 class _Stops:
-    """What SIGINT and SIGTERM do: the first raises Interrupted, and none does any more once they are on hold."""
+    """Handler of SIGINT and SIGTERM: the first raises Interrupted; while they are on hold, none does."""
 
     def __init__(self) -> None:
         self._on_hold, self.n_unraised = False, 0
@@ -79,7 +79,7 @@ class _Stops:
 
 @contextmanager
 def stop_signals_raise() -> Iterator[_Stops]:
-    """Let SIGINT and SIGTERM raise Interrupted, so that `finally` blocks run. Main thread only; elsewhere nothing."""
+    """Make SIGINT and SIGTERM raise Interrupted, so that `finally` blocks run. No effect outside the main thread."""
     stops = _Stops()
     with on_signals(stops, signal.SIGINT, signal.SIGTERM):
         yield stops

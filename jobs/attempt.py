@@ -36,7 +36,7 @@ class WorkerProcess:
 
     @property
     def log_lines(self) -> list[str]:
-        """What this process has printed. OSError where its log cannot be read."""
+        """The output of this process. OSError where its log cannot be read."""
         with (self.folder / LOG_FILE).open("rb") as log:
             log.seek(self.log_start)
             return log.read().decode("utf-8", errors="replace").strip().splitlines()
@@ -84,7 +84,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
 
 
 def progress_mark(folder: Path) -> tuple[int, int] | None:
-    """What tells one state of a run's progress file from the next; None where there is none."""
+    """A value that changes with each write of a run's progress file; None where there is none."""
     try:
         found = (folder / PROGRESS_FILE).stat()
     except OSError:

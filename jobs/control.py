@@ -76,9 +76,9 @@ class Leftover:
 
 
 def leftovers(store: Store) -> list[Leftover]:
-    """What nothing needs any more: older checkpoints of runs that have their record, half-written files, compilers'
-    caches that no launch has used for a month, and the files of submissions none of whose runs is missing. Of a run at
-    work nothing.
+    """Files that are not needed any more: older checkpoints of runs that have their record, half-written files,
+    compilers' caches that no launch has used for a month, and the files of submissions none of whose runs is missing.
+    Nothing of a running run.
     """
     recorded = store.statuses()
     folders = [path for path in store.work_folder.glob("*") if path.is_dir() and RUN_ID.fullmatch(path.name)]

@@ -50,7 +50,7 @@ class Estimate:
 def known_estimates(
     runs: Iterable[Run], stores: Sequence[Store], place: Platform, *, longest: bool = False, scaled: bool = True
 ) -> dict[str, Estimate]:
-    """What each run takes at a place, by run id, where something is known; nothing is trained or timed.
+    """The seconds of each run on a platform, by run id, where they are known; nothing is trained or timed.
 
     In this order: what `--measure` noted, records and benchmarks of the same shape, and, where `scaled`, FLOPs at the
     speed of the nearest of those. Of several, those made on such a machine come first, then those that shared a GPU
@@ -141,7 +141,7 @@ def _step(
 
 
 def _words(some: list[Speed], run: Run, place: Platform) -> str:
-    """What speeds of a run's own shape are, in words."""
+    """A text on the speeds of a run's own shape."""
     if some[0].config is None:
         what = "throughput"
     elif any(one.config == run.config for one in some):
@@ -168,7 +168,7 @@ def _turns(place: Platform) -> str:
 
 
 def measured_path(store: Store, run: Run, device: str) -> Path:
-    """Where the measured seconds of a run are kept."""
+    """The file with the measured seconds of a run."""
     content = json.dumps([to_json(run.config), run.mode], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     return store.work_folder / MEASURED_FOLDER / f"{device}-{key}.json"

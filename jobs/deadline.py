@@ -68,7 +68,7 @@ class Deadline:
 
 
 def _like(run: "Run") -> Hashable:
-    """What decides how long a run takes."""
+    """The settings that determine how long a run takes."""
     config, training = run.config, run.config.training
     steps = (training.n_steps, training.batch_size, training.eval_every) if training else ()
     return run.mode, config.architecture, config.model, config.context, steps, config.n_sampled_batches
@@ -93,7 +93,7 @@ def parse_deadline(text: str | None) -> float | None:
 
 
 def same_command() -> str:
-    """What to type to go on: the command line of this process, word for word."""
+    """The command that continues: the command line of this process."""
     executable = Path(sys.executable)
     python = "python" if shutil.which("python") == str(executable) else str(executable)
     return f"{python} -m jobs {shlex.join(sys.argv[1:])}"

@@ -100,7 +100,7 @@ def _runs() -> tuple[Verdict, str]:
 
 
 def _compiled() -> tuple[Verdict, str]:
-    """Where compiled steps are kept: whether that folder can be made and only we can write to it."""
+    """The folder of compiled steps: whether it can be made and only we can write to it."""
     slot = make_slots(None, None)[0]
     if slot.device == "cpu":
         return "note", f"nothing is compiled on the CPU; with a GPU it would be kept in {cache_root()}"

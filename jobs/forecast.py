@@ -14,7 +14,7 @@ from jobs.slots import Slot
 
 @dataclass
 class Work:
-    """What is left of a run: seconds before its first step, and seconds on its GPU if it had that for itself."""
+    """The rest of a run: seconds before its first step, and seconds on its GPU without other runs."""
 
     start: float
     device: float  # no time at all for a run on the CPU

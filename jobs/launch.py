@@ -64,7 +64,7 @@ def prepare(
 
 @dataclass(frozen=True, kw_only=True)
 class Todo:
-    """What a launch found: the runs that were selected, what the store has of them, and what is to be done."""
+    """The state before a launch: the selected runs, the records that the store has, and the runs to do."""
 
     selected: list[Run]
     runs: list[Run]
@@ -82,7 +82,7 @@ def find_todo(experiment: Experiment, store: Store, *, pattern: str | None, retr
 
 
 def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
-    """Less the runs that a living process works on, here or on another machine; and those, still without an end."""
+    """Without the runs that a process is working on, here or on another machine; and those runs."""
     folders = {store.run_folder(run.run_id): run for run in todo.runs}
     busy = living(folders)
     left = [
@@ -237,7 +237,7 @@ def find_estimates(
     dry_run: bool,
     until: float | None = None,
 ) -> dict[str, Estimate]:
-    """What each run will take, by run id, as this store and the committed one tell; else, with `probe` or before a
+    """The seconds of each run, by run id, from this store and the committed one; else, with `probe` or before a
     real launch, timed here, `until` that second of the monotonic clock at the latest. In `fast` mode only with
     `probe`, since a probe would compile for about a minute a shape.
     """

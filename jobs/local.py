@@ -154,7 +154,7 @@ class LocalPool:
         self.working[index] = start_attempt(run, slot, self.store, self.options, self.caches.get(slot.kind, {}))
 
     def outcome(self, worker: WorkerProcess) -> Ended:
-        """What a worker that has ended left behind."""
+        """The result of a worker that has ended."""
         run, returncode = worker.run, worker.process.returncode
         status = self.store.statuses().get(run.run_id)
         if status is not None:

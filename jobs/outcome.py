@@ -1,4 +1,4 @@
-"""What `jobs` asks of the reports: the hash of the claims' rules, and tables and verdicts when a launch ends.
+"""What `jobs` uses of the reports: the hash of the claims' rules, and tables and verdicts when a launch ends.
 
 What makes tables is imported where it is used: a launch needs only the hash, and neither pandas nor matplotlib.
 """

@@ -107,7 +107,7 @@ class Queue:
 
 
 def step_key(run: Run, slot: Slot) -> Hashable | None:
-    """What decides the compiled training step of a run; None where nothing is compiled.
+    """The settings that determine the compiled training step of a run; None where nothing is compiled.
 
     Rates, schedules, betas, decay and seeds are values that the step reads, so runs that differ in these share one.
     """

@@ -29,18 +29,18 @@ class Slot:
     visible_gpu: str | None = None  # CUDA_VISIBLE_DEVICES of its workers; None leaves that variable as it is
     runs_per_gpu: int = 1  # slots on the same GPU, this one included
     kind: str = "cpu"  # of device, as a folder may be called
-    why: str = ""  # so many share a GPU, where nobody said how many
+    why: str = ""  # so many share a GPU, where the number was not given
 
 
 def make_slots(device: str | None, n_workers: int | None, runs_per_gpu: int | None = None) -> list[Slot]:
-    """Where there are GPUs, `runs_per_gpu` slots on each (by default what cores and memory carry), or `n_workers` dealt
-    out to them in turn. Else `n_workers` (by default one per core, at most two) on the CPU; ConfigError for
-    `runs_per_gpu`.
+    """Where there are GPUs, `runs_per_gpu` slots on each (by default as many as cores and memory allow), or
+    `n_workers` dealt out to them in turn. Else `n_workers` (by default one per core, at most two) on the CPU;
+    ConfigError for `runs_per_gpu`.
     """
     import torch
 
     if runs_per_gpu is not None and n_workers is not None:
-        raise ConfigError("--workers and --runs-per-gpu both say how many runs go side by side; give one of them")
+        raise ConfigError("--workers and --runs-per-gpu both set the number of runs at a time; give one of them")
     if device != "cpu" and torch.cuda.is_available():
         return _gpu_slots(n_workers, runs_per_gpu)
     if runs_per_gpu is not None:
@@ -83,7 +83,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
 def _count_gpus() -> int:
     """How many GPUs a process can use here. ConfigError where CUDA does not start.
 
-    Before CUDA has started torch asks the driver, which counts each MIG instance; a process can use one of them alone.
+    Before CUDA has started torch asks the driver, which counts each MIG instance; a process can use only one of them.
     """
     import torch
 
@@ -121,7 +121,7 @@ def usable_cores(n_cores: int) -> int:
 
 
 def gpu_names(visible: str | None, n_gpus: int) -> list[str | None]:
-    """What CUDA_VISIBLE_DEVICES must be for a process to see one of `n_gpus` GPUs, for each of them.
+    """The value of CUDA_VISIBLE_DEVICES with which a process sees one of `n_gpus` GPUs, for each of them.
 
     `visible` is this process's own value (None: not set): indices, UUIDs or names of MIG instances. CUDA takes those
     before the first that it does not know, so the first `n_gpus` of them are the GPUs that torch counts.
@@ -150,7 +150,7 @@ def runs_that_fit(n_cores: int, gpu_bytes: int, memory_bytes: int, n_gpus: int) 
 
 
 def as_needed(slots: list[Slot], n_runs: int) -> list[Slot]:
-    """The slots that `n_runs` can fill, at least one: a run that is alone on its GPU is not said to share it.
+    """The slots that `n_runs` can fill, at least one: a run by itself on its GPU is not marked as sharing it.
 
     Slots on the CPU stay as they are, since their number of threads may move the bits of a run.
     """
@@ -170,7 +170,7 @@ def runs_at_once(slots: list[Slot]) -> str:
 
 
 def slots_text(slots: list[Slot]) -> str:
-    """What each of the runs side by side has, and what sharing a GPU means for its record."""
+    """A text on the threads of each run, and on the effect of sharing a GPU on its record."""
     n_threads, most = slots[0].n_threads, max(slot.runs_per_gpu for slot in slots)
     said = f"{n_threads} CPU thread{'s' if n_threads > 1 else ''} each"
     if most > 1:

@@ -18,7 +18,7 @@ OTHER_ARCHITECTURE = 2.0  # it counts as far as twice the FLOPs: at equal FLOPs,
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """Where runs are to go. `name` is the processor's or the GPU's; None where it is a machine not known here."""
+    """The target of runs. `name` is that of the processor or GPU; None for an unknown machine."""
 
     device: str  # cpu or cuda
     n_threads: int
@@ -87,7 +87,7 @@ def _records(store: Store) -> list[Record]:
 
 
 def benchmarked_speeds(stores: Sequence[Store], place: Platform) -> list[Speed]:
-    """What `make bench` measured on the machine where the runs go."""
+    """The speeds that `make bench` measured on the target machine."""
     speeds = [
         _of_benchmark(one, measured.machine.device_name, index)
         for index, store in enumerate(stores)

@@ -223,6 +223,6 @@ def _listing(manifests: "list[Manifest]", run_id: str) -> "list[Manifest]":
 
 
 def _as_launched(manifest: "Manifest", manifests: "list[Manifest]") -> str:
-    """What `launch --experiment` is given for it: its name, and its mode where the store has both."""
+    """The options of `launch` for it: its name, and its mode where the store has both."""
     both = sum(one.name == manifest.name for one in manifests) > 1
     return f"{manifest.name} --mode {manifest.mode}" if both else manifest.name

@@ -153,7 +153,7 @@ def _read_cause(path: Path) -> str | None:
 
 
 def next_command(state: str, experiment: str, store: Store, found: Traces) -> str:
-    """What to type."""
+    """The next command to type."""
     if state == "done":
         return f"python -m bench table --store {store.root}"
     if state in ("running", "queued"):

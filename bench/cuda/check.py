@@ -284,7 +284,7 @@ def write_results(path: Path, results: Sequence[CheckResult], seconds: float) ->
 
 
 def _plain(value: Any) -> Any:
-    """The same with words for numbers that are not finite, which JSON has not."""
+    """The same with strings for numbers that are not finite, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

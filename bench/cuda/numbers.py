@@ -32,7 +32,7 @@ N_STEPS, RESUMED_AT = 12, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a check found: one line for a reader, and the numbers behind it as JSON values."""
+    """The result of a check: one line of text, and the numbers behind it as JSON values."""
 
     status: Status
     text: str
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a check runs, and what an earlier check of the same process left for it."""
+    """The device of a check, and the results of earlier checks in the same process."""
 
     device: torch.device
     kept: dict[str, Any] = field(default_factory=dict)

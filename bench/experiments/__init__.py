@@ -132,7 +132,7 @@ def smoke() -> Experiment:
     }
     return Experiment(
         name="smoke",
-        question="Does the whole path work?",
+        question="Does the complete pipeline work?",
         cells=(
             *(
                 Cell(

@@ -31,7 +31,7 @@ EQUALLY_NEAR = 0.1  # shapes whose changes differ by less are chosen by their va
 
 
 class Budget(NamedTuple):
-    """What a config costs on each axis that may be held equal."""
+    """The value of a config on each axis that may be held equal."""
 
     params: int  # in all; a tied one counts once
     without_positions: int  # nanoGPT's convention
@@ -64,7 +64,7 @@ def free_sizes(config: Any) -> FreeSizes:
 
 @lru_cache(maxsize=4096)
 def budget_of(config: Any, context: int) -> Budget:
-    """What `config` costs on every axis, in windows of `context` tokens."""
+    """The value of `config` on every axis, for windows of `context` tokens."""
     free_sizes(config)
     with torch.device("meta"):  # shapes only: no memory, no random numbers
         model = build(config)

@@ -33,7 +33,7 @@ Tell = Callable[["Outcome"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one record, and why, in words; `proof` where it is proved."""
+    """The result for one record, with the reason; `proof` where it is proved."""
 
     record: Record
     state: Literal["proved", "not confirmed", "left", "cannot tell"]  # the last: by repeating it, on this machine
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class RecheckMachine:
-    """Where the first steps are taken: its devices and their environments by kind, cpu or cuda, and the corpora."""
+    """The machine of the first steps: its devices and their environments by kind, cpu or cuda, and the corpora."""
 
     devices: dict[str, str]
     environments: dict[str, Environment]

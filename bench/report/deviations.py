@@ -1,4 +1,4 @@
-"""Where our protocol is not the published one, read from `results/deviations.toml`: each with its reason."""
+"""The deviations of our protocol from the published one, read from `results/deviations.toml`, with reasons."""
 
 from pathlib import Path
 

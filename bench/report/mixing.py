@@ -56,7 +56,7 @@ def _refuse_mixed_configs(where: str, records: Sequence[Record]) -> None:
 
 
 def refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
-    """A name becomes a file name, so it must be plain, and there must be one of it in each mode."""
+    """Names become file names, so they must be plain, and unique in each mode."""
     for manifest in manifests:
         if not manifest.name.replace("-", "").replace("_", "").isalnum():
             raise MixedRunsError(f"experiment {manifest.name!r}: a name is letters, digits, '-' and '_'; rename it")
@@ -67,7 +67,7 @@ def refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
 
 
 def protocol_of(record: Record) -> tuple[int, int, int, int, int]:
-    """What two done records must share to be measured alike: protocol version, context, predictions a protocol."""
+    """What two done records must share to be measured alike: protocol version, context, predictions per protocol."""
     assert record.result is not None
     results = (record.result.sweep, record.result.sampled, record.result.strided)
     sweep, sampled, strided = (result.best.n_tokens for result in results)

@@ -14,7 +14,7 @@ COMPARED = "‡"  # marks an arm proved by comparing sources on another machine
 
 
 def protocol_legend(experiment: Results, protocol: str) -> list[str]:
-    """What the protocol did, in numbers taken from the records; one line for each way of doing it."""
+    """The protocol in numbers taken from the records; one line for each variant."""
     groups: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     for cell in experiment.cells:
         if cell.done:
@@ -52,7 +52,7 @@ def floor_notes(experiment: Results) -> list[str]:
 
 
 def state_notes(experiment: Results) -> list[str]:
-    """What is missing or not fresh, by arm."""
+    """The missing and the stale runs, by arm."""
     missing: dict[str, list[str]] = defaultdict(list)
     for cell in experiment.cells:
         if cell.shortfall is not None:
@@ -102,7 +102,7 @@ def machines(experiment: Results) -> list[str]:
 
 
 def packed_notes(experiment: Results) -> list[str]:
-    """Which arms have runs whose times were left out, since they shared a GPU with others."""
+    """The arms with runs whose times are left out, since they shared a GPU."""
     packed = {cell.label: sum(record.packed for record in cell.done) for cell in experiment.cells}
     text = "; ".join(f"{label}: {count(n, 'run')}" for label, n in packed.items() if n)
     if not text:

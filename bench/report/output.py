@@ -171,7 +171,7 @@ def _notes(store: Store, ours: StoreResults, published: Published) -> Iterator[s
 
 
 def _beside(ours: StoreResults, outside: Outside) -> Iterator[Table]:
-    """What is averaged into no other table, experiment by experiment."""
+    """The tables of records that are in no mean, by experiment."""
     for experiment in ours.experiments:
         made = (
             replications_table(experiment.name, outside.replications),

@@ -56,7 +56,7 @@ class _Arm:
 
 
 def read_outside(store: Store, ours: StoreResults) -> Outside:
-    """What `contributed/` and `replications/` of a store hold. A record of several experiments is in each of them."""
+    """The records in `contributed/` and `replications/`. A record of several experiments is in each of them."""
     contributed, unread = store.records_in("contributed")
     repeated, unread_too = store.records_in("replications")
     arms = _arms(ours) if contributed or repeated else []

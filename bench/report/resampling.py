@@ -67,7 +67,7 @@ def block_bootstrap(
     and the interval would be too narrow. Eight windows of 256 characters are 2 kB, the middle of the sizes tried.
     Two models read the same windows: give their differences window by window, and the text's difficulty cancels.
 
-    None where fewer than two blocks fit, or a value is infinite: too little text to say.
+    None where fewer than two blocks fit, or a value is infinite: too little text.
     """
     n = len(differences_by_window)
     if block < 1:

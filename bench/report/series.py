@@ -1,4 +1,4 @@
-"""What happened over the steps of a cell's runs, summed up over its seeds; no drawing."""
+"""Values over the steps of a cell's runs, summarised over seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -85,7 +85,7 @@ def _of_folder(root: Path) -> Iterator[Member | LeftOut]:
 
 
 def _kind(folder: str) -> str:
-    """The folder of a store that one of this name stands for: runs, unless it is another."""
+    """The folder of a store with this name; otherwise runs."""
     return folder if folder in FOLDERS else "runs"
 
 
@@ -117,7 +117,7 @@ def _of_archive(path: Path) -> Iterator[Member | LeftOut]:
             with opened as archive:
                 for n, member in enumerate(archive):
                     if n >= MAX_MEMBERS:
-                        raise ArchiveError(f"{path}: has more than {MAX_MEMBERS:,} members; pack records alone")
+                        raise ArchiveError(f"{path}: has more than {MAX_MEMBERS:,} members; pack only records")
                     yield from _of_member(archive, member, path)
             limited.drain()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def _of_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) ->
     if member.isdir():
         return
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or not parts:
-        raise ArchiveError(f"{where}: is a link, a device or no plain file; pack records alone")
+        raise ArchiveError(f"{where}: is a link, a device or no plain file; pack only records")
     name, folders = PurePosixPath(parts[-1]), parts[:-1]
     if WORK in folders:
         yield LeftOut(where=where, why="is no record")
@@ -161,7 +161,7 @@ def _parts(name: str, path: Path) -> tuple[str, ...]:
     parts = PurePosixPath(name).parts
     plain = all(char.isalnum() or char in "_.+-@ /" for char in name) and len(name) <= MAX_NAME
     if not plain or name.startswith("/") or ".." in parts or any(part.startswith("-") for part in parts):
-        raise ArchiveError(f"{path}: {name[:80]!a} is no plain name inside the archive; pack records alone")
+        raise ArchiveError(f"{path}: {name[:80]!a} is no plain name inside the archive; pack only records")
     return parts
 
 
@@ -176,9 +176,7 @@ class _Limited:
         chunk = self.stream.read(n)
         self.n_read += len(chunk)
         if self.n_read > MAX_TOTAL_BYTES:
-            raise ArchiveError(
-                f"{self.path}: unpacks to more than {MAX_TOTAL_BYTES // 2**20:,} MiB; pack records alone"
-            )
+            raise ArchiveError(f"{self.path}: unpacks to more than {MAX_TOTAL_BYTES // 2**20:,} MiB; pack only records")
         if self.n_read > max(RATIO_FROM_BYTES, MAX_RATIO * self.n_packed):
             raise ArchiveError(f"{self.path}: unpacks to more than {MAX_RATIO} times its size, as no record does")
         return chunk
@@ -191,7 +189,7 @@ class _Limited:
 
 
 def _header_type(path: Path) -> type[tarfile.TarInfo]:
-    """What tarfile reads a header with. It takes a damaged one for the end, and a long name of any length."""
+    """A header of tarfile, with checks: tarfile takes a damaged header for the end, and names of any length."""
     n_global = 0
 
     class Header(tarfile.TarInfo):
@@ -207,7 +205,7 @@ def _header_type(path: Path) -> type[tarfile.TarInfo]:
             n_global += header.type == tarfile.XGLTYPE
             too_long = header.type in _HEADERS and header.size > MAX_HEADER_BYTES
             if header.size < 0 or too_long or n_global > 1:  # each global header is copied for every later member
-                raise ArchiveError(f"{path}: a header of tar itself is too large or damaged; pack records alone")
+                raise ArchiveError(f"{path}: a header of tar itself is too large or damaged; pack only records")
             return header
 
     return Header

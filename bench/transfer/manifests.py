@@ -132,7 +132,7 @@ def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Bel
 
 
 def hints(merged: Merged, store: Store) -> list[str]:
-    """What to add to the command where the sources had the manifest of an experiment and the store lacks it."""
+    """Hints for experiments whose manifest is in the sources and not in the store."""
     there = {(one.name, one.mode) for one in store.manifests()[0]}
     missing = dict.fromkeys(one.name for one in merged.manifests if (one.name, one.mode) not in there)
     return [f"no manifest here of experiment {clean(name)[:40]}: --experiment NAME writes it" for name in missing]

@@ -70,7 +70,7 @@ class New:
 
 @dataclass(kw_only=True)
 class Merged:
-    """What came of a merge: what was taken, what was there already, and what was not taken and why."""
+    """The result of a merge: the files taken, those already there, and those not taken with the reason."""
 
     new: list[New] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
@@ -223,7 +223,7 @@ def _place_records(
 
 
 def _precedence(one: Candidate) -> tuple[int, bool, bool, str, str, str]:
-    """Which of several records of one run is the run's: the one that was started first, if it came to a result.
+    """Choose one of several records of a run: the one that was started first, if it has a result.
 
     So the order in which sources are named does not matter. A record of `paper` was made before the replicate of
     `noise` that has its id. The seal decides between two without a start time.
@@ -323,7 +323,7 @@ def _write(store: Store, merged: Merged) -> None:
 
 
 def summary(merged: Merged, store: Store) -> Iterator[str]:
-    """What was taken, arm by arm, what was there already and what was skipped, one line each."""
+    """Lines on the records taken by arm, those already there and those skipped."""
     n_records = sum(one.record is not None for one in merged.new)
     if not merged.new:
         there = f": {count(len(merged.already), 'file')} were there already" if merged.already else ""
@@ -343,7 +343,7 @@ def summary(merged: Merged, store: Store) -> Iterator[str]:
 
 
 def refusals(merged: Merged) -> Iterator[str]:
-    """What was refused and why, one line each, MAX_LINES at most."""
+    """Lines on the refused files with the reason, MAX_LINES at most."""
     yield from (f"refused: {clean(line)}" for line in merged.refused[:MAX_LINES])
     if len(merged.refused) > MAX_LINES:
         yield f"refused: {len(merged.refused) - MAX_LINES:,} more files"

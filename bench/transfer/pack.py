@@ -19,7 +19,7 @@ SECONDS = 60.0  # between archives while runs are made
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What an archive holds: how many files of each folder, and its size."""
+    """The content of an archive: the number of files of each folder, and its size."""
 
     path: Path
     counts: dict[str, int]

@@ -160,7 +160,7 @@ def without_queued(todo: Todo, store: Store, *, must_know: bool) -> tuple[Todo, 
 
 
 def array_estimates(runs: list[Run], store: Store, request: Request) -> dict[str, Estimate]:
-    """What each run takes on the nodes, by run id: as measured for its shape, else, for CPUs and a `probe`, timed here.
+    """The seconds of each run on the nodes, by run id: as measured for its shape, else (CPU, or `probe`) timed here.
 
     FLOPs at another shape's speed make no time limit: a limit that is too short costs more than one that is too long.
     """

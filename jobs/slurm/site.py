@@ -43,7 +43,7 @@ Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class Site(BaseModel):
-    """What jobs of one kind ask for. A field that is None leaves no line in the script."""
+    """The requests of one kind of job. A field that is None gives no line in the script."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)  # account = 123456
 

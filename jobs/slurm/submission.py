@@ -41,7 +41,7 @@ class Submission(Strict):
     measures: bool = False  # times some steps of each run in place of doing it
 
     def folder(self, store: Store) -> Path:
-        """Where its plan, its scripts and its tasks' logs lie."""
+        """The folder of its plan, its scripts and its tasks' logs."""
         return store.work_folder / JOBS_FOLDER / self.name
 
     def write(self, store: Store) -> Path:
@@ -110,4 +110,6 @@ def check_private(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}; launch again") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreError(f"{folder} must be a folder of yours that nobody else may write; remove it and launch again")
+        raise StoreError(
+            f"{folder} must be a folder of yours without write access for others; remove it and launch again"
+        )

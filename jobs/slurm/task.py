@@ -65,7 +65,7 @@ class RunsTask(Checkpointable):
         return {one.run.run_id: one.status or CANCELLED for one in ended}
 
     def checkpoint(self) -> DelayedSubmission:
-        """Have every worker save and stop, then be requeued: after that, SLURM soon kills the rest."""
+        """Make every worker save and stop, then requeue: after that, SLURM soon kills the rest."""
         if self.pool is not None:
             self.pool.stop(SAVE_SECONDS)
         return DelayedSubmission(self)
@@ -75,7 +75,7 @@ class RunsTask(Checkpointable):
 
 
 def task_slots(submission: Submission) -> list[Slot]:
-    """As many places as runs go side by side on each GPU that is visible, or on the CPUs. ConfigError without a GPU
+    """One slot per concurrent run on each visible GPU, or on the CPUs. ConfigError without a GPU
     where one was planned for.
     """
     if submission.device == "cuda":

@@ -109,7 +109,7 @@ def text(verdicts: Sequence[LedgerEntry]) -> str:
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:
-    """The same for programs: a list of objects."""
+    """The verdicts as JSON: a list of objects."""
     return json.dumps(
         [{**asdict(verdict), "claim": verdict.claim.model_dump()} for verdict in verdicts],
         indent=2,

@@ -1,4 +1,4 @@
-"""What more tuning trials buy: the perplexity to be expected of the best of k."""
+"""The value of tuning trials: the expected perplexity of the best of k."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator

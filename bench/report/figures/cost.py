@@ -1,4 +1,4 @@
-"""What a form of the recurrence costs in training as the context grows: time per token and peak memory."""
+"""The training cost of each form of the recurrence by context: time per token and peak memory."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

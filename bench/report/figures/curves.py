@@ -47,7 +47,7 @@ class _Curve:
 
 
 def curves(experiment: Results, published: Published) -> list[Drawn]:
-    """As many figures as it takes to have at most eight lines in each."""
+    """One or more figures with at most eight lines each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
     tried = [
         cell for cells in trials(experiment).values() for cell in cells

@@ -88,7 +88,7 @@ class Drawn:
 
 @contextmanager
 def our_style(changes: Any = None) -> Iterator[None]:
-    """Whatever the user's own settings."""
+    """The style, independent of the user's settings."""
     with matplotlib.style.context("default"), mpl.rc_context(STYLE | (changes or {})):
         yield
 

@@ -94,7 +94,7 @@ def _draw_time(axes: Axes, line: _Line) -> None:
 
 
 def _draw_memory(axes: Axes, line: _Line) -> None:
-    """What was taken; hollow, what was predicted for points that were not run."""
+    """The measured memory; hollow: predictions for points that were not run."""
     known = [(one.facts.context, one.facts.peak_bytes) for one in line.timed if one.facts.peak_bytes]  # log of 0: none
     axes.plot([context for context, _ in known], [taken / 2**20 for _, taken in known], **line.line_style)
     axes.plot(

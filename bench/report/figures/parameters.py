@@ -128,7 +128,7 @@ def _draw(lines: Sequence[tuple[str, list[_Point]]], others: Sequence[PublishedF
 
 
 def _side_by_side(lines: Sequence[Sequence[int]]) -> Iterator[list[float]]:
-    """Where each line's points are drawn: one of as many parameters as an earlier one a little to its right."""
+    """The x positions of each line's points; a point with the parameters of an earlier one is shifted right."""
     logs = [math.log(n_params) for line in lines for n_params in line]
     step = 0.02 * max(max(logs) - min(logs), LEAST_SPAN)
     taken: list[float] = []
@@ -163,7 +163,7 @@ def _system(figure: PublishedFigure) -> str:
 
 
 def _members(lines: Sequence[tuple[str, list[_Point]]]) -> str:
-    """Which arms a line of several sizes runs through."""
+    """The arms on a line of several sizes."""
     members = [
         f"{label}: {', '.join(f'{point.cell.label} ({point.n_params:,})' for point in points)}"
         for label, points in lines

@@ -1,4 +1,4 @@
-"""Which path mixes positions inside K-Operators while it trains: the share of the recurrence, and both weights."""
+"""The paths inside K-Operators during training: the share of the recurrence, and both weights."""
 
 from bench.report.arms import seeds_text
 from bench.report.figures.drawing import (

@@ -17,7 +17,7 @@ from bench.report.deviations import Deviation
 from bench.report.table import Table
 
 HERE = Path(__file__).resolve().parent
-SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not run": "○"}  # beside the word
+SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not run": "○"}  # next to the word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def _source(picture: Picture) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing from anywhere; `data:` for the figures and the missing icon."""
+    """No external sources; `data:` for the figures and the missing icon."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -59,7 +59,7 @@ def has_budgets(view: View) -> bool:
 
 
 def axis_notes() -> list[str]:
-    """What the axes mean."""
+    """The meaning of the axes."""
     return [
         "live: without the entries that can never act; without positions: without a table of learned positions. "
         "forward MACs: multiply-adds of one forward pass; training FLOPs: 3 × forward × 2 × training tokens; state: "

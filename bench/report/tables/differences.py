@@ -81,7 +81,7 @@ def _notes(view: View) -> list[str]:
 
 
 def _adjustment(view: View) -> list[str]:
-    """Which p-values are adjusted, and which is not."""
+    """The notes on which p-values are adjusted."""
     family = sum(one.holm_p is not None for one in view.contrasts)
     primary = next((one.arm.label for one in view.contrasts if one.primary), None)
     sentences = (

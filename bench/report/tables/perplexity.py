@@ -80,7 +80,7 @@ def difference_text(contrast: Contrast) -> str:
 
 
 def difference_notes(view: View) -> list[str]:
-    """What the column of differences holds, and how many seeds its primary comparison would need."""
+    """The notes on the column of differences, and the seeds that its primary comparison would need."""
     if not view.contrasts:
         return []
     name = view.experiment.name

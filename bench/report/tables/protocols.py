@@ -6,7 +6,7 @@ from bench.report.tables.view import View, arm_label, mean_sd, n_of, published_p
 
 
 def protocols_table(view: View) -> Table | None:
-    """The same runs under the two further protocols."""
+    """The same runs by the two other protocols."""
     experiment = view.experiment
     if view.trials or not experiment.done:
         return None

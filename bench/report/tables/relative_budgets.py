@@ -9,7 +9,7 @@ from bench.report.tables.view import View, arm_label, marked, n_of, ratio
 
 
 def relative_budgets_table(view: View) -> Table | None:
-    """The same, each number over that of the reference arm, or of the first where there is none."""
+    """The table of budgets, each number over that of the reference arm, or of the first arm without one."""
     if not has_budgets(view):
         return None
     experiment = view.experiment

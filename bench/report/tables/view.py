@@ -21,7 +21,7 @@ Summaries = dict[tuple[str, str, str], Summary]  # by label, protocol, selection
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What the tables of one experiment are made from; what several of them need is worked out once."""
+    """The input of the tables of one experiment; shared values are computed once."""
 
     experiment: Results
     store: StoreResults  # where the experiment is from
