@@ -32,7 +32,7 @@ from tests.sites import arrays_of, forget_site
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Values that must be told to nobody: a token, the machine's name, the user's and their home."""
+    """Values that must be shown to nobody: a token, the machine's name, the user's and their home."""
     secrets = {
         "FOO_TOKEN": "token-planted-1f2e3d",
         "HOSTNAME": "host-planted-4c5b",

@@ -30,7 +30,7 @@ EVERY_STEP = Settings(device=torch.device("cpu"), n_threads=1, checkpoint_second
 
 
 def content_of(step: int) -> dict[str, Any]:
-    """A small checkpoint that can be told from others."""
+    """A small checkpoint that can be distinguished from others."""
     return {"identity": {}, "trainer": {"step": step, "model": {"w": torch.full((40,), float(step))}}}
 
 
@@ -146,9 +146,9 @@ def kill_at_every_place(process: subprocess.Popen[str], folder: Path) -> Iterato
         left = folder / str(n_ahead)
         process.stdin.write(f"{left} {n_ahead}\n")
         process.stdin.flush()
-        told = process.stdout.readline()
-        assert told, "the writer failed: its traceback is in this test's stderr"
-        child, place = told.split(maxsplit=1)
+        shown = process.stdout.readline()
+        assert shown, "the writer failed: its traceback is in this test's stderr"
+        child, place = shown.split(maxsplit=1)
         if child == "0":
             return
         os.kill(int(child), signal.SIGKILL)

@@ -45,7 +45,7 @@ PLAN = {  # every fault, each on a run of its own
     "transformer-s69": ["9:oom"],
     "transformer-s420": ["2:slow", "10:cancel"],  # so slow that the signal to end comes before all is saved
 }
-FATES = {
+ENDINGS = {
     "k_operators-s42": "interrupted",
     "k_operators-s69": "diverged",
     "k_operators-s420": "done",
@@ -201,7 +201,7 @@ def store(struck: Struck, tmp_path: Path) -> Store:
 def test_every_run_says_what_became_of_it(store):
     [manifest], _ = store.manifests()
     found = {one.name: one for one in states(store, manifest, store.records()[0])}
-    assert {name: one.state for name, one in found.items()} == FATES
+    assert {name: one.state for name, one in found.items()} == ENDINGS
     assert {name for name, one in found.items() if one.recorded} == set(records(store))
     for name, parts in PLAN.items():
         log = (store.run_folder(run_named(name).run_id) / LOG_FILE).read_text()
@@ -212,7 +212,7 @@ def test_every_run_says_what_became_of_it(store):
 
 def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck):
     assert {name: one.status for name, one in struck.ended.items()} == {
-        name: None if fate == "interrupted" else fate for name, fate in FATES.items()
+        name: None if ending == "interrupted" else ending for name, ending in ENDINGS.items()
     }
     reasons = {name: one.reason for name, one in struck.ended.items() if one.status is None}
     assert set(reasons.values()) == {"killed by SIGKILL"}, reasons
@@ -263,7 +263,7 @@ def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(store, 
     launch_missing(grid(), store, SLOTS, retry="failed")  # which takes up those without a record, too
     found = records(store)
     assert {name: one.status for name, one in found.items()} == {
-        **dict.fromkeys(FATES, "done"),
+        **dict.fromkeys(ENDINGS, "done"),
         "k_operators-s69": "diverged",
     }
     assert found["k_operators-s42"].attempts[-1].first_step == 8

@@ -1,4 +1,4 @@
-"""What runs take is told from what was measured before, without training, and each estimate names its source."""
+"""The time of runs is estimated from what was measured before, without training, and each estimate names its source."""
 
 import dataclasses
 import json

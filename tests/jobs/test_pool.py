@@ -26,7 +26,7 @@ from tests.records import make_record
 
 GPU = [Slot(device="cuda", n_threads=1, runs_per_gpu=2, kind="nvidia-h200")] * 2
 CPU = [Slot(device="cpu", n_threads=1)] * 2
-Fate = Status | int  # the status of the record that a worker writes; or its exit code, without a record
+Ending = Status | int  # the status of the record that a worker writes; or its exit code, without a record
 OUT_OF_MEMORY = "torch.AcceleratorError: CUDA error: out of memory"
 
 
@@ -44,15 +44,15 @@ def stand_in(run: Run, folder: Path, poll: Callable[[], int | None] = lambda: No
 
 
 @pytest.fixture
-def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
+def endings(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Ending]]:
     """What becomes of each attempt of a run, by its name, in order; the last also of all that follow."""
-    planned: dict[str, list[Fate]] = {}
+    planned: dict[str, list[Ending]] = {}
     polls = dict.fromkeys(("n",), 0)
 
     def start(run: Run, _slot: Slot, store: Store, *_: object) -> WorkerProcess:
         folder = store.run_folder(run.run_id)
         some = planned.get(run.name, ["done"])
-        fate = some.pop(0) if len(some) > 1 else some[0]
+        ending = some.pop(0) if len(some) > 1 else some[0]
         before, log = progress_mark(folder), folder / LOG_FILE
         write_atomically(log, (log.read_bytes() if log.exists() else b"") + f"{run.name} starts\n".encode())
         start_of_log = log.stat().st_size
@@ -63,12 +63,12 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Fate]]:
             polls["n"] += 1
             if polls["n"] < ends_at:
                 return None
-            if isinstance(fate, int):
-                if fate == 1:
+            if isinstance(ending, int):
+                if ending == 1:
                     log.write_bytes(log.read_bytes() + f"{OUT_OF_MEMORY}\nCompile with TORCH_USE_CUDA_DSA\n".encode())
-                process.returncode = fate
+                process.returncode = ending
             elif run.run_id not in store.statuses():
-                record = make_record(label=run.label, seed=run.seed, run_id=run.run_id, status=fate)
+                record = make_record(label=run.label, seed=run.seed, run_id=run.run_id, status=ending)
                 store.write_record(record)
                 process.returncode = 0
             return process.returncode
@@ -125,10 +125,10 @@ def statuses(ended: list[Ended]) -> dict[str, str | None]:
 
 
 @pytest.mark.fault("F24")
-@pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
-def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(fate, fates, tmp_path, capsys):
+@pytest.mark.parametrize("ending", [-signal.SIGKILL, "oom", 1])
+def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(ending, endings, tmp_path, capsys):
     """By the kernel, by torch in a record, or by the driver before there could be one."""
-    fates["k_operators-s1"] = [fate, "done"]
+    endings["k_operators-s1"] = [ending, "done"]
     store, most = Store(tmp_path / "store"), []
     ended = LocalPool(store, GPU).run(some_runs(), lambda active, _: most.append(len(active)))
     assert statuses(ended) == dict.fromkeys((run.name for run in some_runs()), "done")
@@ -140,12 +140,12 @@ def test_a_run_killed_for_memory_on_a_shared_gpu_runs_again_and_none_is_lost(fat
 
 
 @pytest.mark.parametrize("n_slots", [2, 3])
-@pytest.mark.parametrize("fate", [-signal.SIGKILL, "oom", 1])
-def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(fate, n_slots, fates, tmp_path):
+@pytest.mark.parametrize("ending", [-signal.SIGKILL, "oom", 1])
+def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(ending, n_slots, endings, tmp_path):
     """Of those that die together none was alone on the GPU, also not the last one to be looked at."""
     runs = some_runs()
     for run in runs[:n_slots]:
-        fates[run.name] = [fate, "done"]
+        endings[run.name] = [ending, "done"]
     n_side_by_side: list[int] = []
     pool = LocalPool(Store(tmp_path / "store"), [dataclasses.replace(GPU[0], runs_per_gpu=n_slots)] * n_slots)
     ended = pool.run(runs, lambda active, _: n_side_by_side.append(len(active)))
@@ -154,9 +154,9 @@ def test_runs_that_are_killed_for_memory_at_the_same_moment_all_run_again(fate, 
     assert max(n_side_by_side[n_side_by_side.index(1) :]) == 1
 
 
-def test_the_second_time_that_memory_runs_out_counts(fates, tmp_path):
-    fates["k_operators-s1"] = ["oom"]
-    fates["k_operators-s2"] = [-signal.SIGKILL]
+def test_the_second_time_that_memory_runs_out_counts(endings, tmp_path):
+    endings["k_operators-s1"] = ["oom"]
+    endings["k_operators-s2"] = [-signal.SIGKILL]
     ended = LocalPool(Store(tmp_path / "store"), GPU).run(some_runs(), lambda *_: None)
     assert statuses(ended) == {
         "k_operators-s1": "oom",
@@ -168,15 +168,15 @@ def test_the_second_time_that_memory_runs_out_counts(fates, tmp_path):
 
 
 @pytest.mark.parametrize("slots", [CPU, GPU[:1]])
-def test_on_the_cpu_or_alone_on_a_gpu_the_first_time_counts(slots, fates, tmp_path):
-    fates["k_operators-s1"] = ["oom", "done"]
+def test_on_the_cpu_or_alone_on_a_gpu_the_first_time_counts(slots, endings, tmp_path):
+    endings["k_operators-s1"] = ["oom", "done"]
     ended = LocalPool(Store(tmp_path / "store"), slots).run(some_runs(2), lambda *_: None)
     assert statuses(ended) == {"k_operators-s1": "oom", "k_operators-s2": "done"}
 
 
-def test_what_an_earlier_attempt_said_of_memory_does_not_count(fates, tmp_path):
+def test_what_an_earlier_attempt_said_of_memory_does_not_count(endings, tmp_path):
     store, runs = Store(tmp_path / "store"), some_runs(2)
-    fates["k_operators-s1"] = [2]
+    endings["k_operators-s1"] = [2]
     write_atomically(store.run_folder(runs[0].run_id) / LOG_FILE, f"{OUT_OF_MEMORY}\n".encode())
     ended = LocalPool(store, GPU).run(runs, lambda *_: None)
     assert statuses(ended) == {"k_operators-s1": None, "k_operators-s2": "done"}

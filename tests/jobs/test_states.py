@@ -87,8 +87,8 @@ def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(three_l
 def test_accounts_are_asked_where_the_queue_has_forgotten(three_launched, monkeypatch):
     store, runs = three_launched
     note_job(submitted(store, [[run] for run in runs]).folder(store), "77")
-    told = "JobID|State|NodeList\n77_0|TIMEOUT|n1\n77_0.batch|CANCELLED|n1\n77_[1-2]|CANCELLED by 0|None assigned\n"
-    asked = slurm_says(monkeypatch, accounts=told)
+    listed = "JobID|State|NodeList\n77_0|TIMEOUT|n1\n77_0.batch|CANCELLED|n1\n77_[1-2]|CANCELLED by 0|None assigned\n"
+    asked = slurm_says(monkeypatch, accounts=listed)
     assert [state_of(store, run) for run in runs] == ["timeout", "cancelled", "cancelled"]
     assert any(command[0] == "sacct" and "77" in command for command in asked)
 

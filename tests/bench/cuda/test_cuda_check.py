@@ -29,7 +29,7 @@ HERE = Context(device=CPU)
 
 
 class StandIn(CheckProcess):
-    """Answers as it is told, in place of a process: a finding, an error to raise, or a call."""
+    """Answers as expected, in place of a process: a finding, an error to raise, or a call."""
 
     def __init__(self, answers: dict[str, Any], asked: list[str]) -> None:
         self.answers, self.asked, self.ended = answers, asked, False
@@ -47,10 +47,10 @@ class StandIn(CheckProcess):
 
 
 class Session:
-    """Runs checks with stand-ins, and keeps what was asked, started and told."""
+    """Runs checks with stand-ins, and keeps what was asked, started and shown."""
 
     def __init__(self, **answers: Any) -> None:
-        self.answers, self.asked, self.told = answers, [], []  # type: ignore[var-annotated]
+        self.answers, self.asked, self.shown = answers, [], []  # type: ignore[var-annotated]
         self.children: list[StandIn] = []
 
     def start(self) -> StandIn:
@@ -58,9 +58,9 @@ class Session:
         return self.children[-1]
 
     def run(self, *checks: GpuCheck, seconds: float = 60.0) -> dict[str, CheckResult]:
-        run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, tell=self.told.append)
+        run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, tell=self.shown.append)
         assert all(child.ended for child in self.children)
-        return {one.name: one for one in self.told}
+        return {one.name: one for one in self.shown}
 
 
 def check(name: str, lane: str = "one", **fields: Any) -> GpuCheck:
@@ -71,7 +71,7 @@ def test_checks_of_a_lane_share_a_process_and_those_that_run_alone_come_last():
     session = Session(a={}, b={}, warm={"text": "compiled in 5 s"}, timed={})
     found = session.run(check("a"), check("timed", "two", prepare="warm"), check("b", "three"))
     assert session.asked == ["a", "warm", "b", "timed"]
-    assert [one.name for one in session.told] == ["a", "b", "timed"]
+    assert [one.name for one in session.shown] == ["a", "b", "timed"]
     assert found["timed"].text == "timed; compiled in 5 s"
     assert len(session.children) == 3
     session = Session(a={}, b={})
@@ -110,15 +110,15 @@ def test_what_no_longer_fits_is_not_tried_and_says_so():
 
 def test_an_interruption_ends_every_process_and_begins_nothing_more():
     def interrupt(result: CheckResult) -> None:
-        told.append(result.line)
-        if len(told) == 1:
+        shown.append(result.line)
+        if len(shown) == 1:
             raise KeyboardInterrupt
 
-    session, told = Session(a={}, b={}, warm={}, timed={}), []
+    session, shown = Session(a={}, b={}, warm={}, timed={}), []
     checks = [check("timed", "one", prepare="warm"), check("a", "two"), check("b", "two")]
     with pytest.raises(KeyboardInterrupt):
         run_checks(checks, seconds=60, start=session.start, n_lanes=1, tell=interrupt)
-    assert (session.asked, told) == (["warm", "a"], ["held       a: a"])
+    assert (session.asked, shown) == (["warm", "a"], ["held       a: a"])
     assert all(child.ended for child in session.children)
 
 

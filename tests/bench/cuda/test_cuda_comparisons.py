@@ -52,11 +52,11 @@ def test_a_wrong_value_or_gradient_of_the_recurrence_is_named_with_both_norms(mo
         ),
         "reads off by nan": lambda *of: right(*of) * math.nan,
     }
-    for told, form in wrong.items():
+    for shown, form in wrong.items():
         monkeypatch.setattr(cuda_numbers, "read_memory", form)
         found = cuda_numbers.recurrence(HERE, "recurrent")
         assert found.status == "failed"
-        assert told in found.text
+        assert shown in found.text
         assert "norms" in found.text
 
 
@@ -97,14 +97,14 @@ def test_trainings_hold_where_their_bits_are_equal_and_else_show_both_losses(cor
 def test_a_compiled_step_holds_within_its_rounding_and_else_shows_both_values():
     eager = [(4.2 - 0.01 * step, 1.0) for step in range(20)]
     assert cuda_steps.compare_steps([(nats + 2e-4, norm * 1.003) for nats, norm in eager], eager).status == "held"
-    for changed, told in (
+    for changed, shown in (
         ((4.13, 1.0), "4.13000 nats per token and 4.15000 eagerly at step 5"),
         ((4.15, 1.05), "gradient norm 1.0500 and 1.0000 at step 5"),
         ((math.nan, 1.0), "nan nats per token and 4.15000 eagerly at step 5"),
     ):
         found = cuda_steps.compare_steps([*eager[:5], changed, *eager[6:]], eager)
         assert found.status == "failed"
-        assert told in found.text
+        assert shown in found.text
 
 
 @pytest.mark.parametrize("architecture", ["k_operators", "transformer"])
@@ -161,13 +161,13 @@ def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left,
     def stand_in(store: Store, *_: object, **__: object) -> str:
         for seed, how in left.items():
             store.write_record(make_record("transformer", seed, status=how))
-        return " (exit code 1: as it is told)"
+        return " (exit code 1: as expected)"
 
     monkeypatch.setattr(cuda_runs, "launch", stand_in)
     found = cuda_runs.out_of_memory(HERE, n_windows=2**48)  # more than any address space holds
     assert found.status == status
     if status == "failed":
-        expected = "transformer-s42 oom, transformer-s69 done expected (exit code 1: as it is told)"
+        expected = "transformer-s42 oom, transformer-s69 done expected (exit code 1: as expected)"
         assert found.text == f"the pool left transformer-s42 oom, and {expected}"
 
 

@@ -112,8 +112,8 @@ def test_every_arm_meets_every_budget_within_a_hundredth(size, arm, axis):
 )
 def test_the_polynomial_predicts_what_a_model_counts(config, rounding, axis):
     sizes = np.array([[getattr(config, name) for name in free_sizes(config).fields()]])
-    foretold = predict(config, sizes, axis, config.context)[0]
-    assert foretold == pytest.approx(counted(config, axis), rel=rounding or 1e-9)
+    predicted = predict(config, sizes, axis, config.context)[0]
+    assert predicted == pytest.approx(counted(config, axis), rel=rounding or 1e-9)
 
 
 def test_the_same_question_has_one_answer_and_draws_no_random_number():

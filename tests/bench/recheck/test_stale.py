@@ -129,6 +129,6 @@ def test_either_one_record_or_all_of_them(arguments, capsys):
 def test_a_summary_counts_records_and_groups_what_is_left_by_its_reason(sources_here):
     unknown = {"commit": None, "dirty": None, "fingerprint": OLD}
     records = [old_record(seed, H200, sources=unknown) for seed in (1, 2)]
-    told = summary(proved([old_record(), *records])).splitlines()
-    assert len(told) == 2
-    assert all(record.file_name in told[1] for record in records)
+    shown = summary(proved([old_record(), *records])).splitlines()
+    assert len(shown) == 2
+    assert all(record.file_name in shown[1] for record in records)

@@ -58,7 +58,7 @@ def test_the_neighbour_is_the_reference_else_the_arm_before_else_the_one_after(t
     lines = [line.split() for line in text.splitlines()]
     assert ["field", label, neighbour] in lines
     assert ["model.rank", str(ranks[label]), str(ranks[neighbour])] in lines
-    assert not any(line[:1] == ["model.vocab_size"] for line in lines)  # equal, so not told
+    assert not any(line[:1] == ["model.vocab_size"] for line in lines)  # equal, so not shown
 
 
 def test_explain_ends_with_the_commands_that_remake_the_cell(tmp_path):

@@ -80,11 +80,11 @@ CIRCUMSTANCES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", CIRCUMSTANCES)
 def test_what_differs_of_a_replications_machine_and_sources_is_named(what, tmp_path):
-    changes, told = CIRCUMSTANCES[what]
+    changes, listed = CIRCUMSTANCES[what]
     first = make_record(environment=make_environment(instructions="AVX512"))
     store = make_store(tmp_path / "store", [first])
     put(store, "replications", again(first, 4.6, **changes))
-    assert cells(table_of(store, "replications"))["differs in"] == told
+    assert cells(table_of(store, "replications"))["differs in"] == listed
 
 
 def test_bits_are_equal_only_where_every_evaluation_and_the_parameters_are(store):

@@ -237,8 +237,8 @@ UNKNOWN: dict[str, tuple[tuple[str | None, bool | None], str]] = {
 @pytest.mark.parametrize("what", UNKNOWN)
 def test_rules_that_are_not_known_are_none_with_the_reason(what, tmp_path, store, history):
     (commit, dirty), reason = UNKNOWN[what]
-    told = merged_with_commits(tmp_path, store, (history["first"], False), (history.get(commit or "", commit), dirty))
-    assert reason in "\n".join(told)
+    shown = merged_with_commits(tmp_path, store, (history["first"], False), (history.get(commit or "", commit), dirty))
+    assert reason in "\n".join(shown)
     assert store.manifests()[0][0].claim_rules_sha256 is None
 
 
@@ -246,8 +246,8 @@ def test_a_manifest_that_came_along_tells_the_rules_where_no_commit_does(tmp_pat
     given = tmp_path / "from"
     put(given / "runs", record_of(run_of_paper(), sources={"commit": None, "dirty": None, "fingerprint": "f" * 64}))
     Store(given).write_manifest(make_manifest({}, "paper", mode="fast", claim_rules_sha256="c" * 64))
-    told = manifests.write_missing(paper(), merge([given], store), store, judged=True)
-    assert "taken from the manifest" in told[-1]
+    shown = manifests.write_missing(paper(), merge([given], store), store, judged=True)
+    assert "taken from the manifest" in shown[-1]
     assert store.manifests()[0][0].claim_rules_sha256 == "c" * 64
 
 

@@ -103,7 +103,7 @@ def test_the_page_tells_neither_a_path_nor_a_time_of_its_making(tmp_path):
     assert not A_PATH.search(page)
     assert str(tmp_path) not in page
     assert not re.search(r"\d\d:\d\d:\d\d", page)
-    assert "runs/cut.json" in page  # what could not be read is told
+    assert "runs/cut.json" in page  # unreadable files are named
 
 
 def test_building_it_imports_neither_torch_nor_models():

@@ -67,8 +67,8 @@ def test_every_arm_stands_on_every_axis(tmp_path):
     assert {cells(table, "unigram")[axis] for axis in table.columns[5:]} == {NOTHING}  # it has no steps to count
 
 
-@pytest.mark.parametrize(("reference", "told"), [("transformer", "transformer"), (None, "k_operators")])
-def test_budgets_are_also_shown_over_those_of_the_reference_or_the_first_arm(tmp_path, reference, told):
+@pytest.mark.parametrize(("reference", "listed"), [("transformer", "transformer"), (None, "k_operators")])
+def test_budgets_are_also_shown_over_those_of_the_reference_or_the_first_arm(tmp_path, reference, listed):
     records = two_arms()
     store = make_store(tmp_path, records, manifest_of(records, reference=reference))
     table = table_of(store, "relative-budgets")
@@ -78,7 +78,7 @@ def test_budgets_are_also_shown_over_those_of_the_reference_or_the_first_arm(tmp
     at_one = ("1.00",) * 5
     shown = tuple(one[axis] for axis in axes), tuple(other[axis] for axis in axes)
     assert shown == ((expected[0], at_one) if reference else (at_one, expected[1]))
-    assert told in table.notes[0]
+    assert listed in table.notes[0]
 
 
 def test_what_an_older_record_lacks_is_missing_and_not_zero(tmp_path):

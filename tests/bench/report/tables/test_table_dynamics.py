@@ -1,4 +1,4 @@
-"""What K-Operators' step size and paths do is told by arm, worked out by hand from readings at three evaluations."""
+"""What K-Operators' step size and paths do is shown by arm, worked out by hand from readings at three evaluations."""
 
 from bench.record import Record
 from bench.report.table import NOTHING
