@@ -34,7 +34,7 @@ def save(folder: Path, content: dict[str, Any]) -> Path:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what writers that were killed left half-written; only for whoever holds the folder's lock."""
+    """Remove the temporary files of killed writers; only for the process that holds the folder's lock."""
     for path in folder.glob(".checkpoint-*.tmp"):
         path.unlink(missing_ok=True)
 

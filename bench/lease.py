@@ -60,7 +60,7 @@ class Lease:
 
     @property
     def attempt(self) -> int:
-        """How many processes have held the run so far."""
+        """The number of processes that have held the run so far."""
         return self.holder.attempt
 
     def check(self) -> None:
@@ -82,11 +82,11 @@ class Lease:
         files.replace(_path(self.folder, self.attempt), json.dumps(asdict(self.holder)).encode())
 
     def start(self) -> None:
-        """Begin the heartbeat."""
+        """Start the heartbeat."""
         self._thread.start()
 
     def release(self) -> None:
-        """Say that the run is free, where it is still ours."""
+        """Release the run, where this process still holds it."""
         self._stop.set()
         self._thread.join()
         with suppress(OSError, LeaseLost):
@@ -97,7 +97,7 @@ class Lease:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Lease]:
-    """Hold the run of a folder, which is made if need be. RunIsTaken where a living process holds it.
+    """Hold the run of a folder, which is made if missing. RunIsTaken where another running process holds it.
 
     Waits LEASE_SECONDS where another machine's process left a lease without a sign of life.
     """
@@ -136,7 +136,7 @@ def read_holder(folder: Path) -> Holder | None:
 
 
 def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) -> dict[Path, Holder]:
-    """The holders that are alive, by run folder. Watches up to `seconds` where one is on another machine."""
+    """The holders that are running, by run folder. Watches up to `seconds` where one is on another machine."""
     found: dict[Path, Holder] = {}
     watched: dict[Path, Holder] = {}
     for folder in folders:
@@ -162,7 +162,7 @@ def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) 
 
 @cache
 def boot_id() -> str:
-    """This machine since its last start: what shares a kernel shares its file locks."""
+    """An id of this machine since its last start: processes with one kernel share its file locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -181,7 +181,7 @@ def node() -> str:
 
 
 def _take(folder: Path, after: int) -> Lease:
-    """Make the lease that follows attempt `after`. RunIsTaken where another process made it first."""
+    """Make the lease that follows attempt `after`. RunIsTaken where another process was first."""
     holder = Holder(
         attempt=after + 1, owner=uuid.uuid4().hex, boot=boot_id(), node=node(), pid=os.getpid(), job_id=job_id()
     )
@@ -200,7 +200,7 @@ def _take(folder: Path, after: int) -> Lease:
 
 
 def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
-    """The last attempt, once its holder has released the run or is dead. RunIsTaken where it lives."""
+    """The last attempt, once its holder has released the run or has ended. RunIsTaken where it is running."""
     first = read_holder(folder)
     if first is None:
         return 0  # whoever makes the first lease in the meantime has it
@@ -228,7 +228,7 @@ def _moved(before: Holder, now: Holder) -> bool:
 
 
 def _lock_name() -> str:
-    """One lock a machine, so that it means the same whether or not a file system shares locks between machines."""
+    """One lock per machine, so that it does not matter whether a file system shares locks between machines."""
     return f"lock-{boot_id()[:8]}"
 
 
@@ -250,7 +250,7 @@ def _lock(descriptor: int, folder: Path) -> bool:
 
 
 def _is_locked(folder: Path) -> bool | None:
-    """Whether a process of this machine holds the run; None where locks cannot tell."""
+    """Whether a process of this machine holds the run; None where there are no locks."""
     try:
         with (folder / _lock_name()).open("r", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The record of a run, as the process that makes the run puts it together."""
+"""The record of a run, assembled in the process of the run."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from models import build
 
 
 class Recorder:
-    """Knows one attempt at a run: what is known before it trains, and the attempts before it."""
+    """One attempt at a run: its facts before training, and the attempts before it."""
 
     def __init__(self, run: Run, corpus: Corpus, device: torch.device, runs_per_gpu: int) -> None:
         self.run, self.device, self.runs_per_gpu = run, device, runs_per_gpu
@@ -71,7 +71,7 @@ class Recorder:
 def make_record(
     known: dict[str, Any], history: History, cost: record.Cost, first_fast_train_nats: list[float], **ended: Any
 ) -> record.Record:
-    """A record from what `describe_run` knew and what was measured since; by default of a run that is done."""
+    """A record from the facts of `describe_run` and the measurements; by default of a run that is done."""
     return record.Record(
         **known,
         **{"status": "done", "stopped_at_step": None, "error": None, "attempts": [], "result": None, **ended},

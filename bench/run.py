@@ -73,7 +73,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
 
 
 class TrainingLoop:
-    """Trains one run from its newest checkpoint to its record, in one process: an attempt, as records call it."""
+    """Trains one run from its newest checkpoint to its record, in one process: one attempt of the record."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class TrainingLoop:
         self.stopwatch = Stopwatch()
 
     def train(self) -> record.Record:
-        """Train to the end, or to what stops it, and give the record."""
+        """Train to the end, or until the run fails, and return the record."""
         try:
             self.trainer = trainer = self.start()
             trainer.warm_up()
@@ -122,7 +122,7 @@ class TrainingLoop:
             return self.stopped("oom" if NO_MEMORY.search(str(stop)) else "failed", first_line(stop))
 
     def stopped(self, status: record.Status, error: str, at_step: int | None = None) -> record.Record:
-        """The record of a run that came to no good end, by default at the step that the trainer is at."""
+        """The record of a run that failed, by default at the current step of the trainer."""
         self.stop_clock()
         step = self.trainer.step if self.trainer else 0
         stopped_at = step if at_step is None else at_step
@@ -183,12 +183,12 @@ class TrainingLoop:
                 self.write_progress(trainer)
 
     def evaluation_is_due(self, trainer: Trainer) -> bool:
-        """Whether this step is to be evaluated and has not been."""
+        """Whether this step is due for an evaluation."""
         due = trainer.step % trainer.training.eval_every == 0 or trainer.step == trainer.training.n_steps
         return due and not self.history.evaluated_at(trainer.step)
 
     def read_losses(self, curve: StepCurve) -> None:
-        """Count the losses since the last look. Diverged at the first that is not finite."""
+        """Add the losses since the last call. Diverged at the first that is not finite."""
         firsts = self.history.first_train_nats if self.run.mode == "exact" else self.recorder.first_fast_train_nats
         for step, nats, norm in curve.read():
             self.last_train_nats = nats
@@ -197,7 +197,7 @@ class TrainingLoop:
                 firsts.append(nats)
 
     def evaluate(self, trainer: Trainer) -> None:
-        """One sweep and the model's own readings."""
+        """One sweep and the model's readings."""
         self.stop_clock()
         self.write_progress(trainer, state="evaluating", now=True)
         context = self.run.config.context
@@ -210,11 +210,11 @@ class TrainingLoop:
         self.stopwatch.start()
 
     def stop_clock(self) -> None:
-        """Count the seconds since the stopwatch was started as training."""
+        """Add the seconds since the stopwatch was started to the training time."""
         self.history.train_seconds += self.stopwatch.stop()
 
     def save(self, trainer: Trainer) -> None:
-        """A checkpoint of this moment."""
+        """Write a checkpoint of the current state."""
         self.lease.check()
         self.stop_clock()
         attempts = self.recorder.attempts(self.history, trainer.step)
@@ -245,7 +245,7 @@ class TrainingLoop:
         )
 
     def reported_models(self, trainer: Trainer) -> Iterator[tuple[int, SequenceModel]]:
-        """The final weights, then, where they are others, the best."""
+        """The final weights, then the best ones if they differ."""
         yield trainer.step, trainer.model
         best = best_step(self.history.losses())
         if best != trainer.step:

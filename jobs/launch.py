@@ -93,7 +93,7 @@ def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
 
 
 def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
-    """Put on disk which runs belong to the experiment, and what a worker needs to know of each that is to be done."""
+    """Write the manifest of the experiment, and the run file of each run to do."""
     manifests = store.manifests()[0]
     manifest = with_earlier_seeds(experiment, manifests).manifest(rules_in_force(experiment.name))
     earlier = _listed(experiment, manifests)
@@ -163,7 +163,7 @@ def launch_missing(
 
 
 def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:
-    """The experiment with the seeds that its store already lists, so that `--seeds` adds and never hides."""
+    """The experiment with the seeds that its store already lists, so that `--seeds` only adds seeds."""
     listed = _listed(experiment, manifests)
     if listed is None or listed.corpus != experiment.cells[0].config.corpus:
         return experiment
@@ -208,7 +208,7 @@ def announce_deadline(
 
 
 def share_left(run: Run, store: Store) -> float:
-    """The share of a trained run's steps that it has still to do, from its newest checkpoint on."""
+    """The share of a trained run's steps that are left after its newest checkpoint."""
     assert run.config.training is not None
     checkpoints = checkpoint.paths(store.run_folder(run.run_id))
     step = checkpoint.step_of(checkpoints[-1]) if checkpoints else 0
@@ -216,7 +216,7 @@ def share_left(run: Run, store: Store) -> float:
 
 
 def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
-    """Say what is asked, and how much of it is to be done."""
+    """Print the question, and how many runs are to be done."""
     print(experiment.question)
     recorded = Counter(
         todo.statuses[run.run_id] for run in todo.selected if run.run_id in todo.statuses and run not in todo.runs
@@ -254,7 +254,7 @@ def find_estimates(
 
 
 def total(runs: list[Run], expected: float, known: Container[str]) -> str:
-    """How long all of it takes, in words."""
+    """The total time as text."""
     n_unknown = sum(run.run_id not in known for run in runs)
     if n_unknown == len(runs) > 0:
         return "an unknown time"
@@ -275,7 +275,7 @@ def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
 
 
 def summary(ended: list[Ended]) -> int:
-    """Name what did not end well, now or earlier; the exit code."""
+    """Print the runs that failed, now or earlier; returns the exit code."""
     cut = [one for one in ended if one.reason == OUT_OF_TIME]
     failed = [one for one in ended if one.status not in FINAL_STATUSES and one not in cut]
     for one in ended:

@@ -36,7 +36,7 @@ class Ended:
 
 
 class LocalPool:
-    """Does runs on slots, goes on past those that fail, and leaves nothing behind when stopped."""
+    """Does runs on slots, continues after failed ones, and leaves no process when stopped."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LocalPool:
         return self.deadline is not None and time.monotonic() >= self.deadline.stop_at
 
     def start_what_can(self, queue: Queue, note: Callable[[Ended], None]) -> None:
-        """Fill the free slots with what the queue gives."""
+        """Start runs from the queue on the free slots."""
         while (chosen := queue.start_next(time.monotonic())) is not None:
             index, run = chosen
             if self.is_cancelled(run):
@@ -106,7 +106,7 @@ class LocalPool:
         self.meter.look({self.slots[index].visible_gpu for index in training})
 
     def collect(self, queue: Queue, note: Callable[[Ended], None]) -> None:
-        """Take in the workers that have ended. One that was killed for memory goes back to the queue, once."""
+        """Collect the workers that have ended. A run killed for memory goes back to the queue, once."""
         over = [index for index, worker in self.working.items() if worker.process.poll() is not None]
         # counted before any of them is removed, since they were running side by side
         n_active = {index: queue.n_active(self.slots[index].visible_gpu) for index in over}
@@ -123,7 +123,7 @@ class LocalPool:
             print(f"{worker.run.name}: out of memory, queued again; {at_most}", flush=True)
 
     def cut(self, queue: Queue, note: Callable[[Ended], None]) -> list[Ended]:
-        """At the deadline: every worker saves its state. What has no record yet is left for another launch."""
+        """At the deadline: every worker saves its state. Runs without a record are left for another launch."""
         assert self.deadline is not None
         workers = list(self.working.values())
         self.stop(self.deadline.stop_seconds)
@@ -149,7 +149,7 @@ class LocalPool:
                 worker.process.terminate()
 
     def start(self, index: int, run: Run) -> None:
-        """Begin a run on a free slot."""
+        """Start a run on a free slot."""
         slot = self.slots[index]
         self.working[index] = start_attempt(run, slot, self.store, self.options, self.caches.get(slot.kind, {}))
 

@@ -22,7 +22,7 @@ EXCLUSIVE = "Exclusive_Process"  # the compute mode in which a GPU takes one pro
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place where one run at a time executes."""
+    """A device, or a share of one, for one run at a time."""
 
     device: str
     n_threads: int
@@ -81,7 +81,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
 
 
 def _count_gpus() -> int:
-    """How many GPUs a process can use here. ConfigError where CUDA does not start.
+    """The number of GPUs that a process can use here. ConfigError where CUDA does not start.
 
     Before CUDA has started torch asks the driver, which counts each MIG instance; a process can use only one of them.
     """
@@ -106,7 +106,7 @@ def takes_one_process() -> bool:
 
 
 def compute_modes() -> list[str]:
-    """The compute mode of each GPU as nvidia-smi names it; empty where that cannot be asked."""
+    """The compute mode of each GPU as nvidia-smi names it; empty where that is unknown."""
     command = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
@@ -115,7 +115,7 @@ def compute_modes() -> list[str]:
 
 
 def usable_cores(n_cores: int) -> int:
-    """Of `n_cores`, those that the CPU time which a container may use keeps busy, at least one."""
+    """The cores of `n_cores` that a container's CPU time limit allows, at least one."""
     limit = cpu_limit()
     return n_cores if limit is None else max(min(n_cores, int(limit)), 1)
 
@@ -135,7 +135,7 @@ def gpu_names(visible: str | None, n_gpus: int) -> list[str | None]:
 
 
 def runs_that_fit(n_cores: int, gpu_bytes: int, memory_bytes: int, n_gpus: int) -> tuple[int, str]:
-    """How many runs share each GPU, at least one, and the reason in words.
+    """The number of runs that share each GPU, at least one, and the reason as text.
 
     `gpu_bytes` is the memory of the smallest GPU; `memory_bytes` that of the machine.
     """
@@ -163,7 +163,7 @@ def as_needed(slots: list[Slot], n_runs: int) -> list[Slot]:
 
 
 def runs_at_once(slots: list[Slot]) -> str:
-    """How many runs go side by side, where, and why so many."""
+    """A text on the number of runs at a time, the devices, and the reason."""
     first, n_gpus = slots[0], len({slot.visible_gpu for slot in slots})
     on = first.device if n_gpus == 1 else f"{n_gpus} GPUs"
     return f"{len(slots)} at a time on {on}{f' ({first.why})' if first.why else ''}"

@@ -73,7 +73,7 @@ def this_machine(device: torch.device | None, data_dir: Path | None) -> RecheckM
 
 
 def stale(records: Sequence[Record], proofs: Proofs, machine: RecheckMachine) -> list[Record]:
-    """The records that nothing proves, and those proved only by comparing sources that this machine can repeat."""
+    """The records without a proof, and those proved only by comparing sources that this machine can repeat."""
     return [
         record
         for record in records
@@ -82,12 +82,12 @@ def stale(records: Sequence[Record], proofs: Proofs, machine: RecheckMachine) ->
 
 
 def began_on(record: Record) -> Environment:
-    """The environment that took a record's first steps: a run may have gone on in another."""
+    """The environment that took a record's first steps: a run may have continued in another."""
     return record.attempts[0].environment if record.attempts else record.environment
 
 
 def other_kind(record: Record, machine: RecheckMachine) -> list[str]:
-    """Why this machine is not of the kind that made a record, whose bits it can then not be sure to repeat."""
+    """Why this machine is not of the kind that made a record, so that equal bits are not guaranteed."""
     then = began_on(record)
     if any(one.environment != then for one in record.attempts if one.first_step < N_FIRST):
         return ["its first steps were taken in more than one environment"]
@@ -101,14 +101,14 @@ def other_kind(record: Record, machine: RecheckMachine) -> list[str]:
 
 
 def like_its_own(record: Record, machine: RecheckMachine) -> bool:
-    """Whether this machine is so like the one that made a record that other bits are the fault of the sources."""
+    """Whether this machine is so similar to that of a record that other bits are due to the sources."""
     then = began_on(record)
     now = machine.environments.get(then.device)
     return now is not None and not other_kind(record, machine) and now.device_name == then.device_name
 
 
 def can_repeat(record: Record, machine: RecheckMachine) -> bool:
-    """Whether to try: a fitted model anywhere, since equal bits are proof wherever they come from."""
+    """Whether to try it: a fitted model on any machine, since equal bits are a proof anywhere."""
     if record.seed is None:
         return record.result is not None
     return bool(record.diagnostics.first_train_nats) and not other_kind(record, machine)
@@ -138,7 +138,7 @@ def prove_in(
 
 
 def prove(records: Sequence[Record], machine: RecheckMachine, n_workers: int | None, tell: Tell) -> None:
-    """Prove records by the means that this machine has, several at a time, and tell what came of each as it comes.
+    """Prove records by the means that this machine has, several at a time, and report each result as it comes.
 
     `n_workers` None: as many as the cores carry at the records' number of threads. CorpusError where a text is missing.
     """
@@ -173,7 +173,7 @@ def prove(records: Sequence[Record], machine: RecheckMachine, n_workers: int | N
 
 
 def repeat(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome:
-    """Take a record's first steps again by the present sources, or fit its model again, and compare."""
+    """Repeat a record's first steps with the current sources, or fit its model again, and compare."""
     then = began_on(record)
     device = then.device if then.device in machine.environments else "cpu"
     n_threads = then.n_threads
@@ -197,7 +197,7 @@ def repeat(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome
 
 
 def plan(records: Sequence[Record], machine: RecheckMachine, folders: ExitStack, tell: Tell) -> list[SourceComparison]:
-    """The comparisons that serve these records, with the folders of their commits; tells of each that has none."""
+    """The comparisons that serve these records, with the folders of their commits; reports each record without one."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         try:
@@ -229,7 +229,7 @@ def plan(records: Sequence[Record], machine: RecheckMachine, folders: ExitStack,
 
 
 def compare(comparison: SourceComparison, workers: Workers, machine: RecheckMachine) -> list[Outcome]:
-    """Take the first steps of one seed by the sources of the commit and by the present ones: one proof for each record.
+    """Take the first steps of one seed with the commit's and with the current sources: one proof for each record.
 
     It proves the sources, not the machine that made the records, nor the compiled step of `fast`.
     """
@@ -263,7 +263,7 @@ def compare(comparison: SourceComparison, workers: Workers, machine: RecheckMach
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many stale records were proved and by what, and which are left, by reason."""
+    """A summary: the number of stale records proved in each way, and those left, by reason."""
     if not outcomes:
         return "no record is stale"
     kinds = Counter(outcome.proof.kind for outcome in outcomes if outcome.proof is not None)
@@ -280,7 +280,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _proof(record: Record, answer: dict[str, Any], environment: Environment, n_threads: int) -> Recheck:
-    """That the present sources gave the same numbers as before."""
+    """A proof that the current sources gave the same numbers."""
     return Recheck(
         schema_version=SCHEMA_VERSION,
         run_id=record.run_id,
@@ -312,7 +312,7 @@ def _question(record: Record, device: str, n_threads: int, n_steps: int, machine
 
 
 def _ask(workers: Workers, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the present sources; NoAnswer where they are no longer those that this process began with."""
+    """The answer of the current sources; NoAnswer where they have changed since this process started."""
     answer = workers.ask(folder, question)
     if answer["fingerprint"] != current_fingerprint(question["run"]["config"].get("architecture")):
         raise NoAnswer("the sources were edited meanwhile; run the same command again")
@@ -320,7 +320,7 @@ def _ask(workers: Workers, folder: Path, question: dict[str, Any]) -> dict[str, 
 
 
 def _equal(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether the numbers have the same bits. Of a fitted model: those that both measured, if an older one did less."""
+    """Whether the numbers have the same bits. Of a fitted model: those that both have."""
     if "result" not in before:
         return bool(before["first_train_nats"] == after["first_train_nats"])
     both = before["result"].keys() & after["result"].keys()
@@ -329,7 +329,7 @@ def _equal(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def _gap(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """By how much the numbers differ, in words."""
+    """The difference of the numbers as text."""
     if "result" in before:
         return "a number of the fitted model differs"
     pairs = zip(before["first_train_nats"], after["first_train_nats"], strict=False)

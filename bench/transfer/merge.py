@@ -26,7 +26,7 @@ MAX_LINES = 100  # of refusals that are printed
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A record that was checked: what its place in a store depends on, and its bytes."""
+    """A checked record: the facts that determine its place in a store, and its bytes."""
 
     where: str  # for messages
     folder: str  # of its source
@@ -43,7 +43,7 @@ class Candidate:
 
     @property
     def is_result(self) -> bool:
-        """Whether it is final: it measured something, or diverged, which counts too."""
+        """Whether it is final: done or diverged."""
         return self.status in FINAL_STATUSES
 
 
@@ -80,12 +80,12 @@ class Merged:
     manifests: list[Manifest] = field(default_factory=list)  # of the sources; none is copied
 
     def count_in(self, folder: str) -> int:
-        """How many files are new in a folder of the store."""
+        """The number of new files in a folder of the store."""
         return sum(one.folder == folder for one in self.new)
 
 
 def merge(sources: Sequence[Path], store: Store, *, contributed: bool = False) -> Merged:
-    """Take what is good of `sources` into `store`. Nothing is written before all sources were read and checked."""
+    """Copy the valid files of `sources` into `store`. Nothing is written before all sources were read and checked."""
     check_sources(list(sources))
     merged = Merged()
     candidates: list[Candidate] = []
@@ -195,7 +195,7 @@ def _standing(store: Store, merged: Merged) -> dict[str, list[Standing]]:
 def _place_records(
     candidates: Iterable[Candidate], standing: dict[str, list[Standing]], merged: Merged, *, contributed: bool
 ) -> None:
-    """Give each record its folder: its origin's, or replications/ where its run is there already."""
+    """Assign each record its folder: that of its origin, or replications/ where its run is there already."""
     placed = {run_id: list(there) for run_id, there in standing.items()}
     for one in sorted(candidates, key=_precedence):
         there = placed.setdefault(one.run_id, [])
@@ -304,7 +304,7 @@ def _check_recheck(recheck: Recheck, record: Candidate, member: Member) -> None:
 
 
 def _write(store: Store, merged: Merged) -> None:
-    """Put what is new into the store. A place that is taken by now, or by what cannot be read, stays as it is."""
+    """Write the new files to the store. Existing files, also unreadable ones, are not replaced."""
     if merged.new:
         store.check_writable()
     for one in list(merged.new):
@@ -350,7 +350,7 @@ def refusals(merged: Merged) -> Iterator[str]:
 
 
 def _arms(new: Sequence[New]) -> Iterator[str]:
-    """`k_operators, fast: seeds 42, 69`; of a replication also what it repeats."""
+    """`k_operators, fast: seeds 42, 69`; of a replication also the record that it repeats."""
     seeds: dict[str, list[str]] = defaultdict(list)
     for one in new:
         assert one.record is not None
