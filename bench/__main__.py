@@ -181,12 +181,13 @@ def verify(
     cannot be read.
     """
     from bench.report.claims import ledger
+    from bench.report.claims.verdicts import judge
     from bench.report.published import PUBLISHED, load_published
     from bench.report.runs import read_results
     from bench.store import Store
 
     ours = read_results(Store(existing_store(store)))
-    verdicts = ledger.verdicts_of(ours, load_published(PUBLISHED))
+    verdicts = judge(ours, load_published(PUBLISHED))
     print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
     for error in ours.errors:
         typer.echo(f"error: {error}", err=True)

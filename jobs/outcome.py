@@ -29,6 +29,7 @@ def write_all_tables(store: Store) -> None:
 def show_outcome(here: Store, committed: Store, name: str) -> int:
     """Write the tables and the report of a store, and print those of one experiment and the verdicts. The exit code."""
     from bench.report.claims import ledger
+    from bench.report.claims.verdicts import judge
     from bench.report.output import make_tables
     from bench.report.page.gather import NAME, gather, write_report
     from bench.report.published import PUBLISHED, load_published
@@ -39,7 +40,7 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
     judged, whose = _to_judge(made, committed)
     print(f"The preprint's claims, {whose}:")
-    print(ledger.text(ledger.verdicts_of(judged.results, load_published(PUBLISHED))))
+    print(ledger.text(judge(judged.results, load_published(PUBLISHED))))
     print(f"\nYour report: {write_report(here, gather(here))}")
     if (committed.root / NAME).is_file():
         print(f"The report of the committed records, with every experiment: {committed.root / NAME}")

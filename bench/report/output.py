@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from bench.errors import StoreError, UserError, count
 from bench.files import write_atomically
 from bench.record import Record
-from bench.report.claims.ledger import ledger_table, verdicts_of
+from bench.report.claims.ledger import ledger_table
+from bench.report.claims.verdicts import judge
 from bench.report.figures import all_figures, is_figure
 from bench.report.frame import as_csv
 from bench.report.outside import Outside, all_runs, read_outside
@@ -121,7 +122,7 @@ def _tables(ours: StoreResults, published: Published, theirs: StoreResults | Non
     if ours.experiments:
         yield published_table(ours, published)
     if ours.experiments and published.claim:
-        yield ledger_table(verdicts_of(ours, published))
+        yield ledger_table(judge(ours, published))
 
 
 def _tables_of(

@@ -2,88 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 
 from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED
-from bench.report.claims.evidence import Evidence
-from bench.report.claims.registered import RULES
-from bench.report.claims.rules import Outcome
-from bench.report.claims.verdicts import Verdict, judge
-from bench.report.published import Published
-from bench.report.runs import StoreResults
+from bench.report.claims.verdicts import Verdict
 from bench.report.table import NOTHING, Table
 
 WIDTH = len("not reproduced")
 LAUNCH = "python -m jobs launch --experiment NAME --store results"
-MODES_NOTE = (
+OTHER_MODE_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
     "mode: what the rule gives on the runs of that one, which decides nothing."
 )
-FEWEST = 2.0  # seeds, for a reading that decides nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherMode:
-    """The result of a rule on the runs of the mode that its claim is not judged on; it decides nothing."""
-
-    mode: str
-    outcome: Outcome
-    numbers: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """`in mode exact: inconclusive; k_operators: 3 seeds`."""
-        return f"in mode {self.mode}: {'; '.join((self.outcome, *self.numbers))}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerEntry(Verdict):
-    """A verdict, with the result of the rule in the other mode where an experiment of the claim ran in both."""
-
-    in_other_mode: tuple[OtherMode, ...] = ()
-
-
-def verdicts_of(aggregate: StoreResults, published: Published) -> list[LedgerEntry]:
-    """The verdict on each claim; where an arm has too few seeds for one, with what the rule reads in them so far."""
-    others = {mode: aggregate.in_mode(mode) for mode in sorted({one.mode for one in aggregate.in_other_mode})}
-    beside = {mode: _read(other, published) for mode, other in others.items()}
-    return [
-        LedgerEntry(
-            **{field.name: getattr(verdict, field.name) for field in fields(verdict)},
-            in_other_mode=tuple(
-                _in_mode(others[mode], verdicts[index])
-                for mode, verdicts in beside.items()
-                if verdicts[index].outcome != "not run" and _has_done(aggregate, verdict.claim.experiments, mode)
-            ),
-        )
-        for index, verdict in enumerate(_read(aggregate, published))
-    ]
-
-
-def _has_done(aggregate: StoreResults, names: Sequence[str], mode: str) -> bool:
-    """Whether one of these experiments has a trained run that is done in a mode that was not chosen."""
-    others = [one for name in names if (one := aggregate.other(name)) is not None and one.mode == mode]
-    return any(record.seed is not None for one in others for record in one.done)
-
-
-def _in_mode(aggregate: StoreResults, verdict: Verdict) -> OtherMode:
-    modes = Evidence(aggregate).modes(verdict.claim.experiments)
-    return OtherMode(mode=modes or NOTHING, outcome=verdict.outcome, numbers=verdict.numbers)
-
-
-def _read(aggregate: StoreResults, published: Published) -> list[Verdict]:
-    return [_with_reading(verdict, Evidence(aggregate), published) for verdict in judge(aggregate, published)]
-
-
-def _with_reading(verdict: Verdict, evidence: Evidence, published: Published) -> Verdict:
-    claim = verdict.claim
-    if verdict.outcome != "inconclusive" or claim.thresholds.get("min_seeds", FEWEST) <= FEWEST:
-        return verdict
-    relaxed = claim.model_copy(update={"thresholds": {**claim.thresholds, "min_seeds": FEWEST}})
-    read = RULES[claim.id](relaxed, evidence, published).numbers
-    if read == verdict.numbers:  # it is not for want of seeds
-        return verdict
-    return replace(verdict, numbers=(*verdict.numbers, f"so far: {read[0]}", *read[1:]))
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
@@ -94,7 +24,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
-def text(verdicts: Sequence[LedgerEntry]) -> str:
+def text(verdicts: Sequence[Verdict]) -> str:
     """One line per claim, beginning with its id; then rules that changed since the launch, and what has not run."""
     lines = [_line(verdict) for verdict in verdicts]
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
@@ -117,7 +47,7 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
+def ledger_table(verdicts: Sequence[Verdict]) -> Table:
     """A row per claim; with a column for the other mode, where a claim has one."""
     modes = any(verdict.in_other_mode for verdict in verdicts)
     return Table(
@@ -153,7 +83,7 @@ def ledger_table(verdicts: Sequence[LedgerEntry]) -> Table:
             "gap and spread as measured; where runs are missing, the fewest that may be judged.",
             "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
             "decide nothing.",
-            *([MODES_NOTE] if modes else []),
+            *([OTHER_MODE_NOTE] if modes else []),
             *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
             *(
                 f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."
@@ -169,7 +99,7 @@ def _of(verdict: Verdict, cell: str) -> str:
     return f"{cell} ({verdict.partial})" if verdict.partial else cell
 
 
-def _line(verdict: LedgerEntry) -> str:
+def _line(verdict: Verdict) -> str:
     parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
     parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
     parts += [f"{verdict.seeds_needed:,} seeds per arm needed"] if verdict.seeds_needed else []

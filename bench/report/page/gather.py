@@ -10,17 +10,16 @@ from pathlib import Path
 from bench.errors import StoreError, count
 from bench.files import write_atomically
 from bench.record import Record
-from bench.report.claims.ledger import LedgerEntry, verdicts_of
+from bench.report.claims.verdicts import Verdict, judge
 from bench.report.contrasts import contrasts
 from bench.report.deviations import load_deviations
 from bench.report.figures import draw_all
-from bench.report.notes import number
 from bench.report.output import Tables, make_tables
 from bench.report.page.page import ClaimCard, Content, Picture, Question, render
 from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
 from bench.report.statistics import perplexity, summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import signed
+from bench.report.tables.view import plain_mean_sd, signed
 from bench.store import THROUGHPUT, Store
 
 NAME = "report.html"
@@ -48,7 +47,7 @@ def gather(store: Store) -> Content:
     shown = _shown(ours)
     tables = {(table.experiment, table.kind): table for table in made.tables}
     return Content(
-        claims=tuple(map(_claim, verdicts_of(ours, made.published))),
+        claims=tuple(map(_claim, judge(ours, made.published))),
         answers=tuple(text + _untuned(one, ours) for one in shown if (text := _answer(one, ours))),
         headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
         headline_note=_headline_note(shown),
@@ -67,7 +66,7 @@ def gather(store: Store) -> Content:
 # --- what came out ---
 
 
-def _claim(verdict: LedgerEntry) -> ClaimCard:
+def _claim(verdict: Verdict) -> ClaimCard:
     """A verdict in the words of the page."""
     seeds = () if verdict.seeds_needed is None else (f"Seeds needed for each arm: {verdict.seeds_needed:,}.",)
     mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
@@ -119,7 +118,7 @@ def _answer(experiment: Results, ours: StoreResults) -> str | None:
     primary = next((one for one in contrasts(experiment) if one.primary), None)
     if primary is None or primary.comparison is None:
         return None
-    sides = f"{_told(primary.arm)} against {_told(primary.reference)}, validation perplexity (sweep, best)"
+    sides = f"{_arm_text(primary.arm)} against {_arm_text(primary.reference)}, validation perplexity (sweep, best)"
     compared = primary.comparison
     between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
     gap = f"{signed(compared.difference)} nats per token ({between}{primary.n_text})"
@@ -135,10 +134,9 @@ def _untuned(experiment: Results, ours: StoreResults) -> str:
     return f" No run of {search} is done: each arm keeps the learning rate of its own recipe."
 
 
-def _told(cell: CellResults) -> str:
+def _arm_text(cell: CellResults) -> str:
     best = summarise([perplexity(nats) for nats in sweep_nats(cell.done)])
-    spread = "" if best.sd is None else f" ± {number(best.sd, like=best.mean)}"
-    return f"{cell.label} {number(best.mean)}{spread} (n = {best.n})"
+    return f"{cell.label} {plain_mean_sd(best)} (n = {best.n})"
 
 
 # --- experiments, and what they took ---

@@ -9,8 +9,8 @@ import pytest
 from bench.__main__ import app
 from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
-from bench.report.claims.ledger import LedgerEntry
 from bench.report.claims.rules import Outcome
+from bench.report.claims.verdicts import Verdict, judge
 from bench.report.output import make_tables
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import read_results
@@ -21,12 +21,12 @@ from tests.stores import five_seeds, make_store
 
 
 @pytest.fixture
-def verdicts(tmp_path: Path) -> list[LedgerEntry]:
+def verdicts(tmp_path: Path) -> list[Verdict]:
     """Of an empty store: none has run."""
-    return ledger.verdicts_of(read_results(Store(tmp_path)), load_published(PUBLISHED))
+    return judge(read_results(Store(tmp_path)), load_published(PUBLISHED))
 
 
-def with_outcomes(verdicts: list[LedgerEntry], *outcomes: Outcome) -> list[LedgerEntry]:
+def with_outcomes(verdicts: list[Verdict], *outcomes: Outcome) -> list[Verdict]:
     """As many verdicts as outcomes."""
     return [replace(one, outcome=outcome) for one, outcome in zip(verdicts, outcomes, strict=False)]
 
@@ -62,7 +62,7 @@ def test_what_has_not_run_and_what_was_launched_under_other_rules_is_said(verdic
 def test_too_few_seeds_are_read_but_decide_nothing(tmp_path):
     three = five_seeds()[:3]
     store = make_store(tmp_path, three, manifest_of(three, "paper"))
-    first, *_ = ledger.verdicts_of(read_results(store), load_published(PUBLISHED))
+    first, *_ = judge(read_results(store), load_published(PUBLISHED))
     assert (first.outcome, first.seeds_needed) == ("inconclusive", 5)
     assert first.numbers[0] == "k_operators: 3 seeds"
     assert first.numbers[1].startswith("so far: sweep, best: ours less theirs ")

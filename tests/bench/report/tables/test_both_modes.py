@@ -7,6 +7,7 @@ import pytest
 
 from bench.record import Manifest, Record, to_bytes
 from bench.report.claims import ledger
+from bench.report.claims.verdicts import judge
 from bench.report.explain import explain
 from bench.report.figures import draw_all
 from bench.report.mixing import MixedRunsError
@@ -308,7 +309,7 @@ def judged(tmp_path) -> Store:
 
 
 def test_a_verdict_is_that_of_the_chosen_mode_and_what_the_other_says_stands_beside_it(judged):
-    first, *_, last = verdicts = ledger.verdicts_of(read_results(judged), load_published(PUBLISHED))
+    first, *_, last = verdicts = judge(read_results(judged), load_published(PUBLISHED))
     assert (first.outcome, first.mode) == ("not reproduced", "fast")
     (other,) = first.in_other_mode
     assert (other.mode, other.outcome, other.numbers[0]) == ("exact", "inconclusive", "k_operators: 3 seeds")
