@@ -58,6 +58,12 @@ def find_run(run_id: str, store: Store) -> Run:
     return run
 
 
+def note_cause(run_id: str, store: Store, cause: str) -> None:
+    """Leave in the run's folder what ended its last attempt, for `jobs why`."""
+    with suppress(OSError):  # an error in writing it must not hide the cause itself
+        (store.run_folder(run_id) / CAUSE_FILE).write_text(cause, encoding="utf-8")
+
+
 def work() -> int:
     """Do the run that the arguments name; where an error of ours ends it, leave its class name for `jobs why`."""
     parser = argparse.ArgumentParser(prog="python -m jobs.worker")
@@ -71,15 +77,15 @@ def work() -> int:
     parser.add_argument("--parent", type=int, default=None, help="stop, state saved, when this process is gone")
     arguments = parser.parse_args()
     store = Store(arguments.store)
-    cause = store.run_folder(arguments.run_id) / CAUSE_FILE
-    cause.unlink(missing_ok=True)
+    (store.run_folder(arguments.run_id) / CAUSE_FILE).unlink(missing_ok=True)
     if arguments.parent is not None:
-        threading.Thread(target=_stop_without_parent, args=(arguments.parent, cause), daemon=True).start()
+        threading.Thread(
+            target=_stop_without_parent, args=(arguments.parent, arguments.run_id, store), daemon=True
+        ).start()
     try:
         return _execute(arguments, store)
     except UserError as error:
-        with suppress(OSError):
-            cause.write_text(type(error).__name__)
+        note_cause(arguments.run_id, store, type(error).__name__)
         raise
 
 
@@ -98,12 +104,12 @@ def _execute(arguments: argparse.Namespace, store: Store) -> int:
     return 0 if finished.status in FINAL_STATUSES else EXIT_FAILED
 
 
-def _stop_without_parent(parent: int, cause: Path) -> None:
+def _stop_without_parent(parent: int, run_id: str, store: Store) -> None:
     """A launcher that was killed cannot stop its workers, so each checks for itself."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
+    note_cause(run_id, store, LAUNCHER_GONE)
     with suppress(OSError):  # the reader may be gone, or the disk full
-        cause.write_text(LAUNCHER_GONE)
         print("the launcher is gone", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -22,7 +22,7 @@ from jobs.cost import measured_path
 from jobs.local import CANCELLED, Ended, LocalPool
 from jobs.slots import Slot, make_slots
 from jobs.slurm.submission import Submission, read_submission
-from jobs.worker import find_run
+from jobs.worker import find_run, note_cause
 
 MAX_TIMEOUTS = 100  # starts of a task, after which submitit takes the next time-out for its last
 SAVE_SECONDS = 60.0  # for workers to save when time is short; half of the warning that is usual
@@ -47,6 +47,7 @@ class RunsTask(Checkpointable):
             try:
                 runs.append(find_run(run_id, store))
             except UserError as error:
+                note_cause(run_id, store, type(error).__name__)
                 refused.append(f"{run_id}: {error}")
         if submission.measures:
             if refused:

@@ -40,7 +40,7 @@ def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask,
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o770, 0o777])
 def test_a_submissions_folder_that_others_may_write_is_not_read(mode, planned):
     planned.chmod(mode)
-    with pytest.raises(StoreError, match="nobody else may write"):
+    with pytest.raises(StoreError, match="without write access for others"):
         read_submission(planned)
     with pytest.raises(StoreError):
         submissions(Store(planned.parents[2]))
