@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, UserError
+from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, DeviceError, UserError
 from bench.process import Interrupted
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_guarded(action: Callable[[], Any]) -> None:
 
 
 def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.device":
-    """The device asked for, or CUDA where there is one. ConfigError where it is not here.
+    """The device asked for, or CUDA where there is one. DeviceError where it is not here.
 
     Without `one_of_several` a GPU cannot be named by its index, since all that are visible will be used.
     """
@@ -54,15 +54,15 @@ def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.devi
     try:
         device = torch.device(chosen)
     except RuntimeError as error:
-        raise ConfigError(f"--device {chosen}: no such device; use cpu or cuda") from error
+        raise DeviceError(f"--device {chosen}: no such device; use cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {chosen}: runs here are on cpu or cuda")
+        raise DeviceError(f"--device {chosen}: runs here are on cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {chosen}: torch sees no CUDA device here; use --device cpu")
+        raise DeviceError(f"--device {chosen}: torch sees no CUDA device here; use --device cpu")
     if ":" in chosen and not one_of_several:
-        raise ConfigError(f"--device {chosen}: every visible GPU is used; choose with CUDA_VISIBLE_DEVICES")
+        raise DeviceError(f"--device {chosen}: every visible GPU is used; choose with CUDA_VISIBLE_DEVICES")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {chosen}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise DeviceError(f"--device {chosen}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
 
 

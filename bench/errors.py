@@ -37,6 +37,10 @@ class ConfigError(UserError):
     """A config that cannot be read or does not make sense."""
 
 
+class DeviceError(ConfigError):
+    """A device that is not on this machine, or cannot be used here."""
+
+
 class CorpusError(UserError):
     """A corpus that is missing, altered or cannot be had."""
 

@@ -46,7 +46,7 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
         lines.append(f"{run_id}: cancelled ({where})")
     for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
         try:
-            cancel_task([job_id])
+            cancel_task(job_id)
             lines.append(f"job {job_id}: cancelled, since all its runs are cancelled")
         except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
             lines.append(f"job {job_id}: {error}")

@@ -7,18 +7,13 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.config import Mode, Run, RunConfig, to_json
 from bench.evaluate import SAMPLED_WINDOWS
 from bench.store import Store
 from bench.workload import Shape, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
-from jobs.slurm.site import LEAST_TIMEOUT_MINUTES
 from jobs.speeds import Platform, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
-
-if TYPE_CHECKING:
-    pass
 
 UNTRAINED_SECONDS = 5.0  # a worker's start, which is all that a fitted model costs
 # Of a worker before its first step: Python, torch, the corpus; on a GPU also its context and the kernels from the
@@ -33,10 +28,6 @@ VAL_TOKENS = 111_540  # of both corpora
 # Small kernels cannot fill a GPU: on an H200, nanoGPT's step has eight times the FLOPs of the matched Transformer's and
 # takes 2.4 times as long.
 SHRINKING_EXPONENT = 0.4  # of the FLOPs, where a step is scaled down
-
-MARGIN = 1.5  # of a time limit over the time measured: nodes differ, and file systems have bad days
-START_MINUTES = 5  # of a job: its modules, Python, torch, the compiler
-UNMEASURED_TIMEOUT_MINUTES = 240  # where nothing has been measured; a run that needs more is requeued
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +90,6 @@ def n_evaluated_tokens(config: RunConfig) -> int:
     n_permuted, n_strided = 2, 2 * 2  # each in sweeps: windows that overlap by half are twice as many
     n_sampled = 2 * config.n_sampled_batches * SAMPLED_WINDOWS * config.context
     return (n_sweeps + n_permuted + n_strided) * VAL_TOKENS + n_sampled
-
-
-def timeout_minutes(seconds: float | None) -> int:
-    """The time limit of a job whose runs take `seconds` (None: not known), in whole minutes."""
-    if seconds is None:
-        return UNMEASURED_TIMEOUT_MINUTES
-    return max(math.ceil(MARGIN * seconds / 60) + START_MINUTES, LEAST_TIMEOUT_MINUTES)
 
 
 def schedule_seconds(seconds: list[float], n_slots: int) -> float:

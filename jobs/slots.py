@@ -6,7 +6,7 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, DeviceError
 from bench.process import count_cores
 from jobs.limits import cpu_limit, memory_limit
 
@@ -81,7 +81,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
 
 
 def _count_gpus() -> int:
-    """The number of GPUs that a process can use here. ConfigError where CUDA does not start.
+    """The number of GPUs that a process can use here. DeviceError where CUDA does not start.
 
     Before CUDA has started torch asks the driver, which counts each MIG instance; a process can use only one of them.
     """
@@ -92,9 +92,9 @@ def _count_gpus() -> int:
         n_gpus = torch.cuda.device_count()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"CUDA does not start: {reason}; see `python -m jobs doctor`, or use --device cpu") from error
+        raise DeviceError(f"CUDA does not start: {reason}; see `python -m jobs doctor`, or use --device cpu") from error
     if n_gpus == 0:
-        raise ConfigError("torch finds no GPU once CUDA has started; see `python -m jobs doctor`, or use --device cpu")
+        raise DeviceError("torch finds no GPU once CUDA has started; see `python -m jobs doctor`, or use --device cpu")
     return n_gpus
 
 

@@ -34,6 +34,7 @@ class Traces:
 
 
 OUT_OF_MEMORY = "out of memory: raise mem, or pack fewer runs"
+GPU_NOT_USABLE = "the node's GPU or driver is not usable"
 ERROR_CAUSES = {  # our own errors, by the class that the worker noted
     "EditedSources": "the sources were edited while the run waited",
     "RunIsTaken": "another process worked on the run",
@@ -41,6 +42,7 @@ ERROR_CAUSES = {  # our own errors, by the class that the worker noted
     "CorpusError": "the corpus is missing or altered there",
     "DownloadError": "the corpus is missing or altered there",
     "CheckpointError": "its checkpoint cannot be used: the log's last line says why",
+    "DeviceError": GPU_NOT_USABLE,
     "ConfigError": "its config or options do not fit this machine: the log's last line says why",
     LAUNCHER_GONE: "its launcher was killed; the state was saved",
 }
@@ -51,7 +53,7 @@ CAUSES: tuple[tuple[str | re.Pattern[str], str], ...] = (
     (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
     (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
     (r"devices are busy or unavailable", "the GPU takes one process at a time: use --runs-per-gpu 1"),
-    (r"CUDA (error|driver|initialization)|torch sees no CUDA", "the node's GPU or driver is not usable"),
+    (r"CUDA (error|driver|initialization)", GPU_NOT_USABLE),
     (r"Traceback", "the program failed: the log's last line names the error"),
 )
 SCHEDULER_CAUSES = {
@@ -87,7 +89,7 @@ def find_traces(store: Store, run_id: str) -> Traces:
         progress=read_progress(folder) or {},
         task=task,
         scheduler_error=scheduler_error,
-        error=_read_cause(folder / CAUSE_FILE),
+        error=next(iter(tail(folder / CAUSE_FILE, 1)), None),
         log=log,
     )
 
@@ -143,13 +145,6 @@ def cause(found: Traces, state: str) -> str:
     if found.holder is not None and found.holder.released:
         return "it was asked to stop, and saved its state"
     return "its process was killed, or its machine failed: no message was left"
-
-
-def _read_cause(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")[:80].strip()
-    except (OSError, ValueError):
-        return None
 
 
 def next_command(state: str, experiment: str, store: Store, found: Traces) -> str:

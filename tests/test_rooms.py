@@ -12,7 +12,7 @@ ALLOWED = {"models": set(), "bench": {"models"}, "jobs": {"bench"}}
 MODEL_PACKAGES = {"torch", "einops", "numpy", "fla"}  # fla: only inside the function of the backend of that name
 OF_REPORTS = {f"bench.{name}" for name in ("record", "store", "files", "errors", "sources", "dotted", "corpora")}
 USE_REPORTS = {"bench.__main__", "jobs.outcome"}
-MEAN_SLURM = {"jobs.__main__", "jobs.control", "jobs.cost", "jobs.doctor", "jobs.status", "jobs.why"}
+MEAN_SLURM = {"jobs.__main__", "jobs.control", "jobs.doctor", "jobs.status", "jobs.why"}
 FORBIDDEN_CALLS = ("weights_only=False", "pickle.load", "eval(", "exec(", "yaml.load")
 MAX_LINES = {"file": 400, "class": 200, "function": 60}
 FILES = {path: path.read_text(encoding="utf-8") for room in (*ALLOWED, "tests") for path in (ROOT / room).rglob("*.py")}

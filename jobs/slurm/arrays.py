@@ -21,7 +21,7 @@ from bench.fetch import DATA_DIR_VARIABLE
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cache import CACHE_DIR_VARIABLE
-from jobs.cost import Estimate, known_estimates, schedule_seconds, timeout_minutes
+from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import duration
 from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
 from jobs.layout import CANCEL_FILE
@@ -29,7 +29,7 @@ from jobs.local import sigterm_as_interrupt
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
 from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
-from jobs.slurm.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled
+from jobs.slurm.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled, timeout_minutes
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
 from jobs.slurm.task import MAX_TIMEOUTS, make_task
 from jobs.speeds import Platform

@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from bench.errors import UserError
@@ -18,7 +18,7 @@ from jobs.slurm.submission import NAME_PREFIX, Submission, read_job, submissions
 COMMAND_SECONDS = 60.0
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-QUEUE_FIELDS = "%j|%F|%K|%T|%N|%L|%r"  # name, array's job, index, state, node, time left, reason
+QUEUE_FIELDS = "%j|%F|%K|%T|%N|%r"  # name, array's job, index, state, node, reason
 NUMBER = r"[0-9]{1,18}"
 DEFAULT_MAX_ARRAY_SIZE = 1000  # where SLURM cannot be asked; its own default is 1001, counted from 0
 
@@ -34,7 +34,6 @@ class TaskState:
     job_id: str  # 123_4, or 123 where it was submitted by itself
     state: str
     node: str
-    seconds_left: int | None
     reason: str
 
     @property
@@ -73,16 +72,11 @@ def read_queue(text: str) -> dict[tuple[str, int], TaskState]:
         words = line.strip().split("|")
         if len(words) != len(QUEUE_FIELDS.split("|")) or not words[0].startswith(NAME_PREFIX):
             continue
-        name, job, index, state, node, left, reason = words
+        name, job, index, state, node, reason = words
         in_array = re.fullmatch(NUMBER, index) is not None
         key = name, int(index) if in_array else 0
-        seen = TaskState(
-            job_id=f"{job}_{index}" if in_array else job,
-            state=state,
-            node=node,
-            seconds_left=read_duration(left),
-            reason=reason,
-        )
+        job_id = f"{job}_{index}" if in_array else job
+        seen = TaskState(job_id=job_id, state=state, node=node, reason=reason)
         rank = seen.active, int(job) if re.fullmatch(NUMBER, job) else 0
         if key not in found or found[key][:2] <= rank:
             found[key] = *rank, seen
@@ -138,7 +132,7 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
     accounted = accounts(job_id for _, job_id in unknown)
     for index, job_id in unknown:
         if job_id in accounted:
-            word = TaskState(job_id=job_id, state=accounted[job_id], node="", seconds_left=None, reason="")
+            word = TaskState(job_id=job_id, state=accounted[job_id], node="", reason="")
             if not word.active:  # else the accounts are behind: the controller knows every job that is alive
                 states[index] = word
     ended = {index: state for index, state in states.items() if not state.active}
@@ -152,8 +146,9 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
 def _read_noted(folder: Path) -> dict[int, TaskState]:
     try:
         content = json.loads((folder / ENDED_FILE).read_bytes())
-        return {int(index): TaskState(**state) for index, state in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        names = [field.name for field in fields(TaskState)]  # earlier versions stored another
+        return {int(index): TaskState(**{name: state[name] for name in names}) for index, state in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}
 
 
@@ -171,16 +166,6 @@ def max_array_size() -> int:
         return DEFAULT_MAX_ARRAY_SIZE
 
 
-def read_duration(text: str) -> int | None:
-    """SLURM's [days-][[hours:]minutes:]seconds in seconds; None for words such as UNLIMITED."""
-    match = re.fullmatch(r"(?:(\d{1,9})-)?(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9})", text.strip())
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def cancel_task(job_ids: Iterable[str]) -> None:
-    """`scancel` them."""
-    for job_id in job_ids:
-        ask("scancel", job_id)
+def cancel_task(job_id: str) -> None:
+    """`scancel` it."""
+    ask("scancel", job_id)

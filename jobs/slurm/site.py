@@ -5,6 +5,7 @@ not set is not asked for. Values end in a shell script, so keys are on a list an
 """
 
 import difflib
+import math
 import os
 import re
 import shlex
@@ -22,6 +23,9 @@ LOCAL_FILE = Path(__file__).parent.parent / "slurm.local.toml"  # this checkout'
 ENVIRONMENT_PREFIX = "BENCH_SLURM_"
 VALUE = re.compile(r"[A-Za-z0-9_.,:@%+=/-]{1,128}")
 LEAST_TIMEOUT_MINUTES = 30  # below it submitit takes every preemption for a time-out
+MARGIN = 1.5  # of a time limit over the time measured: nodes differ, and file systems have bad days
+START_MINUTES = 5  # of a job: its modules, Python, torch, the compiler
+UNMEASURED_TIMEOUT_MINUTES = 240  # where nothing has been measured; a run that needs more is requeued
 PART_NAMES = ("cpu", "gpu")  # tables of a profile: what only jobs of that kind ask for
 Device = Literal["cpu", "cuda"]
 
@@ -128,6 +132,13 @@ def choose_site(profile: str | None, assignments: list[str], part: str) -> Chose
             "one of them or none"
         )
     return Chosen(site=site, origins=origins)
+
+
+def timeout_minutes(seconds: float | None) -> int:
+    """The time limit of a job whose runs take `seconds` (None: not known), in whole minutes."""
+    if seconds is None:
+        return UNMEASURED_TIMEOUT_MINUTES
+    return max(math.ceil(MARGIN * seconds / 60) + START_MINUTES, LEAST_TIMEOUT_MINUTES)
 
 
 def overruled(site: Site) -> list[str]:

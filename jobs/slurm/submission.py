@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from bench.errors import ConfigError, RecordError, StoreError
 from bench.files import wait_for, write_atomically
@@ -20,7 +19,6 @@ from bench.store import RUN_ID, Store
 from jobs.layout import ENDED_FILE, JOB_FILE, JOBS_FOLDER, PLAN_FILE
 
 NAME_PREFIX = "kops-"
-Value = TypeVar("Value")
 
 
 class Submission(Strict):

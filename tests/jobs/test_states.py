@@ -6,7 +6,7 @@ import pytest
 
 from bench.lease import hold
 from jobs.__main__ import app
-from jobs.slurm.scheduler import TaskState, read_duration, read_queue, tasks_by_run
+from jobs.slurm.scheduler import TaskState, read_queue, tasks_by_run
 from jobs.slurm.submission import note_job, submissions
 from tests.command_line import call
 from tests.records import make_record
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.usefixtures("no_scheduler")
 
 def test_a_line_of_the_queue_reads_as_a_task_and_foreign_jobs_do_not_count():
     found = read_queue(
-        f"{NAME}|12|3|RUNNING|n1|1-02:03:04|None\n"
-        f"{NAME}|12|4|PENDING||30:00|Resources\n"
-        "kops-ffffffff|13|N/A|COMPLETED|n2|INVALID|None\n"
-        "somebody|14|0|RUNNING|n1|0:10|None\n"
+        f"{NAME}|12|3|RUNNING|n1|None\n"
+        f"{NAME}|12|4|PENDING||Resources\n"
+        "kops-ffffffff|13|N/A|COMPLETED|n2|None\n"
+        "somebody|14|0|RUNNING|n1|None\n"
         "a line of another shape\n"
     )
     assert found == {
-        (NAME, 3): TaskState(job_id="12_3", state="RUNNING", node="n1", seconds_left=93784, reason="None"),
-        (NAME, 4): TaskState(job_id="12_4", state="PENDING", node="", seconds_left=1800, reason="Resources"),
-        ("kops-ffffffff", 0): TaskState(job_id="13", state="COMPLETED", node="n2", seconds_left=None, reason="None"),
+        (NAME, 3): TaskState(job_id="12_3", state="RUNNING", node="n1", reason="None"),
+        (NAME, 4): TaskState(job_id="12_4", state="PENDING", node="", reason="Resources"),
+        ("kops-ffffffff", 0): TaskState(job_id="13", state="COMPLETED", node="n2", reason="None"),
     }
 
 
@@ -35,27 +35,20 @@ def test_a_line_of_the_queue_reads_as_a_task_and_foreign_jobs_do_not_count():
     "lines", [("5|CANCELLED", "7|RUNNING"), ("7|RUNNING", "5|CANCELLED"), ("7|RUNNING", "9|FAILED")]
 )
 def test_of_several_jobs_of_one_name_the_active_one_counts(lines):
-    text = "\n".join(f"{NAME}|{job}|0|{state}||0:10|None" for job, state in (line.split("|") for line in lines))
+    text = "\n".join(f"{NAME}|{job}|0|{state}||None" for job, state in (line.split("|") for line in lines))
     assert read_queue(text)[NAME, 0].job_id == "7_0"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("0:05", 5), ("30:00", 1800), ("2:00:00", 7200), ("1-00:00:00", 86400), ("UNLIMITED", None)]
-)
-def test_durations_are_read_as_slurm_writes_them(text, seconds):
-    assert read_duration(text) == seconds
 
 
 @pytest.mark.fault("F12")
 @pytest.mark.parametrize(
     ("line", "state"),
     [
-        ("PENDING||30:00|Priority", "queued"),
-        ("RUNNING|n1|29:00|None", "queued"),  # its turn has not come
-        ("CANCELLED||0:00|None", "cancelled"),
-        ("TIMEOUT||0:00|None", "timeout"),
-        ("NODE_FAIL||0:00|None", "missing"),
-        ("COMPLETED|n1|0:00|None", "missing"),
+        ("PENDING||Priority", "queued"),
+        ("RUNNING|n1|None", "queued"),  # its turn has not come
+        ("CANCELLED||None", "cancelled"),
+        ("TIMEOUT||None", "timeout"),
+        ("NODE_FAIL||None", "missing"),
+        ("COMPLETED|n1|None", "missing"),
     ],
 )
 def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(line, state, three_launched, monkeypatch):
@@ -68,7 +61,7 @@ def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(line, st
 def test_a_record_and_a_living_process_count_for_more_than_slurms_word(three_launched, monkeypatch):
     store, runs = three_launched
     submitted(store, [[run] for run in runs])
-    slurm_says(monkeypatch, *(f"{NAME}|5|{index}|CANCELLED||0:00|None" for index in range(3)))
+    slurm_says(monkeypatch, *(f"{NAME}|5|{index}|CANCELLED||None" for index in range(3)))
     store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
     with hold(store.run_folder(runs[1].run_id)):
         assert [state_of(store, run) for run in runs] == ["done", "running", "cancelled"]
@@ -78,7 +71,7 @@ def test_a_record_and_a_living_process_count_for_more_than_slurms_word(three_lau
 def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(three_launched, monkeypatch):
     store, runs = three_launched
     submitted(store, [[runs[0]]])
-    slurm_says(monkeypatch, f"{NAME}|5|N/A|CANCELLED||0:00|None")
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|CANCELLED||None")
     assert state_of(store, runs[0]) == "cancelled"
     slurm_says(monkeypatch)  # an empty queue, and no accounts
     assert state_of(store, runs[0]) == "cancelled"
@@ -122,10 +115,10 @@ def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(thr
     assert [one.number for one in submissions(store)] == [0, 1]
     slurm_says(
         monkeypatch,
-        f"{NAME}|5|0|RUNNING|n1|1:00|None",
-        f"{NAME}|5|1|FAILED||0:00|None",
-        "kops-aaaaaaaa|6|0|FAILED||0:00|None",
-        "kops-aaaaaaaa|6|1|CANCELLED||0:00|None",
+        f"{NAME}|5|0|RUNNING|n1|None",
+        f"{NAME}|5|1|FAILED||None",
+        "kops-aaaaaaaa|6|0|FAILED||None",
+        "kops-aaaaaaaa|6|1|CANCELLED||None",
     )
     found = tasks_by_run(store)
     assert (found[runs[0].run_id].job_id, found[runs[1].run_id].job_id) == ("5_0", "6_1")

@@ -75,6 +75,7 @@ def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause,
     [
         ("EditedSources", "sources were edited"),
         ("CorpusError", "corpus is missing or altered"),
+        ("DeviceError", "GPU or driver is not usable"),
         (LAUNCHER_GONE, "launcher was killed"),
     ],
 )
@@ -122,7 +123,7 @@ def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, th
 def test_why_of_a_run_in_the_queue_gives_slurms_reason(three_launched, monkeypatch, capsys):
     store, runs = three_launched
     submitted(store, [[runs[0]]])
-    slurm_says(monkeypatch, f"{NAME}|5|N/A|PENDING||30:00|QOSMaxJobsPerUserLimit")
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|PENDING||QOSMaxJobsPerUserLimit")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
     printed = capsys.readouterr().out
     assert "SLURM: job 5 PENDING (QOSMaxJobsPerUserLimit)" in printed
@@ -163,7 +164,7 @@ def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_ne
 def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(three_launched, monkeypatch):
     store, runs = three_launched
     submitted(store, [[runs[0]], [runs[1], runs[2]]])
-    asked = slurm_says(monkeypatch, f"{NAME}|5|0|PENDING||1:00|None", f"{NAME}|5|1|RUNNING|n1|1:00|None")
+    asked = slurm_says(monkeypatch, f"{NAME}|5|0|PENDING||None", f"{NAME}|5|1|RUNNING|n1|None")
     assert call(app, "cancel", "tiny-s42", "tiny-s69", "--store", store.root) == 0
     assert [command for command in asked if command[0] == "scancel"] == [("scancel", "5_0")]
     assert call(app, "cancel", "tiny-s420", "--store", store.root) == 0
@@ -211,9 +212,9 @@ def test_gc_leaves_submissions_that_slurm_may_still_need(three_launched, monkeyp
     (store.work_folder / "compile-cache").mkdir()
     (store.work_folder / "compile-cache" / "x").write_bytes(b"x")
     assert leftovers(store) == []  # SLURM cannot be asked
-    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETING|n1|1:00|None", "kops-aaaaaaaa|6|N/A|PENDING||1:00|None")
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETING|n1|None", "kops-aaaaaaaa|6|N/A|PENDING||None")
     assert leftovers(store) == []
-    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETED|n1|1:00|None")
+    slurm_says(monkeypatch, f"{NAME}|5|N/A|COMPLETED|n1|None")
     assert {one.path.name for one in leftovers(store)} == {NAME, "kops-aaaaaaaa", "compile-cache"}
 
 

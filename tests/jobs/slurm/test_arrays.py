@@ -9,9 +9,8 @@ import pytest
 
 from bench.experiments import smoke
 from bench.store import Store
-from jobs.cost import START_MINUTES, UNMEASURED_TIMEOUT_MINUTES
 from jobs.slurm.arrays import make_arrays, script
-from jobs.slurm.site import SBATCH_FIELDS
+from jobs.slurm.site import SBATCH_FIELDS, START_MINUTES, UNMEASURED_TIMEOUT_MINUTES
 from jobs.slurm.submission import NAME_PREFIX
 from tests.sites import ALWAYS_ASKED, arrays_of, flags, profile, twenty
 from tests.tiny import request_of

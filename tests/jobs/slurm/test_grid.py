@@ -24,7 +24,7 @@ from bench.record import Record
 from bench.run import Settings, execute
 from bench.store import Store
 from jobs.__main__ import app
-from jobs.cost import UNMEASURED_TIMEOUT_MINUTES, Estimate, known_estimates
+from jobs.cost import Estimate, known_estimates
 from jobs.slurm import arrays as submitting
 from jobs.slurm.arrays import Array, submit_missing
 from jobs.slurm.scheduler import TaskState, queue, tasks_by_run
@@ -221,7 +221,7 @@ def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, mo
     monkeypatch.setattr(submitting, "array_estimates", lambda runs, store, _: known(runs, [store]))
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     [array] = submit(experiment, store)
-    assert (array.known, array.submission.timeout_min) == (False, UNMEASURED_TIMEOUT_MINUTES)
+    assert (array.known, array.submission.timeout_min) == (False, submitting.timeout_minutes(None))
     wait_for_records(store, 2)
     store = Store(tmp_path / "measured")
     [array] = submit(experiment, store, measure=True)

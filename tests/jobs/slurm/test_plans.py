@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.errors import ConfigError, StoreError, UserError
 from bench.store import Store
 from jobs.layout import PLAN_FILE
-from jobs.slurm.scheduler import read_duration, read_queue
+from jobs.slurm.scheduler import read_queue
 from jobs.slurm.submission import Submission, check_private, read_submission, submissions
 from tests.tiny import submission_of
 
@@ -134,25 +134,16 @@ def test_a_plan_whose_values_were_changed_is_noticed(old, new, plan_folder):
 
 
 QUEUE_WORDS = st.one_of(st.text(alphabet=st.characters(exclude_characters="|\n")), st.integers().map(str))
-QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=6, max_size=6).map(lambda words: "|".join(["kops-1", *words])))
+QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=5, max_size=5).map(lambda words: "|".join(["kops-1", *words])))
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.one_of(st.text(), QUEUE_LINES.map("\n".join)))
-@example(text="kops-1|²|³|RUNNING|n|²:³|")
-@example(text="kops-1|٣|٣|RUNNING|n|٣:٣|")
+@example(text="kops-1|²|³|RUNNING|n|²|")
+@example(text="kops-1|٣|٣|RUNNING|n|٣|")
 def test_no_answer_of_the_queue_is_an_exception(text):
     assert all(name.startswith("kops-") and index >= 0 for name, index in read_queue(text))
 
 
-@settings(max_examples=200, deadline=None)
-@given(text=st.one_of(st.text(), st.text(alphabet="0123456789:-")))
-@example(text="²:³")
-def test_no_duration_is_an_exception(text):
-    seconds = read_duration(text)
-    assert seconds is None or seconds >= 0
-
-
-@pytest.mark.parametrize("read", [read_duration, lambda text: read_queue(f"kops-1|1|{text}|RUNNING|n|0:10|")])
-def test_a_number_without_end_is_no_exception(read):
-    read("9" * 5000)
+def test_a_number_without_end_is_no_exception():
+    read_queue(f"kops-1|1|{'9' * 5000}|RUNNING|n|")

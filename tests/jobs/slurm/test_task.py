@@ -19,8 +19,7 @@ from bench.errors import ConfigError
 from bench.record import Record
 from bench.run import Settings, execute
 from bench.store import Store
-from jobs.cost import timeout_minutes
-from jobs.slurm.site import LEAST_TIMEOUT_MINUTES, choose_site
+from jobs.slurm.site import LEAST_TIMEOUT_MINUTES, choose_site, timeout_minutes
 from jobs.slurm.submission import Submission
 from jobs.slurm.task import RunsTask, make_task, start
 from jobs.status import at_work
