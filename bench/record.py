@@ -254,6 +254,11 @@ class Manifest(Strict):
     remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
     shared_gpu: bool = False  # its runs shared a GPU, also where their records do not say so
 
+    @property
+    def run_ids(self) -> list[str]:
+        """The ids of all its runs, cell by cell."""
+        return [run_id for cell in self.cells for run_id in cell.run_ids.values()]
+
 
 RecheckKind = Literal["repeated", "sources compared"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.experiments.grid import Experiment
     from bench.store import Store
     from jobs.local import Ended
-    from jobs.slurm.arrays import Request
+    from jobs.slurm.arrays import Array
 
 app = make_app("Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run")
 watching.register(app)
@@ -80,18 +80,6 @@ class Target:
         return prepare(name, mode=self.mode, device=device, seeds=parse_seeds(self.seeds), data_dir=self.data_dir)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Jobs:
-    """How runs are spread over SLURM jobs."""
-
-    profile: str | None
-    assignments: list[str] | None
-    runs_per_job: int
-    checkpoint_seconds: float = 60.0
-    measure: bool = False
-    probe: bool = False
-
-
 @app.command()
 def launch(
     experiment: Annotated[str, typer.Option(help="Experiment: laptop, paper, matched, ... A wrong name lists all.")],
@@ -138,10 +126,8 @@ def launch(
         raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
     if emit_scripts is not None and (test_only or dry_run):
         raise ConfigError("--emit-scripts writes, and --dry-run and --test-only do not; give one of them")
-    jobs = Jobs(
-        profile=profile, assignments=slurm, runs_per_job=runs_per_job, checkpoint_seconds=checkpoint_seconds,
-        measure=measure, probe=probe,
-    )  # fmt: skip
+    jobs: dict[str, Any] = {"profile": profile, "assignments": slurm or [], "runs_per_job": runs_per_job}
+    jobs |= {"checkpoint_seconds": checkpoint_seconds, "measure": measure, "probe": probe}
     which |= {"rehearse": dry_run, "test_only": test_only, "scripts": emit_scripts}
     if _submit(experiment, here, target, jobs, which) and not (dry_run or test_only):
         print(f"watch them with `python -m jobs status --store {store} --watch`; the same command goes on")
@@ -181,7 +167,7 @@ def reproduce(
     if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
         name = experiment or "paper"
         why = "" if experiment else " (for SLURM; choose another with EXPERIMENT=laptop or smoke)"
-        jobs = Jobs(profile=profile, assignments=slurm, runs_per_job=runs_per_job)
+        jobs = {"profile": profile, "assignments": slurm or [], "runs_per_job": runs_per_job}
         if _submit(name, here, target, jobs, {"retry": retry, "why": why}):
             print("The jobs are submitted. The same command prints the table, and submits what was lost by then.")
     else:
@@ -252,36 +238,18 @@ def _launch_here(name: str, store: "Store", target: Target, options: dict[str, A
         raise typer.Exit(EXIT_INTERRUPTED) from stop
 
 
-def _submit(name: str, store: "Store", target: Target, jobs: Jobs, options: dict[str, Any]) -> object:
-    """Submit what is missing to SLURM; the arrays."""
-    from jobs.slurm.arrays import submit_missing
-
-    chosen, request = _for_slurm(name, target, jobs)
-    return submit_missing(chosen, store, request, **options)
-
-
-def _for_slurm(name: str, target: Target, jobs: Jobs) -> "tuple[Experiment, Request]":
-    """The experiment as it will run on the nodes, and how it is spread over jobs."""
-    from jobs.slurm.arrays import Request, choose_device
+def _submit(name: str, store: "Store", target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> "list[Array]":
+    """Submit what is missing to SLURM. `jobs` has the fields of a Request: how runs are spread over jobs."""
+    from jobs.slurm.arrays import Request, choose_device, submit_missing
 
     if target.device not in (None, "cpu", "cuda"):
         raise ConfigError(f"--device {target.device}: nodes have cpu or cuda")
-    assignments = jobs.assignments or []
-    device = choose_device(jobs.profile, assignments, target.device)
+    device = choose_device(jobs["profile"], jobs["assignments"], target.device)
     if target.runs_per_gpu is not None and (device != "cuda" or target.workers is not None):
         raise ConfigError("--runs-per-gpu is for CUDA nodes, --workers for others; give one of them")
-    request = Request(
-        profile=jobs.profile,
-        assignments=assignments,
-        device=device,
-        runs_per_job=jobs.runs_per_job,
-        runs_at_once=target.runs_per_gpu or target.workers or 1,
-        data_dir=target.data_dir,
-        checkpoint_seconds=jobs.checkpoint_seconds,
-        measure=jobs.measure,
-        probe=jobs.probe,
-    )
-    return target.prepare(name, device), request
+    at_once = target.runs_per_gpu or target.workers or 1
+    request = Request(device=device, runs_at_once=at_once, data_dir=target.data_dir, **jobs)
+    return submit_missing(target.prepare(name, device), store, request, **options)
 
 
 def _deadline(text: str | None, cluster: str | None) -> Deadline | None:

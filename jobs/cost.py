@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Estimate:
 
 
 def known_estimates(
-    runs: Iterable[Run], stores: Sequence[Store], place: Platform, *, longest: bool = False, scaled: bool = True
+    runs: Iterable[Run], stores: Sequence[Store], platform: Platform, *, longest: bool = False, scaled: bool = True
 ) -> dict[str, Estimate]:
     """The seconds of each run on a platform, by run id, where they are known; nothing is trained or timed.
 
@@ -49,26 +50,28 @@ def known_estimates(
     `longest` takes the slowest of several records, for time limits.
     """
     runs = list(runs)
-    speeds = recorded_speeds(stores, place.device, {run.mode for run in runs}) + benchmarked_speeds(stores, place)
-    pick = _pick(place, longest)
+    speeds = recorded_speeds(stores, platform.device, {run.mode for run in runs}) + benchmarked_speeds(stores, platform)
+    # other programs may have shared a GPU, and a record does not know of them; that only lengthens a run
+    shortest: Callable[[list[float]], float] = min if platform.device == "cuda" else statistics.median
+    pick = max if longest else shortest
     found: dict[str, Estimate] = {}
     compiled: set[Shape] = set()
     for run in runs:
         if run.config.training is None:
             found[run.run_id] = Estimate(seconds=UNTRAINED_SECONDS, source="a fitted model")
-        elif (noted := _noted(run, stores, place.device)) is not None:
-            source = f"measured with --measure{_turns(place)}"
-            found[run.run_id] = Estimate(seconds=noted * place.runs_per_gpu, source=source)
-        elif (step := _step(run, speeds, place, pick, scaled)) is not None:
+        elif (noted := _noted(run, stores, platform.device)) is not None:
+            source = f"measured with --measure{_turns(platform)}"
+            found[run.run_id] = Estimate(seconds=noted * platform.runs_per_gpu, source=source)
+        elif (step := _step(run, speeds, platform, pick, scaled)) is not None:
             compiles = run.mode == "fast" and shape_of(run.config) not in compiled
             compiled.add(shape_of(run.config))
-            seconds = run_seconds(run, step.seconds, place, compiles=compiles)
+            seconds = run_seconds(run, step.seconds, platform, compiles=compiles)
             found[run.run_id] = Estimate(seconds=seconds, source=step.source)
     return found
 
 
 def run_seconds(
-    run: Run, step_seconds: float, place: Platform, *, compiles: bool = False, token_seconds: float | None = None
+    run: Run, step_seconds: float, platform: Platform, *, compiles: bool = False, token_seconds: float | None = None
 ) -> float:
     """Seconds of a complete run: its start, its steps, its evaluations.
 
@@ -78,7 +81,7 @@ def run_seconds(
     assert training is not None
     if token_seconds is None:
         token_seconds = EVALUATION_SHARE[run.mode] * step_seconds / (training.batch_size * run.config.context)
-    start = START_SECONDS[place.device] + (COMPILE_SECONDS if compiles else 0.0)
+    start = START_SECONDS[platform.device] + (COMPILE_SECONDS if compiles else 0.0)
     return start + training.n_steps * step_seconds + n_evaluated_tokens(run.config) * token_seconds
 
 
@@ -101,54 +104,38 @@ def schedule_seconds(seconds: list[float], n_slots: int) -> float:
     return max(free_at)
 
 
-def _pick(place: Platform, longest: bool) -> Callable[[list[float]], float]:
-    """How one time is made of those of several records."""
-    if longest:
-        return max
-    # other programs may have shared a GPU, and a record does not know of them; that only lengthens a run
-    return min if place.device == "cuda" else statistics.median
-
-
 def _step(
-    run: Run, speeds: list[Speed], place: Platform, pick: Callable[[list[float]], float], scaled: bool
+    run: Run, speeds: list[Speed], platform: Platform, pick: Callable[[list[float]], float], scaled: bool
 ) -> Estimate | None:
-    """The seconds of one training step of a run at a place; None where nothing is known."""
-    if some := preferred(of_shape(speeds, run.config, run.mode), place):
-        return Estimate(seconds=pick([one.seconds_at(place) for one in some]), source=_words(some, run, place))
-    if scaled and (some := nearest(speeds, run.config, run.mode, place)):
+    """The seconds of one training step of a run on a platform; None where nothing is known."""
+    if some := preferred(of_shape(speeds, run.config, run.mode), platform):
+        same = any(one.config == run.config for one in some)
+        what = "throughput" if some[0].config is None else "records" if same else "records of the same shape"
+        source = what + _where(some[0], platform)
+        return Estimate(seconds=pick([one.seconds_at(platform) for one in some]), source=source)
+    if scaled and (some := nearest(speeds, run.config, run.mode, platform)):
         ratio = step_flops(run.config) / some[0].step_flops
-        if place.device == "cuda" and ratio < 1:
+        if platform.device == "cuda" and ratio < 1:
             ratio **= SHRINKING_EXPONENT
-        source = f"scaled by FLOPs from {statistics.mode(one.label for one in some)}{_where(some[0], place)}"
-        return Estimate(seconds=ratio * pick([one.seconds_at(place) for one in some]), source=source)
+        source = f"scaled by FLOPs from {statistics.mode(one.label for one in some)}{_where(some[0], platform)}"
+        return Estimate(seconds=ratio * pick([one.seconds_at(platform) for one in some]), source=source)
     return None
 
 
-def _words(some: list[Speed], run: Run, place: Platform) -> str:
-    """A text on the speeds of a run's own shape."""
-    if some[0].config is None:
-        what = "throughput"
-    elif any(one.config == run.config for one in some):
-        what = "records"
-    else:
-        what = "records of the same shape"
-    return what + _where(some[0], place)
-
-
-def _where(speed: Speed, place: Platform) -> str:
-    """In words, what of a measurement differs from a place."""
+def _where(speed: Speed, platform: Platform) -> str:
+    """In words, what of a measurement differs from a platform."""
     words = ""
-    if place.name is not None and not speed.made_at(place):
-        threads = f", {speed.n_threads} thread{'s' if speed.n_threads > 1 else ''}" if place.device == "cpu" else ""
+    if platform.name is not None and not speed.made_at(platform):
+        threads = f", {speed.n_threads} thread{'s' if speed.n_threads > 1 else ''}" if platform.device == "cpu" else ""
         words = f" on {speed.device_name}{threads}"
-    if not speed.alike(place):
+    if not speed.alike(platform):
         return f"{words}, shared GPU: at most"
-    return words + (_turns(place) if speed.runs_per_gpu == 1 else "")
+    return words + (_turns(platform) if speed.runs_per_gpu == 1 else "")
 
 
-def _turns(place: Platform) -> str:
+def _turns(platform: Platform) -> str:
     """A text that the time of a run by itself was multiplied."""
-    return f", times {place.runs_per_gpu} that share the GPU" if place.runs_per_gpu > 1 else ""
+    return f", times {platform.runs_per_gpu} that share the GPU" if platform.runs_per_gpu > 1 else ""
 
 
 def measured_path(store: Store, run: Run, device: str) -> Path:
@@ -160,13 +147,9 @@ def measured_path(store: Store, run: Run, device: str) -> Path:
 
 def _noted(run: Run, stores: Iterable[Store], device: str) -> float | None:
     """Seconds of the complete run as stored by `note_seconds` in the first store that has any."""
-    noted = (_read(measured_path(store, run, device)) for store in stores)
-    return next((one for one in noted if one is not None), None)
-
-
-def _read(path: Path) -> float | None:
-    try:
-        seconds = float(json.loads(path.read_bytes())["seconds"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
+    for store in stores:
+        with suppress(OSError, ValueError, TypeError, KeyError):  # none there, or cut
+            seconds = float(json.loads(measured_path(store, run, device).read_bytes())["seconds"])
+            if math.isfinite(seconds) and seconds > 0:
+                return seconds
+    return None

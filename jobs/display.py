@@ -29,9 +29,8 @@ class Display:
         self.store, self.n_runs, self.expected_seconds, self.gpu_share = store, n_runs, expected_seconds, gpu_share
         self.n_ended, self.started = 0, time.monotonic()
         self.console = Console(highlight=False)
-        self.live = (
-            Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
-        )
+        live = Live(console=self.console, refresh_per_second=2, transient=True)
+        self.live = live if self.console.is_terminal else None
         self._told_at = self.started
         self._seen: set[str] = set()
 

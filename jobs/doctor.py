@@ -23,6 +23,8 @@ from jobs.slurm.scheduler import SchedulerError, ask, settings
 SLOW_WRITE_SECONDS = 1.0
 CLOCK_SECONDS = 5.0  # between a file's stamp and our clock
 LEAST_FREE_BYTES = 2**30
+NEEDS = {"driver": "nvidia-smi", "accounting": "sacct"}  # the program that a check runs
+NEEDS |= dict.fromkeys(("array size", "requeue", "preemption", "grace"), "scontrol")
 Verdict = Literal["ok", "note", "problem"]
 
 
@@ -59,7 +61,8 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
     found = []
     for name, check in checks:
         try:
-            verdict, finding = check()
+            is_here = name not in NEEDS or shutil.which(NEEDS[name]) is not None
+            verdict, finding = check() if is_here else ("note", f"no {NEEDS[name]} here")
         except UserError as error:
             verdict, finding = "problem", " ".join(str(error).split())
         except Exception as error:  # a driver may raise anything, and the other checks must go on
@@ -108,15 +111,8 @@ def _compiled() -> tuple[Verdict, str]:
 
 
 def _driver() -> tuple[Verdict, str]:
-    if shutil.which("nvidia-smi") is None:
-        return "note", "no nvidia-smi here"
-    done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return ("ok" if done.returncode == 0 else "problem"), " ".join((done.stdout or done.stderr).split())
 
 
@@ -126,9 +122,14 @@ def _corpus(data_dir: Path | None) -> tuple[Verdict, str]:
     return "ok", f"{find_text('tinyshakespeare', data_dir)}, sha256 as pinned"
 
 
+def _nearest(folder: Path) -> Path:
+    """`folder`, or the nearest of its parents that is there."""
+    return next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+
+
 def _folder(folder: Path) -> tuple[Verdict, str]:
     """Write, link, read back and time it: what records and leases rest on."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    nearest = _nearest(folder)
     first, second = (nearest / f".probe-{uuid.uuid4().hex}" for _ in range(2))
     started = time.monotonic()
     try:
@@ -150,8 +151,7 @@ def _folder(folder: Path) -> tuple[Verdict, str]:
 
 def _clock(folder: Path) -> tuple[Verdict, str]:
     """The file system's clock against ours; for reading logs only, since nothing here compares two clocks."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
-    probe = nearest / f".probe-{uuid.uuid4().hex}"
+    probe = _nearest(folder) / f".probe-{uuid.uuid4().hex}"
     try:
         probe.write_bytes(b"")
         apart = probe.stat().st_mtime - time.time()
@@ -170,8 +170,6 @@ def _slurm() -> tuple[Verdict, str]:
 
 
 def _accounting() -> tuple[Verdict, str]:
-    if shutil.which("sacct") is None:
-        return "note", "no sacct here"
     try:
         ask("sacct", "--noheader", "--starttime=now")
     except SchedulerError as error:
@@ -180,14 +178,10 @@ def _accounting() -> tuple[Verdict, str]:
 
 
 def _setting(name: str, meaning: str) -> tuple[Verdict, str]:
-    if shutil.which("scontrol") is None:
-        return "note", "no scontrol here"
     return "ok", f"{name} = {settings()[name]}: {meaning}"
 
 
 def _requeue() -> tuple[Verdict, str]:
-    if shutil.which("scontrol") is None:
-        return "note", "no scontrol here"
     allowed = settings().get("JobRequeue")
     if allowed == "1":
         return "ok", "JobRequeue = 1"
@@ -195,8 +189,6 @@ def _requeue() -> tuple[Verdict, str]:
 
 
 def _preemption() -> tuple[Verdict, str]:
-    if shutil.which("scontrol") is None:
-        return "note", "no scontrol here"
     facts = settings()
     text = ", ".join(f"{name} = {facts.get(name, '?')}" for name in ("PreemptMode", "PreemptParameters"))
     if facts.get("PreemptMode", "OFF") == "OFF" or "send_user_signal" in facts.get("PreemptParameters", ""):

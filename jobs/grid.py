@@ -8,11 +8,7 @@ from bench.experiments.grid import Experiment
 from bench.sources import fingerprint
 from bench.store import Store
 
-RETRIES = {
-    "failed": {"failed", "oom", "timeout", "cancelled", "io_error"},
-    "oom": {"oom"},
-    "diverged": {"diverged"},
-}
+RETRIES = {"failed": {"failed", "oom", "timeout", "cancelled", "io_error"}, "oom": {"oom"}, "diverged": {"diverged"}}
 
 
 def select(experiment: Experiment, pattern: str | None) -> list[Run]:
@@ -52,6 +48,4 @@ def set_aside(run: Run, store: Store) -> None:
 
 
 def _keeps(word: str, name: str) -> bool:
-    if word.startswith("!"):
-        return not fnmatch(name, f"*{word[1:]}*")
-    return fnmatch(name, f"*{word}*")
+    return fnmatch(name, f"*{word.removeprefix('!')}*") != word.startswith("!")

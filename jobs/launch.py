@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
 from jobs.outcome import rules_in_force
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot, as_needed, runs_at_once, slots_text
-from jobs.speeds import place_of
+from jobs.speeds import this_platform
 from jobs.worker import write_run
 
 
@@ -47,10 +47,9 @@ def prepare(
         raise ConfigError(f"--mode {chosen}: the question of {name} is about mode {experiment.only_mode}; leave it out")
     if chosen == "fast" and device != "cuda":
         raise ConfigError("--mode fast needs CUDA, and there is none here; leave it out or use --mode exact")
-    corpora = {cell.config.corpus for cell in experiment.cells}
     stand_in = None
     try:
-        for corpus in corpora:
+        for corpus in {cell.config.corpus for cell in experiment.cells}:
             if CORPORA[corpus].path is not None:
                 find_text(corpus, data_dir)
     except DownloadError as error:
@@ -168,20 +167,12 @@ def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Exp
     if listed is None or listed.corpus != experiment.cells[0].config.corpus:
         return experiment
     earlier = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in listed.cells}
-    cells = [
-        cell if cell.seeds == (None,) else replace(cell, seeds=_union(earlier.get(cell.label, []), cell.seeds))
-        for cell in experiment.cells
-    ]
-    return replace(experiment, cells=tuple(cells))
+    return experiment.with_seeds(lambda cell: [*earlier.get(cell.label, []), *cell.seeds])
 
 
 def _listed(experiment: Experiment, manifests: list[Manifest]) -> Manifest | None:
     """The manifest that an earlier launch of the experiment in the same mode left, if there was one."""
     return next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
-
-
-def _union(first: Iterable[int | None], then: Iterable[int | None]) -> tuple[int | None, ...]:
-    return tuple(dict.fromkeys([*first, *then]))
 
 
 def announce_deadline(
@@ -241,8 +232,8 @@ def find_estimates(
     real launch, timed here, `until` that second of the monotonic clock at the latest. In `fast` mode only with
     `probe`, since a probe would compile for about a minute a shape.
     """
-    place = place_of(slots[0].device, slots[0].n_threads, slots[0].runs_per_gpu)
-    estimates = known_estimates(runs, (store, Store(ROOT / "results")), place)
+    platform = this_platform(slots[0].device, slots[0].n_threads, slots[0].runs_per_gpu)
+    estimates = known_estimates(runs, (store, Store(ROOT / "results")), platform)
     unknown = [run for run in runs if run.run_id not in estimates and (probe or not (dry_run or run.mode == "fast"))]
     if probe and not unknown:
         print("--probe: the time of every run is known already")

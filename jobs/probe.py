@@ -38,10 +38,10 @@ def estimate_seconds(
     """
     from bench.workload import shape_of
     from jobs.cost import run_seconds
-    from jobs.speeds import place_of
+    from jobs.speeds import this_platform
 
     slot = slots[0]
-    place = place_of(slot.device, slot.n_threads, slot.runs_per_gpu)
+    platform = this_platform(slot.device, slot.n_threads, slot.runs_per_gpu)
     by_shape: dict[object, list[Run]] = {}
     for run in runs:
         by_shape.setdefault((shape_of(run.config), run.mode), []).append(run)
@@ -59,9 +59,9 @@ def estimate_seconds(
         if answer is None:
             print(f"{label} could not be timed within {limit:.0f} s; what it takes stays unknown", flush=True)
             continue
-        step, token = (one * place.runs_per_gpu for one in answer)  # runs that share a GPU take turns on it
+        step, token = (one * platform.runs_per_gpu for one in answer)  # runs that share a GPU take turns on it
         for run in some:
-            seconds[run.run_id] = run_seconds(run, step, place, token_seconds=token)
+            seconds[run.run_id] = run_seconds(run, step, platform, token_seconds=token)
     return seconds
 
 

@@ -69,12 +69,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
     n_runs = Counter(dealt)
     return [
         Slot(
-            device="cuda",
-            n_threads=threads,
-            visible_gpu=gpus[gpu],
-            runs_per_gpu=n_runs[gpu],
-            kind=kinds[gpu],
-            why=why,
+            device="cuda", n_threads=threads, visible_gpu=gpus[gpu], runs_per_gpu=n_runs[gpu], kind=kinds[gpu], why=why
         )
         for gpu in dealt
     ]

@@ -45,22 +45,22 @@ class Speed:
     runs_per_gpu: int  # that shared its GPU, itself included
     store: int  # the position of its store among those asked
 
-    def made_at(self, place: Platform) -> bool:
+    def made_at(self, platform: Platform) -> bool:
         """Whether it was measured on the machine where the runs go, with as many threads."""
-        same_threads = place.device == "cuda" or self.n_threads == place.n_threads
-        return self.device_name == place.name and same_threads
+        same_threads = platform.device == "cuda" or self.n_threads == platform.n_threads
+        return self.device_name == platform.name and same_threads
 
-    def alike(self, place: Platform) -> bool:
+    def alike(self, platform: Platform) -> bool:
         """Whether it had the GPU to itself, or shared it with as many runs as are to share it."""
-        return self.runs_per_gpu in (1, place.runs_per_gpu)
+        return self.runs_per_gpu in (1, platform.runs_per_gpu)
 
-    def seconds_at(self, place: Platform) -> float:
+    def seconds_at(self, platform: Platform) -> float:
         """Seconds of the step there: runs that share a GPU take turns on it. Too many where `alike` is false."""
-        return self.step_seconds * max(place.runs_per_gpu / self.runs_per_gpu, 1.0)
+        return self.step_seconds * max(platform.runs_per_gpu / self.runs_per_gpu, 1.0)
 
 
-def place_of(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
-    """This machine as a place for runs."""
+def this_platform(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
+    """This machine as a platform of runs."""
     if device == "cpu":
         return Platform(device=device, n_threads=n_threads, name=cpu_name())
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -69,33 +69,25 @@ def place_of(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
 
 def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode]) -> list[Speed]:
     """The speeds in the done records of a kind of device, in the given modes."""
-    wanted = set(modes)
-    return [
-        speed
-        for index, store in enumerate(stores)
-        for one in _records(store)
-        if one.mode in wanted and one.environment.device == device
-        if (speed := _of_record(one, index)) is not None
-    ]
+    wanted, speeds = set(modes), []
+    for index, store in enumerate(stores):
+        shared = {run_id for one in store.manifests()[0] if one.shared_gpu for run_id in one.run_ids}
+        for one in store.records()[0]:
+            if one.mode in wanted and one.environment.device == device:
+                speeds.append(_of_record(one.as_packed() if one.run_id in shared else one, index))
+    return [one for one in speeds if one is not None]
 
 
-def _records(store: Store) -> list[Record]:
-    """A store's records; those of an experiment whose runs are known to have shared a GPU are marked so."""
-    manifests = [one for one in store.manifests()[0] if one.shared_gpu]
-    shared = {run_id for one in manifests for cell in one.cells for run_id in cell.run_ids.values()}
-    return [one.as_packed() if one.run_id in shared else one for one in store.records()[0]]
-
-
-def benchmarked_speeds(stores: Sequence[Store], place: Platform) -> list[Speed]:
+def benchmarked_speeds(stores: Sequence[Store], platform: Platform) -> list[Speed]:
     """The speeds that `make bench` measured on the target machine."""
     speeds = [
         _of_benchmark(one, measured.machine.device_name, index)
         for index, store in enumerate(stores)
         for measured in store.measurements()[0]
         for one in measured.timed
-        if one.facts.phase == "training step" and one.facts.device == place.device and one.facts.flops
+        if one.facts.phase == "training step" and one.facts.device == platform.device and one.facts.flops
     ]
-    return [one for one in speeds if one.made_at(place)]
+    return [one for one in speeds if one.made_at(platform)]
 
 
 def of_shape(speeds: Iterable[Speed], config: RunConfig, mode: Mode) -> list[Speed]:
@@ -113,7 +105,7 @@ def of_shape(speeds: Iterable[Speed], config: RunConfig, mode: Mode) -> list[Spe
     return same
 
 
-def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Platform) -> list[Speed]:
+def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, platform: Platform) -> list[Speed]:
     """The speeds that FLOPs are best scaled from: those of the nearest FLOPs per step, of the run's own architecture
     unless another one is nearer by `OTHER_ARCHITECTURE`. Only of its form of the recurrence; empty where there is none.
     """
@@ -121,7 +113,7 @@ def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Platf
     def distance(one: Speed) -> tuple[object, ...]:
         apart = abs(math.log(one.step_flops / flops))
         apart += math.log(OTHER_ARCHITECTURE) * (one.architecture != config.architecture)
-        return round(apart, 9), *preference(one, place)
+        return round(apart, 9), *preference(one, platform)
 
     form, flops = form_of(config), step_flops(config)
     able = [one for one in speeds if one.mode == mode and one.form == form and one.step_flops > 0]
@@ -129,15 +121,15 @@ def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, place: Platf
     return [one for one in able if distance(one) == least]
 
 
-def preferred(speeds: Sequence[Speed], place: Platform) -> list[Speed]:
-    """The speeds that tell most of a place, by `preference`; empty where there is none at all."""
-    best = min((preference(one, place) for one in speeds), default=None)
-    return [one for one in speeds if preference(one, place) == best]
+def preferred(speeds: Sequence[Speed], platform: Platform) -> list[Speed]:
+    """The speeds that are nearest to a platform, by `preference`; empty where there is none at all."""
+    best = min((preference(one, platform) for one in speeds), default=None)
+    return [one for one in speeds if preference(one, platform) == best]
 
 
-def preference(speed: Speed, place: Platform) -> tuple[bool, bool, bool, int]:
-    """Least for what tells most of a place: made there, unshared (or shared alike), a record, of an earlier store."""
-    return not speed.made_at(place), not speed.alike(place), speed.shape is None, speed.store
+def preference(speed: Speed, platform: Platform) -> tuple[bool, bool, bool, int]:
+    """Least for what tells most: made on the platform, unshared (or shared alike), a record, of an earlier store."""
+    return not speed.made_at(platform), not speed.alike(platform), speed.shape is None, speed.store
 
 
 def _of_record(record: Record, store: int) -> Speed | None:

@@ -21,18 +21,13 @@ class RunState:
     name: str
     run_id: str
     state: str
-    recorded: bool
+    recorded: bool  # whether it has its record
     step: int | None
     n_steps: int | None
     nats_per_token: float | None  # best of the sweeps so far where recorded, else the last
     attempt: int | None = None  # how many processes have worked on it
     seconds_left: float | None = None
     node: str = ""
-
-    @property
-    def final(self) -> bool:
-        """Whether the run has its record."""
-        return self.recorded
 
 
 def states(store: Store, manifest: Manifest, records: list[Record]) -> list[RunState]:

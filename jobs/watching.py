@@ -60,7 +60,7 @@ def status(
             while True:
                 found, errors = _look(here, experiment)
                 live.update(_table(found))
-                if all(state.final for *_, state in found):
+                if all(state.recorded for *_, state in found):
                     break
                 time.sleep(WATCH_SECONDS)
     else:
@@ -69,7 +69,7 @@ def status(
         typer.echo(f"error: {error}", err=True)
     if errors:
         raise typer.Exit(EXIT_FAILED)
-    if not all(state.final for *_, state in found):
+    if not all(state.recorded for *_, state in found):
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -185,7 +185,7 @@ def _table(found: "list[tuple[str, str, RunState]]") -> "Table":
     for name, mode, _ in found:
         modes.setdefault(name, set()).add(mode)
     for name, mode, state in found:
-        of = f" of {state.n_steps}" if state.n_steps is not None and not state.final else ""
+        of = f" of {state.n_steps}" if state.n_steps is not None and not state.recorded else ""
         table.add_row(
             name if len(modes[name]) == 1 else f"{name}, {mode}",
             state.name,
@@ -206,8 +206,9 @@ def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> l
         modes = [one for one in store.manifests()[0] if one.name == experiment]
         if not modes:
             raise ConfigError(f"store {store.root} has no experiment {experiment}")
-        run_ids = (run_id for one in modes for cell in one.cells for run_id in cell.run_ids.values())
-        return list(dict.fromkeys(run_ids))  # a counted model is the same run in both modes
+        return list(
+            dict.fromkeys(run_id for one in modes for run_id in one.run_ids)
+        )  # a counted model is the same run in both modes
     if not wanted:
         raise ConfigError("name a run, by its id or as k_operators-s42; `python -m jobs status` lists them")
     return [store.find_run_id(one) for one in wanted]
@@ -217,7 +218,7 @@ def _listing(manifests: "list[Manifest]", run_id: str) -> "list[Manifest]":
     """The experiments that list a run, each once: a counted model is in both modes of its own."""
     found: dict[str, Manifest] = {}
     for one in sorted(manifests, key=lambda one: one.mode):
-        if any(run_id in cell.run_ids.values() for cell in one.cells):
+        if run_id in one.run_ids:
             found.setdefault(one.name, one)
     return list(found.values())
 

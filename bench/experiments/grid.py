@@ -1,5 +1,6 @@
 """Cell (runs that differ only in seed) and Experiment, and the seeds, fixed before any run."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from bench.config import Mode, Run, RunConfig
@@ -87,3 +88,11 @@ class Experiment:
             for cell in self.cells
         )
         return replace(self, cells=cells, mode=mode)
+
+    def with_seeds(self, seeds: Callable[[Cell], Iterable[int | None]]) -> "Experiment":
+        """The same experiment with other seeds of each trained cell; repeated ones are merged."""
+        cells = [
+            cell if cell.seeds == (None,) else replace(cell, seeds=tuple(dict.fromkeys(seeds(cell))))
+            for cell in self.cells
+        ]
+        return replace(self, cells=tuple(cells))

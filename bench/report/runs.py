@@ -180,7 +180,7 @@ def read_results(store: Store) -> StoreResults:
     for record in records:
         by_run_id[record.run_id].append(record)
     refuse_ambiguous_names(manifests)
-    listed = {run_id for manifest in manifests for cell in manifest.cells for run_id in cell.run_ids.values()}
+    listed = {run_id for manifest in manifests for run_id in manifest.run_ids}
     proofs, in_modes = proofs_of(rechecks), defaultdict[str, list[Results]](list)
     for manifest in sorted(manifests, key=_order):
         in_modes[manifest.name].append(_experiment(manifest, by_run_id, proofs))

@@ -87,8 +87,7 @@ def _write(
     name, mode, run_ids = experiment.name, belonging.mode, {one.run_id for one in belonging.records}
     for manifest in store.manifests()[0]:
         if (manifest.name, manifest.mode) == (name, mode):
-            listed = {run_id for cell in manifest.cells for run_id in cell.run_ids.values()}
-            missing = len(run_ids - listed)
+            missing = len(run_ids - set(manifest.run_ids))
             lines = [f"experiment {name}, mode {mode}: its manifest is there already"]
             if missing:
                 lines += [f"  it does not list {count(missing, 'run')}: python -m jobs launch --seeds adds them"]
@@ -98,19 +97,15 @@ def _write(
         at_launch = {one.claim_rules_sha256 for one in sources if (one.name, one.mode) == (name, mode)}
         rules, why = _rules(belonging.records, at_launch)
     asked = experiment.on(corpus=belonging.corpus, mode=mode, seeds=None)
-    cells = tuple(
-        cell if cell.seeds == (None,) else replace(cell, seeds=_union(cell.seeds, belonging.cells.get(cell.label, ())))
-        for cell in asked.cells
-    )
-    manifest = replace(asked, cells=cells).manifest(rules).model_copy(update=remarks)
+    asked = asked.with_seeds(lambda cell: [*cell.seeds, *_seeds(belonging.cells.get(cell.label, ()))])
+    manifest = asked.manifest(rules).model_copy(update=remarks)
     path = store.write_manifest(manifest)
     wrote = f"wrote {path.parent.name}/{path.name}, which lists {count(len(run_ids), 'run')} of these"
     return [f"experiment {name}, mode {mode}: {wrote}", *([f"  {why}"] if why else [])]
 
 
-def _union(seeds: Iterable[int | None], records: Iterable[Candidate]) -> tuple[int | None, ...]:
-    """The seeds of the code, then those that records have beyond them."""
-    return tuple(dict.fromkeys([*seeds, *sorted(one.run.seed for one in records if one.run.seed is not None)]))
+def _seeds(records: Iterable[Candidate]) -> list[int]:
+    return sorted(one.run.seed for one in records if one.run.seed is not None)
 
 
 def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Belonging]:

@@ -48,7 +48,7 @@ class Request:
     runs_per_job: int
     runs_at_once: int  # of those of a job, side by side
     data_dir: Path | None
-    checkpoint_seconds: float
+    checkpoint_seconds: float = 60.0
     measure: bool = False  # time some steps of each config, and train nothing
     probe: bool = False  # time on this machine what has no known time, also where nothing is submitted
 
@@ -165,8 +165,8 @@ def array_estimates(runs: list[Run], store: Store, request: Request) -> dict[str
     FLOPs at another shape's speed make no time limit: a limit that is too short costs more than one that is too long.
     """
     threads = threads_of(choose_site(request.profile, request.assignments, "cpu").site, request)
-    place = Platform(device=request.device, n_threads=threads)
-    estimates = known_estimates(runs, (store, Store(ROOT / "results")), place, longest=True, scaled=False)
+    platform = Platform(device=request.device, n_threads=threads)
+    estimates = known_estimates(runs, (store, Store(ROOT / "results")), platform, longest=True, scaled=False)
     unknown = [run for run in runs if run.run_id not in estimates]
     if unknown and request.device == "cpu" and request.probe:
         with sigterm_as_interrupt():  # so that the probe ends before its launcher

@@ -217,7 +217,7 @@ def test_a_job_that_asks_for_a_gpu_sees_one(on_cluster, tmp_path):
 
 def test_a_time_measured_on_a_node_is_what_the_next_launch_asks_for(tmp_path, monkeypatch):
     here = Platform(device="cpu", n_threads=1)
-    known = functools.partial(known_estimates, place=here, longest=True, scaled=False)
+    known = functools.partial(known_estimates, platform=here, longest=True, scaled=False)
     monkeypatch.setattr(submitting, "array_estimates", lambda runs, store, _: known(runs, [store]))
     store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
     [array] = submit(experiment, store)
