@@ -1,24 +1,17 @@
 """`python -m bench ...`: the commands that read records. Those that train or measure are in bench/commands.py."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench import commands
 from bench.cli import existing_store, make_app, pick_device, run_guarded
+from bench.commands import DataDir, Device, StorePath
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError
-
-if TYPE_CHECKING:
-    pass
 
 app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
 commands.register(app)
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the default is torch's own.")]
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import make_app, parse_seeds, pick_device, run_guarded
+from bench.commands import DataDir, Device
 from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from jobs import watching
 from jobs.deadline import Deadline, parse_deadline, same_command
@@ -35,8 +36,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and their
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of what has no known time, also in a dry run.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experiment's own, e.g. 42,69.")]
 Mode = Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
 Retry = Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")]
 Cluster = Annotated[str | None, typer.Option(help="slurm, or local, which is the default.")]
 Profile = Annotated[str | None, typer.Option(help="SLURM: a name in jobs/profiles, or a .toml file.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import existing_store
+from bench.commands import DataDir, StorePath
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError
 from bench.store import Store
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
 WATCH_SECONDS = 30.0  # between looks: SLURM's controller serves everybody
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
 Wanted = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of it, or its name.")]
 WantedRuns = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Ids, starts of ids, or names.")]
 OfExperiment = Annotated[str | None, typer.Option("--experiment", help="All runs of this experiment.")]
@@ -141,7 +141,7 @@ def gc(
 
 def doctor(
     store: StorePath = Path("reproduced"),
-    data_dir: Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")] = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:
     """Check what a grid rests on here: GPU, torch, corpus, folders, clock, SLURM. Exit 1 where something is wrong."""
