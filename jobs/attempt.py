@@ -36,27 +36,23 @@ class WorkerProcess:
 
     @property
     def log_lines(self) -> list[str]:
-        """The output of this process. OSError where its log cannot be read."""
-        with (self.folder / LOG_FILE).open("rb") as log:
-            log.seek(self.log_start)
-            return log.read().decode("utf-8", errors="replace").strip().splitlines()
+        """The output of this process; where its log cannot be read, a line with the reason."""
+        try:
+            with (self.folder / LOG_FILE).open("rb") as log:
+                log.seek(self.log_start)
+                return log.read().decode("utf-8", errors="replace").strip().splitlines()
+        except OSError as error:
+            return [f"no log: {error.strerror}"]
 
     @property
     def last_line(self) -> str:
         """The last line of the log, which names the reason when a worker fails."""
-        try:
-            lines = self.log_lines
-        except OSError as error:
-            return f"no log: {error.strerror}"
-        return lines[-1][:300] if lines else "the log is empty"
+        return ["the log is empty", *self.log_lines][-1][:300]
 
     @property
     def says_no_memory(self) -> bool:
         """Whether the log has an out-of-memory error, which may come before there is a record."""
-        try:
-            return any(NO_MEMORY.search(line) for line in self.log_lines)
-        except OSError:
-            return False
+        return any(NO_MEMORY.search(line) for line in self.log_lines)
 
 
 def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches: dict[str, str]) -> WorkerProcess:

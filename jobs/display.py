@@ -31,7 +31,7 @@ class Display:
         self.console = Console(highlight=False)
         live = Live(console=self.console, refresh_per_second=2, transient=True)
         self.live = live if self.console.is_terminal else None
-        self._told_at = self.started
+        self._printed_at = self.started
         self._seen: set[str] = set()
 
     def __enter__(self) -> "Display":
@@ -42,8 +42,12 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.stop()
-        if gpu_text := self.said_of_gpu():
-            self.console.print(f"{self.clock()}  {gpu_text}", markup=False)
+        self.print(self.gpu_text())
+
+    def print(self, text: str) -> None:
+        """Print a line with the time since the start; nothing for an empty text."""
+        if text:
+            self.console.print(f"{duration(time.monotonic() - self.started)}  {text}", markup=False)
 
     def tell(self, active: list[Run], ended: Ended | None) -> None:
         """Show the moment, and one run's end if there is one."""
@@ -51,35 +55,31 @@ class Display:
             if run.run_id not in self._seen:
                 self._seen.add(run.run_id)
                 if self.live is None:
-                    self.console.print(f"{self.clock()}  started  {run.name}")
+                    self.print(f"started  {run.name}")
         if ended is not None:
             self.n_ended += 1
             what = ended.status or f"no record: {ended.reason}"
-            self.console.print(
-                f"{self.clock()}  {what:8} {ended.run.name}  ({self.n_ended} of {self.n_runs})", markup=False
-            )
+            self.print(f"{what:8} {ended.run.name}  ({self.n_ended} of {self.n_runs})")
         if self.live:
             self.live.update(self.table(active))
-        elif time.monotonic() - self._told_at >= PLAIN_SECONDS:
-            self._told_at = time.monotonic()
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS:
+            self._printed_at = time.monotonic()
             for run in active:
-                self.console.print(f"{self.clock()}  {'  '.join(self.row(run))}", markup=False)
-            if gpu_text := self.said_of_gpu():
-                self.console.print(f"{self.clock()}  {gpu_text}", markup=False)
+                self.print("  ".join(self.row(run)))
+            self.print(self.gpu_text())
 
     def table(self, active: list[Run]) -> Group:
         """The active runs, one per row, and the total below them."""
         table = Table("run", "step", "nats per token", "tokens/s", "left", box=None, pad_edge=False)
         for run in active:
             table.add_row(*self.row(run))
-        left = ""
+        left, seconds = "", time.monotonic() - self.started
         if self.expected_seconds is not None:
-            remaining = max(self.expected_seconds - (time.monotonic() - self.started), 0)
-            left = f", about {duration(remaining)} left"
-        gpu = f"; {gpu_text}" if (gpu_text := self.said_of_gpu()) else ""
-        return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {self.clock()}{left}{gpu}")
+            left = f", about {duration(max(self.expected_seconds - seconds, 0))} left"
+        gpu = f"; {gpu_text}" if (gpu_text := self.gpu_text()) else ""
+        return Group(table, f"{self.n_ended} of {self.n_runs} runs ended after {duration(seconds)}{left}{gpu}")
 
-    def said_of_gpu(self) -> str:
+    def gpu_text(self) -> str:
         """How much of the time so far a GPU trained; nothing where the runs are on the CPU."""
         share = self.gpu_share()
         return "" if share is None else f"GPU training {share:.0%} of the time"
@@ -100,10 +100,6 @@ class Display:
             f"{speed:,.0f}" if speed else "-",
             left,
         )
-
-    def clock(self) -> str:
-        """Time since the start."""
-        return duration(time.monotonic() - self.started)
 
 
 def duration(seconds: float) -> str:

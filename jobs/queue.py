@@ -47,7 +47,8 @@ class Queue:
                 continue
             for run in self.waiting:
                 key = step_key(run, slot)
-                if self._may_compile(key) and self._ends_in_time(run, now):
+                in_time = self.deadline is None or self.deadline.allows(run, now)
+                if in_time and self._may_compile(key):
                     self.waiting.remove(run)
                     self.active[index] = Active(run, now, key if key not in self._compiled else None)
                     self._note_shared(slot.visible_gpu)
@@ -101,9 +102,6 @@ class Queue:
             return True
         compiling = [one.compiles for one in self.active.values() if one.compiles is not None]
         return key not in compiling and len(compiling) < self._most_compiling
-
-    def _ends_in_time(self, run: Run, now: float) -> bool:
-        return self.deadline is None or self.deadline.allows(run, now)
 
 
 def step_key(run: Run, slot: Slot) -> Hashable | None:

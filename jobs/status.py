@@ -1,6 +1,7 @@
 """The state of each run of an experiment: from records first, then from leases, then from the scheduler."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def states(store: Store, manifest: Manifest, records: list[Record]) -> list[RunS
     }
     unrecorded = [run_id for run_id in names if run_id not in by_id]
     holders = at_work(store, unrecorded)
-    tasks = _tasks(store) if unrecorded else {}
+    tasks: dict[str, TaskState] = {}
+    with suppress(SchedulerError):  # records and leases suffice
+        tasks = tasks_by_run(store) if unrecorded else {}
     return [
         _recorded(name, by_id[run_id])
         if run_id in by_id
@@ -53,13 +56,6 @@ def at_work(store: Store, run_ids: Iterable[str]) -> dict[str, Holder]:
     """Run id -> who works on it, for those that a living process works on."""
     folders = {store.run_folder(run_id): run_id for run_id in run_ids}
     return {folders[folder]: holder for folder, holder in living(folders).items()}
-
-
-def _tasks(store: Store) -> dict[str, TaskState]:
-    try:
-        return tasks_by_run(store)
-    except SchedulerError:
-        return {}  # records and leases suffice
 
 
 def _recorded(name: str, recorded: Record) -> RunState:

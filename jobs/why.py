@@ -1,5 +1,6 @@
 """One screen about one run: its state, its last progress, the end of its log, the likely cause, the next command."""
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +135,9 @@ def cause(found: Traces, state: str) -> str:
     if found.error in ERROR_CAUSES:
         return ERROR_CAUSES[found.error]
     texts = [found.record.error or "" if found.record else "", *reversed(found.log)]
-    for text in texts:
-        for pattern, meaning in CAUSES:
-            if re.search(pattern, text):
-                return meaning
+    for text, (pattern, meaning) in itertools.product(texts, CAUSES):
+        if re.search(pattern, text):
+            return meaning
     if found.task is not None and found.task.state in SCHEDULER_CAUSES:
         return SCHEDULER_CAUSES[found.task.state]
     if state == "missing":
