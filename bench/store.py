@@ -15,18 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
 from bench.files import write_atomically, write_once
-from bench.record import (
-    NO_SEED,
-    PLAIN_NAME,
-    Content,
-    Manifest,
-    Recheck,
-    Record,
-    file_name,
-    read,
-    run_name,
-    to_bytes,
-)
+from bench.record import NO_SEED, PLAIN_NAME, Content, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -347,11 +336,4 @@ def parse_throughput(content: bytes, path: Path) -> Measurements:
 
 def order_of(point: Point) -> tuple[int, int, int, str, str, str]:
     """The place of a point in the table of throughput."""
-    return (
-        PHASES.index(point.phase),
-        point.context,
-        point.batch_size,
-        point.model,
-        point.backend,
-        point.decoding,
-    )
+    return (PHASES.index(point.phase), point.context, point.batch_size, point.model, point.backend, point.decoding)

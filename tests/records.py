@@ -140,10 +140,7 @@ def _result(
 
     steps = dict.fromkeys(("step_chosen_on_first_half", "step_chosen_on_second_half"), 250)
     return {
-        "sweep": {
-            **protocol(None, SWEEP_TOKENS),
-            "cross_fitted": {"nats_per_token": math.log(cross_fitted), **steps},
-        },
+        "sweep": {**protocol(None, SWEEP_TOKENS), "cross_fitted": {"nats_per_token": math.log(cross_fitted), **steps}},
         "sampled": protocol(sampled, SAMPLED_TOKENS),
         "strided": protocol(strided, STRIDED_TOKENS),
         "window_nats": {},

@@ -28,13 +28,7 @@ from models import TransformerConfig, build, decoder_of
 from models.decay import BACKENDS, chunked, read_memory
 from models.decoding import Recomputing
 from tests.conftest import CPU_BACKENDS
-from tests.meters import (
-    FREE_SHARE,
-    PeakMemory,
-    free_bytes,
-    matmul_flops_per_second,
-    synchronize,
-)
+from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second, synchronize
 from tests.records import manifest_of
 from tests.stores import many_records, write_without_sync
 
@@ -47,8 +41,7 @@ BATCH_TOKENS = 16_384  # 64 windows of 256, the published batch: every context h
 CONTEXT = 256
 
 MATCHED = dataclasses.replace(  # the Transformer with as many parameters as K-Operators, to 1%
-    NANOGPT,
-    model=TransformerConfig(vocab_size=65, context=CONTEXT, d_model=150, n_layers=4, n_heads=5, dropout=0.2),
+    NANOGPT, model=TransformerConfig(vocab_size=65, context=CONTEXT, d_model=150, n_layers=4, n_heads=5, dropout=0.2)
 )
 K_OPERATORS, TRANSFORMER, NANO = "K-Operators (paper)", "Transformer (matched)", "nanoGPT"
 MODELS: dict[str, RunConfig] = {

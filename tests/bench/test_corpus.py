@@ -187,12 +187,7 @@ def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(server, sta
 
 @pytest.mark.parametrize(
     ("page", "may_stand_in", "reason"),
-    [
-        ("wrong", False, "other bytes"),
-        ("gone", True, "404"),
-        ("endless", True, "more than"),
-        ("drop", True, "fetched"),
-    ],
+    [("wrong", False, "other bytes"), ("gone", True, "404"), ("endless", True, "more than"), ("drop", True, "fetched")],
 )
 def test_a_bad_download_is_a_corpus_error_and_leaves_no_file(page, may_stand_in, reason, server, stand_in, monkeypatch):
     stand_in(f"{server}/{page}")

@@ -12,9 +12,7 @@ from bench.corpus import load_corpus
 from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.sources import ROOT
 from bench.train import Trainer
-from tests.meters import (
-    NumbersWritten,
-)
+from tests.meters import NumbersWritten
 
 
 def test_at_paper_size_a_step_of_chunked_writes_a_quarter_of_the_numbers_of_masks_at_most():
