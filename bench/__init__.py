@@ -1,6 +1,6 @@
 """How one run is made. The files, by concept:
 
-What a run is
+Configs and records
     config          configs of runs, their run ids, overrides from the command line
     record          the JSON that a run writes; manifests of experiments; proofs of old records
     store           the folder that holds records, and throughput measurements
@@ -19,13 +19,13 @@ Training and evaluation
     schedule        learning rates
     capture         a training step as a CUDA graph
     allocator       malloc settings for training on a CPU
-    evaluate        the three protocols of validation loss; the choice of the best step
+    evaluate        the three protocols of validation loss; the step with the lowest
     history         the measurements of a run so far
     budget          parameters, FLOPs and memory of a model
-    workload        what makes two runs take equally long
+    workload        the size of a training step: what two runs must share to take equally long
     sample          text from a trained model
     profile         time of a training step by kind of operation
-What survives a kill
+Resuming after a kill
     checkpoint      states on disk, written atomically, verified by sha256
     lease           which process works on a run
     files           atomic writes, and waiting for files of other machines
@@ -37,12 +37,12 @@ Processes and programs
     __main__        `python -m bench`: commands that read records
     commands        `python -m bench`: commands that train or measure
     cli             what both command lines share
-    errors          errors, exit codes and the words of messages
+    errors          errors, exit codes and the parts that messages share
     process         stop signals, progress files, cores
     child           a process that answers requests, one JSON line each
     environment     the machine and the software of an attempt
 Folders
-    experiments     the questions: cells, recipes, seeds, matched sizes
+    experiments     cells, recipes, seeds, matched sizes
     report          everything that only reads records
     recheck         old records under new sources
     transfer        records from and to other machines

@@ -1,7 +1,7 @@
 """Settings of malloc for training: freed buffers stay mapped for the next step.
 
 glibc gives large freed buffers back to the kernel, which then hands out zeroed pages for the next ones: at the paper's
-size on two cores, up to 27,000 page faults per step. `fingerprint` leaves this file out: it moves no number.
+size on two cores, up to 27,000 page faults per step. `fingerprint` leaves this file out, since it changes no number.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ _LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed buffers; False where another allocator is in use, which is not changed."""
+    """Make glibc keep freed buffers; False, and no change, where another allocator is in use."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

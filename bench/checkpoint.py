@@ -24,12 +24,11 @@ def save(folder: Path, content: dict[str, Any]) -> Path:
     payload = buffer.getvalue()
     write_atomically(path, payload)
     write_atomically(_sidecar(path), hashlib.sha256(payload).hexdigest().encode())  # last: it marks completeness
-    everything = paths(folder)
-    kept = [one for one in everything if one <= path][-N_KEPT:]  # a later one was corrupt, or this would not be here
-    for other in everything:
-        if other not in kept:
-            _sidecar(other).unlink(missing_ok=True)
-            other.unlink(missing_ok=True)
+    present = paths(folder)  # one of a later step was corrupt, or the run would have resumed from it
+    kept = [one for one in present if one <= path][-N_KEPT:]
+    for other in set(present).difference(kept):
+        _sidecar(other).unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
     return path
 
 
@@ -62,7 +61,7 @@ def load(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]
         content = torch.load(io.BytesIO(payload), map_location=map_location, weights_only=True)
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # torch has several for what it will not unpickle
+    except Exception as error:  # torch raises several types for what it refuses to unpickle
         raise CheckpointError(f"{path}: not a checkpoint of this suite ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
@@ -81,7 +80,7 @@ def load_newest(folder: Path, map_location: torch.device | str = "cpu") -> tuple
 
 
 def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) -> None:
-    """CheckpointError unless each identity in `expected` (name -> JSON text) is the checkpoint's own."""
+    """CheckpointError unless the checkpoint has each identity in `expected` (name -> JSON text)."""
     for name, text in expected.items():
         found = content["identity"].get(name)
         if found != text:
@@ -97,11 +96,8 @@ def _difference(name: str, found: str | None, expected: str) -> str:
         ours, theirs = ({name: json.loads(text or "null")} for text in (expected, found))
     except ValueError:
         return f"{found}, not {expected}"
-    found_and_expected = (
-        f"{key.removeprefix(f'{name}.')}={there} there, {here} here"
-        for key, here, there in config_differences(ours, theirs)
-    )
-    return ", ".join(found_and_expected)
+    differences = config_differences(ours, theirs)
+    return ", ".join(f"{key.removeprefix(f'{name}.')}={there} there, {here} here" for key, here, there in differences)
 
 
 def _sidecar(path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""A process that works for this one: it reads requests on its stdin and answers on its stdout, a JSON line each.
+"""A child process that reads requests on its stdin and writes answers on its stdout, one JSON line each.
 
-What crashes, hangs or runs out of memory takes only that process along.
+A crash, a hang or a lack of memory there ends only that process.
 """
 
 import json
@@ -17,15 +17,14 @@ from typing import IO, Any
 
 
 class ChildEnded(Exception):
-    """The process has ended. The message says how, with the last line of its log."""
+    """The process has ended. The message has its exit code or signal, and the last line of its log."""
 
 
 class Child:
     """A started process, its log (its stderr), and the thread that reads its answers."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-        log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # `end` closes it
-        self._log: IO[str] = log
+        self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -68,12 +67,12 @@ class Child:
         except queue.Empty:
             raise TimeoutError(f"no answer within {seconds:.0f} s") from None
         if line is None:
-            self._answers.put(None)  # for whoever asks again
+            self._answers.put(None)  # for the next call
             raise ChildEnded(self._reason())
         return line
 
     def kill(self) -> None:
-        """End the process and everything that it started; whoever waits for an answer gets ChildEnded."""
+        """End the process and everything that it started; a thread that waits for an answer gets ChildEnded."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from bench.config import Run, RunConfig
     from bench.record import Record
 
+Experiment = Annotated[str, typer.Option(help="Experiment of the cell.")]
+CellLabel = Annotated[str, typer.Option("--cell", help="Label of the cell.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Override, e.g. training.learning_rate=3e-3. Repeatable.")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that holds tinyshakespeare/input.txt.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the default is cuda where there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the default is torch's own.")]
@@ -28,19 +33,17 @@ def register(app: typer.Typer) -> None:
 
 
 def data(data_dir: DataDir = None) -> None:
-    """Find or download the corpus and check its sha256."""
+    """Find or download the corpus, and check its sha256."""
     from bench.fetch import find_text
 
     print(f"tinyshakespeare: {find_text('tinyshakespeare', data_dir)}, sha256 as pinned")
 
 
 def run(
-    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")],
-    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    experiment: Experiment,
+    cell: CellLabel,
     seed: Annotated[int | None, typer.Option(help="Seed; none for a fitted model.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Override, e.g. training.learning_rate=3e-3. Repeatable.")
-    ] = None,
+    assignments: Assignments = None,
     mode: Annotated[str | None, typer.Option(help="Of a trained model: exact, or fast, the default on CUDA.")] = None,
     store: StorePath = Path("reproduced"),
     device: Device = None,
@@ -64,7 +67,7 @@ def run(
 
 def rerun(
     path: Annotated[Path, typer.Argument(metavar="RECORD", help="A record file.")],
-    store: Annotated[Path | None, typer.Option(help="Where the new record goes; by default nowhere.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder for the new record; by default it is not kept.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -102,7 +105,7 @@ def sample(
     weights: Annotated[str, typer.Option(help="best or final")] = "best",
     device: Device = None,
 ) -> None:
-    """Print what a trained checkpoint writes.
+    """Print text sampled from a checkpoint.
 
     Each character sees at most the run's context of characters before it. Once they no longer fit, the window keeps
     the newest half and goes on, so that from then on a character sees between half a context and a full one.
@@ -117,7 +120,7 @@ def sample(
     from models import build
 
     if weights not in ("best", "final"):
-        raise ConfigError(f"--weights {weights}: there are best and final")
+        raise ConfigError(f"--weights {weights} is not one of best and final")
     if not prompt:
         raise ConfigError("--prompt is empty")
     on = pick_device(device)
@@ -143,17 +146,15 @@ def sample(
 
 
 def size(
-    experiment: Annotated[str, typer.Option(help="Experiment whose cell is the starting shape.")],
-    cell: Annotated[str, typer.Option(help="Label of the cell.")],
+    experiment: Experiment,
+    cell: CellLabel,
     axis: Annotated[
-        str, typer.Option(help="What to meet: params, without_positions, live or forward_flops (of one token).")
+        str, typer.Option(help="The budget: params, without_positions, live or forward_flops (of one token).")
     ] = "params",
-    like: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the cell whose value is met.")] = None,
-    target: Annotated[int | None, typer.Option(help="The value to meet, instead of --like.")] = None,
+    like: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the cell whose value is the target.")] = None,
+    target: Annotated[int | None, typer.Option(help="The target value, instead of --like.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest deviation, as a fraction of the target.")] = 0.01,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Override of the start, e.g. model.position=rotary. Repeatable.")
-    ] = None,
+    assignments: Assignments = None,
 ) -> None:
     """Resize a cell to a budget. Example: python -m bench size --experiment paper --cell nanogpt --target 1137869"""
     import shlex
@@ -162,9 +163,9 @@ def size(
 
     start = _config_of_cell(experiment, cell, assignments or [])
     if axis not in AXES:
-        raise ConfigError(f"--axis {axis}: there are {', '.join(AXES)}")
+        raise ConfigError(f"--axis {axis} is not one of {', '.join(AXES)}")
     if (like is None) == (target is None):
-        raise ConfigError("name one budget to meet: --like EXPERIMENT/LABEL, or --target and a number")
+        raise ConfigError("give one target: --like EXPERIMENT/LABEL, or --target NUMBER")
     budgets = {}
     if like is not None:
         other = _config_of_cell(*like.partition("/")[::2], [])
@@ -188,11 +189,11 @@ def device() -> None:
 
 def cuda_check(
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Where the JSON goes; by default ./cuda-check-DEVICE.json.")
+        Path | None, typer.Option("--json", help="File for the JSON; by default ./cuda-check-DEVICE.json.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Time limit; what did not fit is named.")] = 170.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit; checks that do not fit are listed.")] = 170.0,
 ) -> None:
-    """Check on this machine's GPU what runs rest on, in three minutes: one line per check, and a JSON.
+    """Check in three minutes that runs work on this machine's GPU: one line per check, and a JSON.
 
     Each line is held, failed (with both values) or not tried (with the reason). Exit code 0: all held; 1: one failed;
     3: some were not tried.
@@ -209,15 +210,13 @@ def cuda_check(
 
 
 def profile(
-    experiment: Annotated[str, typer.Option(help="Experiment whose cell this is.")] = "paper",
-    cell: Annotated[str, typer.Option(help="Label of the cell.")] = "k_operators",
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Override, e.g. model.backend=mask. Repeatable.")
-    ] = None,
+    experiment: Experiment = "paper",
+    cell: CellLabel = "k_operators",
+    assignments: Assignments = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Say where the time of a training step goes, by kind of work. Example: python -m bench profile --cell nanogpt"""
+    """Print the time of a training step by kind of operation. Example: python -m bench profile --cell nanogpt"""
     import torch
 
     from bench.corpus import load_corpus
@@ -239,6 +238,7 @@ def profile(
 def run_of_cell(
     experiment: str, cell: str, assignments: list[str], seed: int | None, mode: str | None, device: "torch.device"
 ) -> "Run":
+    """The run of an experiment's cell with overrides; ConfigError where it makes no sense."""
     from bench.config import Run
 
     try:
@@ -255,7 +255,7 @@ def _config_of_cell(experiment: str, cell: str, assignments: list[str]) -> "RunC
 
     cells = {one.label: one for one in find_experiment(experiment).cells}
     if cell not in cells:
-        raise ConfigError(f"no cell {cell!r} in {experiment}; there are {', '.join(cells)}")
+        raise ConfigError(f"no cell {cell!r} in {experiment}; its cells are {', '.join(cells)}")
     return override(cells[cell].config, assignments)
 
 

@@ -8,7 +8,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,10 +18,10 @@ from bench.record import PLAIN_NAME, run_name
 from models import ARCHITECTURES, FITTED
 from models.base import require
 
-PROTOCOL_VERSION = 1  # raised when a default or a rule changes that would move a number under an unchanged config
-MODES = ("exact", "fast")
+PROTOCOL_VERSION = 1  # raised when a changed default or rule would change a number under an unchanged config
 
 Mode = Literal["exact", "fast"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything about a run that may move its numbers, but for its mode and seed."""
+    """All settings of a run that may change its numbers, except mode and seed."""
 
     architecture: str  # a key of models.ARCHITECTURES or models.FITTED
     model: Any  # that architecture's config
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """12 hex digits over everything that may move a number; fields at their default do not count."""
+        """12 hex digits of the sha256 over all that may change a number; fields at their default do not count."""
         identity = {
             "config": without_defaults(read_config(to_json(self.config))),  # 1 and 1.0 are one value
             "corpus_sha256": CORPORA[self.config.corpus].sha256,
@@ -132,12 +132,11 @@ class Run:
 
 def without_defaults(config: Any) -> dict[str, Any]:
     """The fields of a config dataclass that differ from their default, as JSON values."""
-    kept: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != field.default:
-            kept[field.name] = without_defaults(value) if dataclasses.is_dataclass(value) else value
-    return kept
+    return {
+        field.name: without_defaults(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    }
 
 
 def to_json(config: RunConfig | Run) -> dict[str, Any]:
@@ -158,10 +157,9 @@ def read_config(data: dict[str, Any]) -> RunConfig:
 
 
 def read_run(data: dict[str, Any]) -> Run:
-    """A Run from what `to_json` made of it."""
+    """A Run from the JSON values of `to_json`."""
     _refuse_unknown(Run, data, "")
-    config: RunConfig = read_config(data["config"])
-    return _read(Run, {**data, "config": config}, "")
+    return _read(Run, {**data, "config": read_config(data["config"])}, "")
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
@@ -207,8 +205,8 @@ def _read(target: type, data: Any, path: str) -> Any:
         return _adapter(target).validate_python(data)
     except ValidationError as error:
         key, message = first_problem(error)
-        where = ".".join(filter(None, (path, key)))
-        raise ConfigError(f"{where}: {message}" if where else message) from error
+        full_key = ".".join(filter(None, (path, key)))
+        raise ConfigError(f"{full_key}: {message}" if full_key else message) from error
 
 
 @lru_cache
@@ -221,8 +219,8 @@ def _refuse_unknown(target: type, data: dict[str, Any], path: str) -> None:
     known = [field.name for field in dataclasses.fields(target)]
     for key in data:
         if key not in known:
-            where = f"{path}.{key}" if path else key
-            raise ConfigError(f"unknown key {where}{_suggestion(key, known)}; known: {', '.join(known)}")
+            full_key = f"{path}.{key}" if path else key
+            raise ConfigError(f"unknown key {full_key}{_suggestion(key, known)}; known: {', '.join(known)}")
 
 
 def _suggestion(word: str, known: Any) -> str:

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-ABSENT = "(absent)"  # in place of a field that one config lacks
+ABSENT = "(absent)"  # in place of the value of a field that one config does not have
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every field that is no table itself, by its dotted key."""
+    """Every field that is not a group itself, by its dotted key."""
     fields: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -18,12 +18,12 @@ def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A field's value as one would type it."""
+    """A field's value as in `--set`."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def differing(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """The dotted keys that both configs have with another value; a key that an older record lacks had its default."""
+    """The dotted keys whose values differ, of keys in both configs; a key missing in an old record had its default."""
     ours, theirs = dotted(here), dotted(there)
     return sorted(key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key])
 

@@ -30,7 +30,7 @@ def describe_machine(device: torch.device) -> record.Environment:
 
 
 def slug(device: torch.device) -> str:
-    """A file's name for what was measured here: the GPU's model, or the processor's and its number of cores."""
+    """This machine as a file name: the GPU's model, or the processor's and its number of cores."""
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else f"{cpu_name()} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -46,7 +46,7 @@ def cpu_name() -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still has to do, so that a clock may be read."""
+    """Wait until a GPU has finished its work, before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

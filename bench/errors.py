@@ -1,4 +1,4 @@
-"""Errors of the user or of the machine with their exit codes, and the words that messages share."""
+"""Errors of the user or of the machine, their exit codes, and the parts that messages share."""
 
 import re
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ EXIT_CODES = {  # of every command; the help of both programs prints them
 EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 # Out-of-memory errors in exceptions and logs: torch on a GPU and on a CPU, CUDA's driver, its libraries, Triton,
-# Python, SLURM. Several of them come as a plain RuntimeError.
+# Python, SLURM. Several of them are a plain RuntimeError.
 NO_MEMORY = re.compile(r"out[ _]of[ _]memory|MemoryError|DefaultCPUAllocator|ALLOC_FAILED", re.IGNORECASE)
 
 
@@ -28,7 +28,7 @@ def first_line(error: BaseException) -> str:
 
 
 class UserError(Exception):
-    """A usage, config or corpus error; the message names the thing, the reason and what to do next."""
+    """A usage, config or corpus error; its message has the object, the reason and the next step."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class DeviceError(ConfigError):
 
 
 class CorpusError(UserError):
-    """A corpus that is missing, altered or cannot be had."""
+    """A corpus that is missing, altered or cannot be downloaded."""
 
 
 class CheckpointError(UserError):
@@ -90,6 +90,6 @@ def clean(text: str) -> str:
 
 
 def first_problem(error: "ValidationError") -> tuple[str, str]:
-    """The dotted key that pydantic refuses first, and its reason."""
+    """The dotted key of the first error that pydantic found, and its reason."""
     first = error.errors()[0]
     return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")

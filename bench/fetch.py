@@ -16,20 +16,16 @@ MAX_DOWNLOAD_BYTES = 2_000_000
 
 
 def find_text(name: str, data_dir: Path | None = None) -> Path:
-    """The file of a corpus, its sha256 checked: in the folder named, else in the cache, else downloaded."""
+    """The file of a corpus, its sha256 checked: in the given folder, else in the cache, else downloaded."""
     facts = CORPORA[name]
     assert facts.path is not None
     named = data_dir or (Path(os.environ[DATA_DIR_VARIABLE]) if os.environ.get(DATA_DIR_VARIABLE) else None)
-    if named is not None:
-        path = named / facts.path
-        if not path.is_file():
-            raise CorpusError(f"{path} is missing, and {named} was named as the data folder; put the corpus there")
-        check_sha256(path, facts.sha256)
-        return path
-    path = cache_dir() / facts.path
+    path = (named or cache_dir()) / facts.path
     if path.is_file():
         check_sha256(path, facts.sha256)
         return path
+    if named is not None:
+        raise CorpusError(f"{path} is missing, and {named} is the given data folder; put the corpus there")
     return download(name, path)
 
 
@@ -46,7 +42,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 class DownloadError(CorpusError):
-    """The corpus is not on this machine and could not be downloaded: the only case for a synthetic text."""
+    """The corpus is not here and could not be downloaded: the only error after which a synthetic text is used."""
 
 
 def download(name: str, path: Path) -> Path:
@@ -63,8 +59,8 @@ def download(name: str, path: Path) -> Path:
             downloader=_limited_download,
         )
     except Exception as error:  # any error of the network stack: no address, no route, a refusal
-        if isinstance(error, ValueError) and not isinstance(error, OSError):  # pooch's word for a hash that differs
-            raise CorpusError(f"{facts.url} served other bytes than the pinned ones: {error}") from error
+        if isinstance(error, ValueError) and not isinstance(error, OSError):  # pooch's error for a wrong hash
+            raise CorpusError(f"{facts.url} does not have the pinned bytes: {error}") from error
         raise DownloadError(
             f"corpus {name!r} is not in {DATA_DIR_VARIABLE} nor in {cache_dir()}, and {facts.url} could not be "
             f"fetched ({type(error).__name__}: {error}); download it where there is internet to FOLDER/{facts.path} "
@@ -74,7 +70,7 @@ def download(name: str, path: Path) -> Path:
 
 
 def _limited_download(url: str, output_file: str, _pooch: object) -> None:
-    """Stream `url` to a file; give up after 10 s of silence or past the byte limit."""
+    """Download `url` to a file; OSError after 10 s without data or above the byte limit."""
     import requests
 
     with requests.get(url, stream=True, timeout=CONNECT_SECONDS) as response, Path(output_file).open("wb") as file:

@@ -1,9 +1,9 @@
 """Which process works on a run: a lease in the run's folder, with a heartbeat, taken over only from ended processes.
 
-Leases are numbered files, each made by exactly one process (a link that fails where the name is taken). The newest is
-the one that counts, so a process that was thought dead and wakes up sees that it has lost. Whether a holder lives is
-judged by its heartbeat as the observer sees it, by the observer's own monotonic clock; no two clocks are compared.
-A holder on the observer's own machine is judged at once, by a lock that the kernel drops when its process ends.
+Leases are numbered files, each made by one process only (a link that fails where the name is taken). Only the newest
+counts, so a process that wakes up after it was taken for dead sees that it has lost the run. A holder is running if its
+heartbeat changes within a time on the observer's monotonic clock; clocks of two machines are never compared. A holder
+on the observer's machine is checked at once, by a lock that the kernel drops when the process ends.
 """
 
 import errno
@@ -29,7 +29,7 @@ HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 30.0  # without a heartbeat, before a lease may be taken over; longer than a slow file system's pause
 POLL_SECONDS = 0.2
 READ_TRIES, READ_WAIT_SECONDS = 5, 0.05
-LOCK_TRIES, LOCK_WAIT_SECONDS = 5, 0.1  # `status` holds a machine's lock for a moment when it looks
+LOCK_TRIES, LOCK_WAIT_SECONDS = 5, 0.1  # `status` holds a machine's lock for a moment
 NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a shared file system without a lock service
 
 
@@ -64,18 +64,18 @@ class Lease:
         return self.holder.attempt
 
     def check(self) -> None:
-        """LeaseLost where another process has taken the run over; asked before anything of the run is written."""
-        if _path(self.folder, self.attempt + 1).exists() or (_newest(self.folder) or 0) > self.attempt:
+        """LeaseLost where another process has taken the run over; called before anything of the run is written."""
+        if _path(self.folder, self.attempt + 1).exists() or _newest(self.folder) > self.attempt:
             raise LeaseLost(
-                f"another process took over {self.folder} since this one gave no sign of life for {LEASE_SECONDS:g} s; "
-                "it goes on there"
+                f"another process took over {self.folder}, since this one had no heartbeat for {LEASE_SECONDS:g} s; "
+                "the run continues there"
             )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             self.holder = replace(self.holder, heartbeat=self.holder.heartbeat + 1)
             with suppress(OSError):  # a file system that stalls or is full: the run itself will fail with it
-                if (_newest(self.folder) or 0) <= self.attempt:
+                if _newest(self.folder) <= self.attempt:
                     self._write()
 
     def _write(self) -> None:
@@ -99,7 +99,7 @@ class Lease:
 def hold(folder: Path) -> Iterator[Lease]:
     """Hold the run of a folder, which is made if missing. RunIsTaken where another running process holds it.
 
-    Waits LEASE_SECONDS where another machine's process left a lease without a sign of life.
+    Waits LEASE_SECONDS where a process of another machine left a lease without a heartbeat.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,18 +119,18 @@ def hold(folder: Path) -> Iterator[Lease]:
 def read_holder(folder: Path) -> Holder | None:
     """The newest lease of a run folder; None where there is none.
 
-    One that no writer of ours left counts as released. One that cannot be read for the moment comes as a holder that is
-    not known, and is watched like any other.
+    A file that this code did not write counts as released. One that cannot be read at the moment gives an unknown
+    holder, which is watched like any other.
     """
     attempt = 0
     for _ in range(READ_TRIES):
-        if (attempt := _newest(folder) or 0) == 0:
+        if (attempt := _newest(folder)) == 0:
             return None
         try:
             return replace(HOLDERS.validate_json(_path(folder, attempt).read_bytes()), attempt=attempt)
         except ValueError:
             return replace(_unknown(attempt), released=True)
-        except OSError:  # the next holder removed it just now, or a shared file system is between two versions
+        except OSError:  # the next holder has just removed it, or a shared file system is replacing it
             time.sleep(READ_WAIT_SECONDS)
     return _unknown(attempt)
 
@@ -162,7 +162,7 @@ def living(folders: Iterable[Path], seconds: float = 2 * HEARTBEAT_SECONDS + 1) 
 
 @cache
 def boot_id() -> str:
-    """An id of this machine since its last start: processes with one kernel share its file locks."""
+    """An id of this machine since its last start: processes with the same id share file locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -188,11 +188,11 @@ def _take(folder: Path, after: int) -> Lease:
     try:
         files.write_once(_path(folder, holder.attempt), json.dumps(asdict(holder)).encode())
     except AlreadyDone as error:
-        raise RunIsTaken(f"another process has just begun to work in {folder}; wait for it or stop it") from error
+        raise RunIsTaken(f"another process has just started in {folder}; wait for it or stop it") from error
     except OSError as error:
         raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
     lease = Lease(folder, holder)
-    lease.check()  # or a process that judged long ago would think that it holds what others have taken since
+    lease.check()  # others may have taken the run since `after` was read
     for attempt, path in _leases(folder).items():
         if attempt < holder.attempt:
             path.unlink(missing_ok=True)
@@ -203,14 +203,16 @@ def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
     """The last attempt, once its holder has released the run or has ended. RunIsTaken where it is running."""
     first = read_holder(folder)
     if first is None:
-        return 0  # whoever makes the first lease in the meantime has it
-    if first.released or (locked and first.boot == boot_id()):  # we have the lock that a living one would hold
+        return 0  # if another process makes the first lease meanwhile, `_take` fails
+    if first.released or (
+        locked and first.boot == boot_id()
+    ):  # this process has the lock that a running holder would have
         return first.attempt
-    print(f"waiting {LEASE_SECONDS:g} s for a sign of life of attempt {first.attempt} on {first.node}", flush=True)
+    print(f"waiting {LEASE_SECONDS:g} s for a heartbeat of attempt {first.attempt} on {first.node}", flush=True)
     deadline, last_look = time.monotonic() + LEASE_SECONDS, False
     while not last_look:
         time.sleep(POLL_SECONDS)
-        last_look = time.monotonic() >= deadline  # one more after it, in case we ourselves were held up
+        last_look = time.monotonic() >= deadline  # one look after the deadline, in case this process was suspended
         now = read_holder(folder)
         if now is not None and now.released:
             return now.attempt
@@ -270,5 +272,5 @@ def _leases(folder: Path) -> dict[int, Path]:
     return {int(number): path for path, number in numbers.items() if number.isdecimal()}
 
 
-def _newest(folder: Path) -> int | None:
-    return max(_leases(folder), default=None)
+def _newest(folder: Path) -> int:
+    return max(_leases(folder), default=0)

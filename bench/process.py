@@ -15,11 +15,11 @@ from bench.files import replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is SLURM's word that time is short
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM sends the last before its time limit
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop, and the run's state is saved."""
+    """The process received a stop signal, and the run's state is saved."""
 
 
 @contextmanager
@@ -38,14 +38,14 @@ def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signa
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that a stop signal sets, so that a worker stops between steps. Main thread only; else never set."""
+    """An event that a stop signal sets, so that a worker stops between steps; never set outside the main thread."""
     asked = threading.Event()
     with on_signals(lambda *_: asked.set(), *STOP_SIGNALS):
         yield asked
 
 
 class Progress:
-    """A run's sign of life: a small JSON in its folder, at most one per second."""
+    """The progress file of a run: a small JSON in its folder, written at most once per second."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PROGRESS_FILE
@@ -53,7 +53,7 @@ class Progress:
         self._n_written = 0
 
     def write(self, state: str, *, now: bool = False, **values: Any) -> None:
-        """Say what the run is doing; `now` skips the wait."""
+        """Write the run's state, if the last write was a second ago or with `now`."""
         if not now and time.monotonic() - self._written_at < PROGRESS_SECONDS:
             return
         self._n_written += 1
@@ -62,7 +62,7 @@ class Progress:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The last sign of life of a run; None where there is none yet."""
+    """The content of a run's progress file; None where there is none yet."""
     try:
         content = json.loads((folder / PROGRESS_FILE).read_bytes())
     except (OSError, ValueError):

@@ -28,7 +28,7 @@ KINDS = {  # torch's operators, without their namespace; the rest is "other"
 
 
 def profile_step(trainer: Trainer) -> tuple[float, dict[str, float]]:
-    """Median seconds of a step, measured without the profiler, and seconds per step of each kind of work under it."""
+    """Median seconds of a step without the profiler, and seconds per step of each kind of operation with it."""
     trainer.warm_up()
     for _ in range(2):
         trainer.advance()
@@ -37,7 +37,7 @@ def profile_step(trainer: Trainer) -> tuple[float, dict[str, float]]:
     cuda = trainer.device.type == "cuda"
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    _profiled(trainer, activities)  # only settles the heap under the profiler's own records
+    _profiled(trainer, activities)  # discarded: the profiler's own first allocations take time
     profiler = _profiled(trainer, activities)
     by_kind: Counter[str] = Counter()
     for event in profiler.key_averages():
@@ -47,7 +47,7 @@ def profile_step(trainer: Trainer) -> tuple[float, dict[str, float]]:
 
 
 def kind_of(operator: str) -> str:
-    """The kind of work of an operator as the profiler names it, such as aten::mul_ or aten::gelu_backward."""
+    """The kind of an operator by its name in the profiler, such as aten::mul_ or aten::gelu_backward."""
     name = operator.removeprefix("aten::")
     for kind, operators in KINDS.items():
         if any(name in (one, f"{one}_", f"{one}_backward") or name.startswith(f"{one}_") for one in operators):

@@ -1,4 +1,4 @@
-"""The record: the one JSON a run leaves, and the only thing that running and reporting share.
+"""The record: the JSON file of a run, and the only data that running and reporting share.
 
 Nothing here imports torch or `models`, so tables are made without them.
 """
@@ -15,10 +15,10 @@ from pydantic_core import from_json
 from bench.errors import RecordError, first_problem
 
 SCHEMA_VERSION = 1
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # what labels and experiments may be called
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of labels and experiments
 NO_SEED = "fitted"  # in place of a seed, for a model without one
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
-FINAL_STATUSES = ("done", "diverged")  # a diverged run is a result; one that failed is to be tried again
+FINAL_STATUSES = ("done", "diverged")  # a diverged run is a result; a failed one is run again
 
 
 class Strict(BaseModel):
@@ -105,15 +105,15 @@ class CrossFitted(Strict):
 
 
 class ProtocolResult(Strict):
-    """`best` is the evaluation with the least sweep loss, as both published systems report; `final` the last step."""
+    """`best` is the evaluation with the lowest sweep loss, as both published systems report; `final` the last step."""
 
     best: Measurement
     final: Measurement
-    cross_fitted: CrossFitted | None  # known for the sweep only
+    cross_fitted: CrossFitted | None  # only for the sweep
 
 
 class Permuted(Strict):
-    """The second halves of the sweep's windows, as they are and with the tokens before them in a random order."""
+    """Losses of the second halves of the sweep's windows, in context and with the tokens before in a random order."""
 
     step: int
     nats_per_token: float
@@ -133,10 +133,10 @@ class Result(Strict):
 
 
 class Parameters(Strict):
-    """Counts under every convention; `parts` sums to `n_params`."""
+    """Counts under each convention; `parts` sums to `n_params`."""
 
     n_params: int
-    n_live_params: int  # without entries that can never act
+    n_live_params: int  # without entries that never affect the output
     n_params_without_positions: int
     parts: dict[str, int]
 
@@ -151,8 +151,8 @@ class Cost(Strict):
     train_flops: float  # 3 x forward, from the model's closed form
     parameters: Parameters
     forward_macs_per_token: int | None = None  # closed form, at the run's context
-    state_bytes: int | None = None  # what decoding keeps of one text at the end of its window, float32
-    activation_bytes: int | None = None  # what the backward pass keeps of one window, float32
+    state_bytes: int | None = None  # what decoding stores for one text at the end of its window, float32
+    activation_bytes: int | None = None  # what is stored for the backward pass of one window, float32
 
 
 def _finite(value: dict[str, Any]) -> dict[str, Any]:
@@ -164,18 +164,18 @@ Plain = Annotated[dict[str, Any], AfterValidator(_finite)]  # JSON values, none 
 
 
 class Diagnostics(Strict):
-    """`first_train_nats`: losses of the first 20 steps in exact mode, what `recheck` repeats."""
+    """`first_train_nats`: losses of the first 20 steps in exact mode, which `recheck` repeats."""
 
     first_train_nats: list[float]
     by_step: dict[int, Plain]  # the model's own readings at each evaluation
-    first_fast_train_nats: list[float] = []  # of the first 20 steps as a `fast` run took them, compiled
+    first_fast_train_nats: list[float] = []  # of the first 20 compiled steps of a `fast` run
 
 
 class Record(Strict):
     """One run."""
 
     schema_version: int
-    protocol_version: int  # hashed into the run id: raised when a rule changes that would move a number
+    protocol_version: int  # hashed into the run id: raised when a changed rule would change a number
     run_id: str
     label: str
     seed: int | None
@@ -196,7 +196,7 @@ class Record(Strict):
 
     @property
     def packed(self) -> bool:
-        """Whether it shared a GPU with other runs, if only for a while: its times then measure no model's speed."""
+        """Whether it shared a GPU with other runs at any time: its times are then no throughput."""
         return any((attempt.runs_per_gpu or 1) > 1 for attempt in self.attempts)
 
     def as_packed(self) -> "Record":
@@ -208,7 +208,7 @@ class Record(Strict):
 
     @property
     def fitted(self) -> bool:
-        """Whether the model was fitted by counting, not trained: it has no seed, and its loss is exact."""
+        """Whether the model was fitted by counting instead of trained: it has no seed, and its loss is exact."""
         return self.seed is None
 
     def nats(self, protocol: str = "sweep", selection: str = "best") -> float | None:
@@ -218,7 +218,7 @@ class Record(Strict):
 
     @property
     def file_name(self) -> str:
-        """A label for people; nothing parses it."""
+        """The name of the record's file, for people; nothing parses it."""
         return file_name(self.label, self.seed, self.run_id)
 
 
@@ -251,8 +251,8 @@ class Manifest(Strict):
     cells: list[ManifestCell]
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
-    remark: str | None = None  # on how its runs were made, where records cannot tell; tables show it
-    shared_gpu: bool = False  # its runs shared a GPU, also where their records do not say so
+    remark: str | None = None  # about its runs, where records lack it; tables show it
+    shared_gpu: bool = False  # its runs shared a GPU, also where their records lack it
 
     @property
     def run_ids(self) -> list[str]:
@@ -264,10 +264,10 @@ RecheckKind = Literal["repeated", "sources compared"]
 
 
 class Recheck(Strict):
-    """The first steps of a record under other sources; `equal`: whether they have the same bits as before.
+    """The first steps of a record under other sources; `equal`: whether they have the same bits.
 
-    `repeated`: before means the record. `sources compared`, where the machine is not of the record's kind: before
-    means the sources of the record's commit, which ran the first steps here, as the other sources did.
+    `repeated`: compared with the record. `sources compared`, where the machine is of another kind than the record's:
+    compared with the sources of the record's commit, which ran the first steps on this machine, too.
     """
 
     schema_version: int
@@ -317,12 +317,10 @@ def parse(content: bytes, path: Path | str, kind: type[Content]) -> Content:
         raise RecordError(f"{path}: its content is not what was written (sha256 differs); restore it, or delete it")
     try:
         plain = from_json(body + b"}", allow_inf_nan=False)
-        if plain.get("schema_version") != SCHEMA_VERSION:
-            found = plain.get("schema_version")
+        if (found := plain.get("schema_version")) != SCHEMA_VERSION:
             raise RecordError(f"{path}: schema version {found}, this suite reads {SCHEMA_VERSION}")
         return kind.model_validate(plain)
     except ValidationError as error:
-        where, reason = first_problem(error)
-        raise RecordError(f"{path}: {where}: {reason}") from error
+        raise RecordError(f"{path}: {': '.join(first_problem(error))}") from error
     except (ValueError, AttributeError) as error:
         raise RecordError(f"{path}: sealed, but not a {name} of this suite") from error

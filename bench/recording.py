@@ -1,4 +1,4 @@
-"""The record of a run, assembled in the process of the run."""
+"""Assembles the record of a run."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,11 @@ from models import build
 
 
 class Recorder:
-    """One attempt at a run: its facts before training, and the attempts before it."""
+    """One attempt at a run: what is known before training, and the earlier attempts."""
 
     def __init__(self, run: Run, corpus: Corpus, device: torch.device, runs_per_gpu: int) -> None:
         self.run, self.device, self.runs_per_gpu = run, device, runs_per_gpu
-        self.known = describe_run(run, corpus, device)  # now, since the sources may be edited while it trains
+        self.known = describe_run(run, corpus, device)  # before training, since the sources may be edited meanwhile
         model, context = build(run.config.model), run.config.context
         self.cost_of_model: dict[str, Any] = {
             "parameters": count_parameters(model),
@@ -40,7 +40,7 @@ class Recorder:
         self.first_step, self.seconds_before = step, history.train_seconds
 
     def attempts(self, history: History, step: int) -> list[record.Attempt]:
-        """The attempts at the run, the last of them this one, which is at `step`."""
+        """The attempts at the run; the last is this one, at `step`."""
         this = record.Attempt(
             started_at=self.started_at,
             first_step=self.first_step,

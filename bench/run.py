@@ -29,7 +29,7 @@ from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
 from models import FITTED, SequenceModel, build_fitted
 
-READ_EVERY_CUDA = 50  # steps between looks at the losses, where a look stops the device
+READ_EVERY_CUDA = 50  # steps between reads of the losses, since a read waits for the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,14 @@ class Settings:
     n_threads: int | None = None  # None: torch's default
     data_dir: Path | None = None
     checkpoint_seconds: float = 60.0  # and at every evaluation
-    runs_per_gpu: int = 1  # how many may share the device with this one, where that is a GPU
+    runs_per_gpu: int = 1  # this one included
 
 
 def execute(run: Run, store: Store, settings: Settings) -> record.Record:
-    """Bring a run to its record, from its newest checkpoint or from nothing, and write the record to the store.
+    """Train a run from its newest checkpoint, or from the start, and write its record to the store.
 
     A run that diverges, runs out of memory or fails gets a record with that status. AlreadyDone where it has a record;
-    RunIsTaken where another process works on it; LeaseLost where one took it over; Interrupted after a stop signal,
+    RunIsTaken where another process is running it; LeaseLost where one took it over; Interrupted after a stop signal,
     with the state saved.
     """
     if settings.n_threads is not None:
@@ -178,7 +178,7 @@ class TrainingLoop:
                     self.read_losses(curve)
                 if asked_to_stop:
                     raise Interrupted(
-                        f"stopped at step {trainer.step} of {n_steps}; the same command goes on from there"
+                        f"stopped at step {trainer.step} of {n_steps}; the same command continues from there"
                     )
                 self.write_progress(trainer)
 
@@ -197,7 +197,7 @@ class TrainingLoop:
                 firsts.append(nats)
 
     def evaluate(self, trainer: Trainer) -> None:
-        """One sweep and the model's readings."""
+        """Measure the sweep loss and the model's readings."""
         self.stop_clock()
         self.write_progress(trainer, state="evaluating", now=True)
         context = self.run.config.context
@@ -254,7 +254,7 @@ class TrainingLoop:
 
 
 def fit(run: Run, corpus: Corpus, device: torch.device) -> record.Record:
-    """Fit an n-gram model to the training text and measure it as any other."""
+    """Fit an n-gram model to the training text, measure it like any other model, and return the record."""
     known = describe_run(run, corpus, device)
     model = build_fitted(run.config.model).to(device).fit(corpus.train.long())
     history, result = measure_fitted(model, corpus, run.config)

@@ -23,17 +23,17 @@ def generate(
 ) -> Tensor:
     """Continue `prompt` (n,), n >= 1, by `n_tokens` token ids, without dropout.
 
-    Each sees at most the `context` tokens before it, and fewer where the text is longer: the window then moves on as
+    Each token sees at most the `context` tokens before it, and fewer where the text is longer: the window then moves as
     `models.decoding.window_start` defines. temperature 0 takes the most likely token. `top_k` keeps that many most
     likely; `top_p` keeps the fewest that together have that probability. Without `cached`, the window is recomputed
-    for every token, to the same effect.
+    for every token, with the same result.
     """
     if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
         raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")
     decoder = decoder_of(model, 1, context) if cached else Recomputing(model, 1, context)
     generator = torch.Generator(prompt.device).manual_seed(stream_seed(seed, "generation"))
     written = torch.cat([prompt, prompt.new_zeros(n_tokens)])
-    fresh = prompt  # what the decoder has not seen yet
+    fresh = prompt  # the tokens that the decoder has not read
     for i in range(len(prompt), len(written)):
         logits = decoder.feed(fresh[None])[0].float()
         fresh = torch.multinomial(kept_probabilities(logits, temperature, top_k, top_p), 1, generator=generator)
@@ -42,7 +42,7 @@ def generate(
 
 
 def kept_probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: float) -> Tensor:
-    """Probabilities (V,) of the next token after temperature, top-k and top-p; not kept ones are 0."""
+    """Probabilities (V,) of the next token after temperature, top-k and top-p; 0 for tokens not kept."""
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
     probabilities = ((logits - logits.max()) / temperature).softmax(0)

@@ -1,6 +1,6 @@
 """Which code ran: the commit, a fingerprint of the files that decide a run's numbers, and whether records match it.
 
-Reads source text only, so that tables can tell old records from fresh ones without importing torch.
+Reads only source text, so that tables can distinguish old records from fresh ones without importing torch.
 """
 
 import ast
@@ -21,15 +21,15 @@ DECIDING = tuple(
     f"bench/{name}.py"
     for name in ("batches", "budget", "capture", "corpus", "evaluate", "history", "schedule", "train")
 )
-Proofs = dict[tuple[str, str], RecheckKind]  # by run id and the fingerprint of the sources that showed it
-DECODING = ("decoding", "decoder")  # how the names of those end that no training or evaluation calls
+Proofs = dict[tuple[str, str], RecheckKind]  # by run id and the fingerprint of the sources that repeated it
+DECODING = ("decoding", "decoder")  # ends of module names that training and evaluation do not call
 
 
 @cache
 def fingerprint(architecture: str, root: Path = ROOT) -> str:
     """sha256 over the syntax trees of an architecture's file, what it imports from `models`, and the shared pipeline.
 
-    A comment, a docstring, another architecture or a decoder, which only writes text, does not count.
+    Comments, docstrings, other architectures and decoders, which only write text, do not count.
     """
     digest = hashlib.sha256()
     for name in sorted({*DECIDING, *_of_models(architecture, root)}):
@@ -38,7 +38,7 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
 
 
 def proofs_of(rechecks: Iterable[Recheck]) -> Proofs:
-    """The runs proved by equal numbers; where both kinds of proof are there, the stronger one, repetition, counts."""
+    """The runs proved by equal numbers; of two kinds of proof, the stronger one, repetition, counts."""
     proofs: Proofs = {}
     for recheck in rechecks:
         key = recheck.run_id, recheck.fingerprint
@@ -48,7 +48,7 @@ def proofs_of(rechecks: Iterable[Recheck]) -> Proofs:
 
 
 def standing(record: Record, proofs: Proofs) -> Literal["current"] | RecheckKind | None:
-    """Why a record is valid: made by the current sources, or proved in some way; None where neither holds."""
+    """Why a record is valid: made by the current sources, or the kind of its proof; None where neither holds."""
     current = current_fingerprint(record.config.get("architecture"))
     if current is None:
         return None
@@ -56,7 +56,7 @@ def standing(record: Record, proofs: Proofs) -> Literal["current"] | RecheckKind
 
 
 def current_fingerprint(architecture: object) -> str | None:
-    """The present sources' fingerprint; None for an architecture whose sources are not here."""
+    """The fingerprint of the present sources; None for an architecture without sources here."""
     if not isinstance(architecture, str) or not architecture.isidentifier():
         return None
     try:
@@ -66,14 +66,14 @@ def current_fingerprint(architecture: object) -> str | None:
 
 
 def syntax(path: Path) -> str:
-    """A file's syntax tree without its docstrings, as text: equal where nothing but words differ."""
+    """A file's syntax tree without its docstrings, as text: equal where only words differ."""
     return dump(without_docstrings(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def commit() -> tuple[str | None, bool | None]:
     """The commit and whether the tree differs from it: from git, else from BENCH_COMMIT, else unknown."""
     with suppress(ConfigError):
-        if Path(git(ROOT, "rev-parse", "--show-toplevel")) == ROOT:  # not some repository around this folder
+        if Path(git(ROOT, "rev-parse", "--show-toplevel")) == ROOT:  # not a repository that contains this folder
             head = git(ROOT, "rev-parse", "HEAD")
             return head, bool(git(ROOT, "status", "--porcelain", "--", "models", "bench", "jobs", "pyproject.toml"))
     return os.environ.get("BENCH_COMMIT") or None, None
@@ -82,7 +82,7 @@ def commit() -> tuple[str | None, bool | None]:
 def git(repository: Path, *arguments: str) -> str:
     """The output of git in a repository. ConfigError where it cannot be run or fails.
 
-    Hooks stay off, and GIT_DIR and its like, which a hook sets, do not reach it.
+    Hooks are off, and variables such as GIT_DIR, which a hook sets, are removed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(repository), "-c", "core.hooksPath=/dev/null", *arguments]
@@ -120,7 +120,7 @@ def _of_models(architecture: str, root: Path) -> set[str]:
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
-    """The tree, which loses its docstrings."""
+    """The same tree, from which the docstrings are removed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
@@ -128,7 +128,7 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def dump(node: Any) -> str:
-    """A syntax tree as text that no Python version spells differently: fields that are empty are left out."""
+    """A syntax tree as text, the same for every Python version: empty fields are left out."""
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "type_comment"))
         inner = ",".join(f"{name}={dump(value)}" for name, value in fields if value not in (None, []))

@@ -22,7 +22,7 @@ class Diverged(Exception):
 
 
 class StepCurve:
-    """Appends to an open file. Values stay on the device until `read`, since reading stops it."""
+    """Appends to an open file. Values stay on the device until `read`, since reading waits for it."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -34,11 +34,11 @@ class StepCurve:
         return len(self._unread)
 
     def add(self, step: int, nats: Tensor, norm: Tensor) -> None:
-        """Note the loss and the gradient norm of a step, both scalars on the device."""
+        """Add the loss and the gradient norm of a step, both scalars on the device."""
         self._unread.append((step, nats, norm))
 
     def read(self) -> Iterator[tuple[int, float, float]]:
-        """Write the steps since the last read to the file, and give step, loss and norm of each.
+        """Write the steps since the last read to the file, and yield step, loss and norm of each.
 
         Diverged at the first that is not finite.
         """
@@ -55,7 +55,7 @@ class StepCurve:
 
 
 def drop_steps(folder: Path, first: int) -> None:
-    """Cut a step curve back to the steps before `first`, which are those that a resumed run does not repeat."""
+    """Keep only the steps before `first` in a step curve: a resumed run repeats the others."""
     path = folder / STEPS_FILE
     if path.exists():
         lines = path.read_bytes().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Seconds of training, without those of evaluation and checkpoints."""
+"""Training seconds, without evaluation and checkpoints."""
 
 import time
 
@@ -19,6 +19,6 @@ class Stopwatch:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def stop(self) -> float:
-        """The seconds since the start, and stop."""
+        """Stop, and return the seconds since the start."""
         seconds, self._started = self.seconds, None
         return seconds

@@ -5,17 +5,18 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
 from bench.files import write_atomically, write_once
-from bench.record import NO_SEED, PLAIN_NAME, Content, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
+from bench.record import NO_SEED, PLAIN_NAME, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -35,7 +36,7 @@ class Store:
 
     @property
     def work_folder(self) -> Path:
-        """The folder of everything but records: below BENCH_RUNS_DIR, else in the store, ignored by git."""
+        """The folder of everything except records: below BENCH_RUNS_DIR, else in the store, ignored by git."""
         named = os.environ.get(RUNS_DIR_VARIABLE)
         if not named:
             return self.root / "work"
@@ -43,21 +44,21 @@ class Store:
         return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of a run's checkpoints, step curve and log. ConfigError where `run_id` is no run's id."""
+        """The folder of a run's checkpoints, step curve and log. ConfigError where `run_id` is not a run id."""
         if not RUN_ID.fullmatch(run_id):
-            raise ConfigError(f"{run_id[:40]!r} is no run id: they have 12 digits, 0-9 and a-f")
+            raise ConfigError(f"{run_id[:40]!r} is not a run id: those have 12 digits, 0-9 and a-f")
         folder = self.work_folder / run_id
         if folder.is_symlink():
-            raise StoreError(f"{folder} is a link; run folders must lie in the store themselves: remove it")
+            raise StoreError(f"{folder} is a link; a run folder must be in the store itself: remove the link")
         return folder
 
     def record_paths(self) -> list[Path]:
         """Every record file, sorted by name."""
-        return sorted((self.root / "runs").glob("*.json"))
+        return self._paths("runs")
 
     def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
         """As `records`, for the folder of one of ORIGINS."""
-        return self._read_all(sorted((self.root / origin).glob("*.json")), Record)
+        return _read_all(self._paths(origin), lambda path: read(path, Record), RecordError)
 
     def statuses(self) -> dict[str, str]:
         """The status of every run that has a record that can be read, by run id."""
@@ -65,25 +66,19 @@ class Store:
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
         """All records that can be read, and an error for each that cannot."""
-        return self._read_all(self.record_paths(), Record)
+        return _read_all(self.record_paths(), lambda path: read(path, Record), RecordError)
 
     def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
-        """The experiments of this store, one manifest for each mode that they were launched in."""
-        return self._read_all(sorted((self.root / "experiments").glob("*.json")), Manifest)
+        """The manifests of this store: one for each mode in which an experiment was launched."""
+        return _read_all(self._paths("experiments"), lambda path: read(path, Manifest), RecordError)
 
     def rechecks(self) -> tuple[list[Recheck], list[RecordError]]:
-        """Proofs that an older record holds under newer sources."""
-        return self._read_all(sorted((self.root / "rechecks").glob("*.json")), Recheck)
+        """Proofs that newer sources repeat older records."""
+        return _read_all(self._paths("rechecks"), lambda path: read(path, Recheck), RecordError)
 
     def measurements(self) -> tuple[list["Measurements"], list["ThroughputError"]]:
-        """Throughput by device, sorted by its slug, and an error for each file that cannot be read."""
-        found, errors = [], []
-        for path in sorted((self.root / THROUGHPUT).glob("*.json")):
-            try:
-                found.append(_read_throughput(path))
-            except ThroughputError as error:
-                errors.append(error)
-        return found, errors
+        """Throughput by device, sorted by slug, and an error for each file that cannot be read."""
+        return _read_all(self._paths(THROUGHPUT), _read_throughput, ThroughputError)
 
     def take_record(self, run_id: str, folder: Path) -> Record | None:
         """Move the record of a run out of this store into `folder`, and return it; None where it has none."""
@@ -97,20 +92,20 @@ class Store:
         return None
 
     def check_free(self, label: str, seed: int | None, run_id: str) -> None:
-        """RecordError where the place of a run's record is taken by a file that cannot be read as one."""
+        """RecordError where a run's record file exists but cannot be read."""
         path = self.root / "runs" / file_name(label, seed, run_id)
         if path.exists():
             read(path, Record)
 
     def write_record(self, record: Record) -> Path:
-        """Write a record once; AlreadyDone where the run has one."""
-        path = self._path("runs", record.label) / record.file_name
+        """Write a record; AlreadyDone where the run has one."""
+        path = self._folder_for("runs", record.label) / record.file_name
         write_once(path, to_bytes(record))
         return path
 
     def write_manifest(self, manifest: Manifest) -> Path:
-        """Write or replace the manifest of an experiment in a mode; the one of its other mode stays."""
-        path = self._path("experiments", manifest.name) / self._manifest_file(manifest)
+        """Write or replace the manifest of an experiment in its mode; the manifest of the other mode stays."""
+        path = self._folder_for("experiments", manifest.name) / self._manifest_file(manifest)
         write_atomically(path, to_bytes(manifest))
         return path
 
@@ -121,8 +116,8 @@ class Store:
         write_atomically(path, to_bytes(recheck))
         return path
 
-    def find_run_id(self, wanted: str) -> str:
-        """The id of a run named by its id, the start of it, or label and seed (k_operators-s42). Else ConfigError."""
+    def find_run_id(self, text: str) -> str:
+        """The id of the one run with this id, start of an id, or label and seed (k_operators-s42). Else ConfigError."""
         records = self.records()[0]
         names = {one.run_id: run_name(one.label, one.seed) for one in records}
         modes: dict[str, str] = {one.run_id: one.mode for one in records}
@@ -131,57 +126,66 @@ class Store:
                 for seed, run_id in cell.run_ids.items():
                     names[run_id] = run_name(cell.label, None if seed == NO_SEED else int(seed))
                     modes.setdefault(run_id, "exact" if seed == NO_SEED else manifest.mode)
-        found = [run_id for run_id, name in names.items() if name == wanted or run_id.startswith(wanted)]
+        found = [run_id for run_id, name in names.items() if name == text or run_id.startswith(text)]
         if len(found) == 1:
             return found[0]
-        if not found and RUN_ID.fullmatch(wanted) and self.run_folder(wanted).is_dir():
-            return wanted
+        if not found and RUN_ID.fullmatch(text) and self.run_folder(text).is_dir():
+            return text
         several = ", ".join(f"{run_id} ({names[run_id]}, mode {modes[run_id]})" for run_id in found)
-        why = f"is several runs: {several}" if found else "is no run of this store"
-        raise ConfigError(f"{wanted!r} {why}; `python -m jobs status --store {self.root}` lists them")
+        reason = f"matches several runs: {several}" if found else "is not a run of this store"
+        raise ConfigError(f"{text!r} {reason}; `python -m jobs status --store {self.root}` lists them")
 
     def check_writable(self) -> None:
-        """StoreError where a record could not be written here; leaves nothing behind."""
+        """StoreError where a record cannot be written here; leaves no file."""
         probe = self.root / "runs" / f".probe-{uuid.uuid4().hex}"
         try:
             write_once(probe, b"")  # as a record is
             probe.unlink()
         except OSError as error:
-            raise StoreError(
-                f"store {self.root} cannot be written: {error.strerror}; name another with --store"
-            ) from error
+            raise StoreError(f"store {self.root} cannot be written: {error.strerror}; use another --store") from error
 
-    def _path(self, folder: str, name: str) -> Path:
-        """A folder of this store, for a file called after `name`. StoreError where that is no plain name."""
+    def _paths(self, folder: str) -> list[Path]:
+        """The JSON files in a folder of this store, sorted by name."""
+        return sorted((self.root / folder).glob("*.json"))
+
+    def _folder_for(self, folder: str, name: str) -> Path:
+        """A folder of this store, for a file with `name` in its own. StoreError unless that is a plain name."""
         if not PLAIN_NAME.fullmatch(name):
-            raise StoreError(f"{name[:40]!r} cannot name a file: letters, digits, '-', '_' and '.', please")
+            raise StoreError(f"{name[:40]!r} cannot be a file name: use letters, digits, '-', '_' and '.'")
         return self.root / folder
 
     def _manifest_file(self, manifest: Manifest) -> str:
-        """The name of a manifest's file: of the one that it replaces, else NAME.json or NAME.fast.json.
+        """The file name of a manifest: that of the one it replaces, else NAME.json or NAME.fast.json.
 
-        An older suite wrote NAME.json in either mode; where such a file is of the other mode, ours is NAME.MODE.json.
+        Older versions wrote NAME.json in either mode; where that file is of the other mode, the name is NAME.MODE.json.
         """
         taken: dict[str, tuple[str, str]] = {}
-        for path in sorted((self.root / "experiments").glob("*.json")):
-            with suppress(RecordError):  # what cannot be read is replaced
+        for path in self._paths("experiments"):
+            with suppress(RecordError):  # a file that cannot be read is replaced
                 found = read(path, Manifest)
                 taken[path.name] = found.name, found.mode
         of_this_mode = [name for name, found in taken.items() if found == (manifest.name, manifest.mode)]
-        plain = f"{manifest.name}.json" if manifest.mode == "exact" else f"{manifest.name}.{manifest.mode}.json"
-        return next(iter(of_this_mode), plain if plain not in taken else f"{manifest.name}.{manifest.mode}.json")
-
-    def _read_all(self, paths: list[Path], kind: type[Content]) -> tuple[list[Content], list[RecordError]]:
-        contents, errors = [], []
-        for path in paths:
-            try:
-                contents.append(read(path, kind))
-            except RecordError as error:
-                errors.append(error)
-        return contents, errors
+        plain, with_mode = f"{manifest.name}.json", f"{manifest.name}.{manifest.mode}.json"
+        return next(iter(of_this_mode), plain if manifest.mode == "exact" and plain not in taken else with_mode)
 
 
-# --- throughput/: what `make bench` measured, one file of pytest-benchmark per session on one machine ---
+Item = TypeVar("Item")
+ReadError = TypeVar("ReadError", bound=UserError)
+
+
+def _read_all(
+    paths: list[Path], read_one: Callable[[Path], Item], error_type: type[ReadError]
+) -> tuple[list[Item], list[ReadError]]:
+    items, errors = [], []
+    for path in paths:
+        try:
+            items.append(read_one(path))
+        except error_type as error:
+            errors.append(error)
+    return items, errors
+
+
+# --- throughput/: measurements of `make bench`, one file of pytest-benchmark per session on one machine ---
 
 Phase = Literal["training step", "forward", "evaluation", "generation", "growth"]
 PHASES: tuple[Phase, ...] = get_args(Phase)  # in the order of the table
@@ -199,13 +203,13 @@ class ThroughputError(UserError):
 
 
 class _Lenient(BaseModel):
-    """Passes over keys that nothing here reads; refuses other types, NaN and infinite numbers."""
+    """Ignores unknown keys; refuses other types, NaN and infinite numbers."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Point(_Lenient):
-    """One thing to measure."""
+    """One measurement to make."""
 
     phase: Phase
     model: str
@@ -216,7 +220,7 @@ class Point(_Lenient):
 
 
 class NotRun(Point):
-    """A point that was predicted to need more memory than it may take."""
+    """A point whose predicted memory is more than what is free."""
 
     predicted_bytes: Bytes
     free_bytes: Bytes
@@ -256,12 +260,12 @@ class Timed(_Lenient):
 
     @property
     def tokens_per_second(self) -> float:
-        """At the median round."""
+        """Tokens per second of the median round."""
         return self.facts.n_tokens / self.stats.median
 
     @property
     def seconds(self) -> tuple[float, float, float]:
-        """Least, median and most seconds of a step."""
+        """Minimum, median and maximum seconds of a step."""
         steps = self.stats.median / self.facts.seconds_per_step
         return self.stats.min / steps, self.facts.seconds_per_step, self.stats.max / steps
 
@@ -274,7 +278,7 @@ class Timed(_Lenient):
 
 
 class MeasuredMachine(_Lenient):
-    """The machine of the session, and the points that were too large for it."""
+    """The machine of the session, and the points that do not fit its memory."""
 
     device: str
     device_name: str
@@ -301,7 +305,7 @@ class Measurements:
 
     @property
     def grows(self) -> bool:
-        """Whether cost was measured as the sequence gets longer."""
+        """Whether the cost at growing sequence lengths was measured."""
         return any(one.facts.phase == "growth" for one in self.timed)
 
 
@@ -313,14 +317,13 @@ def _read_throughput(path: Path) -> Measurements:
 
 
 def parse_throughput(content: bytes, path: Path) -> Measurements:
-    """The measurements in a file's bytes. ThroughputError names `path`, where they are from, and the reason."""
+    """The measurements in a file's bytes. ThroughputError names `path`, their source, and the reason."""
     if not path.stem.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise ThroughputError(f"{path}: a device's name is letters, digits, '.', '-' and '_'; rename it")
+        raise ThroughputError(f"{path}: a device's name may have letters, digits, '.', '-' and '_'; rename it")
     try:
         session = _Session.model_validate_json(content)
     except ValidationError as error:
-        where, reason = first_problem(error)
-        raise ThroughputError(f"{path}: {where + ': ' if where else ''}{reason}; {AGAIN}") from error
+        raise ThroughputError(f"{path}: {': '.join(filter(None, first_problem(error)))}; {AGAIN}") from error
     timed = sorted(session.benchmarks, key=lambda one: (order_of(one.facts), one.terms))
     for one, other in pairwise(timed):
         if (one.terms, order_of(one.facts)) == (other.terms, order_of(other.facts)):

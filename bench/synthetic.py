@@ -1,4 +1,4 @@
-"""A synthetic text of known best perplexity: a second-order character process of 1.75 bits per character.
+"""A synthetic text whose best perplexity is known: a second-order character process of 1.75 bits per character.
 
 Each pair of characters allows four successors with probabilities 1/2, 1/4, 1/8, 1/8, so every position costs a perfect
 model exactly 1.75 bits, 1.2130 nats, a perplexity of 3.3636. The likeliest successor follows from the last character

@@ -1,4 +1,4 @@
-"""The work of a training step: what two runs must share to take equally long, and its FLOPs."""
+"""The size of a training step: what two runs must share to take equally long, and its FLOPs."""
 
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ def shape_of(config: RunConfig) -> Shape:
 
 
 def form_of(config: RunConfig) -> str:
-    """The form of the recurrence, since forms of equal FLOPs take unequal times; the default for models without one."""
+    """The form of the recurrence (forms of equal FLOPs take unequal times); the default for models without one."""
     return str(getattr(config.model, "backend", DEFAULT_FORM))
 
 
@@ -28,7 +28,7 @@ def form_of(config: RunConfig) -> str:
 def step_flops(config: RunConfig) -> float:
     """FLOPs of the matrix products of one training step, from the model's closed form."""
     assert config.training is not None
-    # built for real, which takes less time than what torch imports for its meta device
+    # not on the meta device, whose imports in torch take longer than building the model
     with torch.random.fork_rng(devices=[]):
         model = build(config.model)
     return train_flops(model.forward_macs_per_token(config.context), config.training.batch_size * config.context)

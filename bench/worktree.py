@@ -1,4 +1,4 @@
-"""The sources of a commit in a temporary folder, while they are needed."""
+"""The sources of a commit in a temporary folder."""
 
 import re
 import signal
@@ -20,16 +20,18 @@ COMMIT = re.compile(r"[0-9a-f]{7,40}")
 def full_commit(commit: str, repository: Path = ROOT) -> str:
     """The 40 digits of a commit, also of an abbreviated one. ConfigError where git or the commit is missing.
 
-    It must be in the history of the checkout: a record may name any commit, and what that one holds is executed.
+    It must be in the history of the checkout: a record may name any commit, and its code is executed.
     """
     if not COMMIT.fullmatch(commit):
-        raise ConfigError(f"{commit[:50]!r} is no commit: one has 7 to 40 digits, 0-9 and a-f")
+        raise ConfigError(f"{commit[:50]!r} is not a commit: those have 7 to 40 digits, 0-9 and a-f")
     try:
         top = git(repository, "rev-parse", "--show-toplevel")
     except ConfigError as error:
-        raise ConfigError(f"{repository} is no git repository ({error}); clone the project with its history") from error
-    if Path(top) != repository.resolve():  # some repository around this folder
-        raise ConfigError(f"{repository} is no git repository of its own; clone the project with its history")
+        raise ConfigError(
+            f"{repository} is not a git repository ({error}); clone the project with its history"
+        ) from error
+    if Path(top) != repository.resolve():  # a repository that contains this folder
+        raise ConfigError(f"{repository} is not the root of a git repository; clone the project with its history")
     try:
         full = git(repository, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
         git(repository, "merge-base", "--is-ancestor", full, "HEAD")
@@ -42,7 +44,7 @@ def full_commit(commit: str, repository: Path = ROOT) -> str:
 
 @contextmanager
 def worktree(commit: str, repository: Path = ROOT) -> Iterator[Path]:
-    """A folder with the files of a commit, removed at the end, also where SIGINT or SIGTERM ends the process.
+    """A folder with the files of a commit; removed at the end, also after SIGINT or SIGTERM.
 
     ConfigError where git or the commit is missing.
     """
@@ -56,11 +58,11 @@ def worktree(commit: str, repository: Path = ROOT) -> Iterator[Path]:
             stops.hold()  # a second signal must not cut the removal short
             if folder.exists():
                 git(repository, "worktree", "remove", "--force", str(folder))
-            git(repository, "worktree", "prune")  # what an interrupted `add` registered
+            git(repository, "worktree", "prune")  # removes the entry of an interrupted `add`
 
 
 class _Stops:
-    """Handler of SIGINT and SIGTERM: the first raises Interrupted; while they are on hold, none does."""
+    """Handler of SIGINT and SIGTERM: raises Interrupted once; on hold, it only counts."""
 
     def __init__(self) -> None:
         self._on_hold, self.n_unraised = False, 0
@@ -74,7 +76,7 @@ class _Stops:
             self.n_unraised += 1
             return
         self._on_hold = True
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command does what is left")
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command does the rest")
 
 
 @contextmanager
@@ -84,4 +86,4 @@ def stop_signals_raise() -> Iterator[_Stops]:
     with on_signals(stops, signal.SIGINT, signal.SIGTERM):
         yield stops
     if stops.n_unraised:
-        raise Interrupted("stopped by a signal; the same command does what is left")
+        raise Interrupted("stopped by a signal; the same command does the rest")

@@ -58,7 +58,7 @@ def prepare(
         print(f"WARNING: {error}")
         print("WARNING: going on with a SYNTHETIC corpus; its numbers are not about Tiny Shakespeare")
         stand_in = "synthetic"
-    return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)  # type: ignore[arg-type]  # one of MODES
+    return experiment.on(corpus=stand_in, mode=chosen, seeds=seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""`bench cuda-check`: whether this project works on this GPU."""
+"""`bench cuda-check`: checks that this project works on this GPU."""

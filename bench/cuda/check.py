@@ -1,7 +1,7 @@
-"""Does this project work on this GPU? The important checks in three minutes, one line each, and a JSON of all.
+"""Checks that this project works on this GPU, in three minutes: one line per check, and a JSON of all.
 
-Checks that share a lane share a process and follow each other; lanes run side by side, since compiling takes a minute
-and the GPU is idle meanwhile. Speeds are measured when everything else has ended.
+The checks of a lane run in one process, one after the other; lanes run in parallel, since compiling takes a minute and
+the GPU is idle meanwhile. Speeds are measured when everything else has ended.
 """
 
 import importlib.util
@@ -11,33 +11,33 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench import files
 from bench.child import ChildEnded
 from bench.cuda.child import CheckProcess
-from bench.files import replace
 from bench.process import count_cores
 
-ALONE_SECONDS = 15.0  # of all, kept for the speeds
-BYTES_PER_LANE = 4 * 2**30  # of the GPU: nanoGPT's step in float32, eager, with what CUDA itself takes
+ALONE_SECONDS = 15.0  # of the total, reserved for the speeds
+BYTES_PER_LANE = 4 * 2**30  # of the GPU: nanoGPT's eager step in float32, and CUDA itself
 NO_CUDA = "torch sees no CUDA device here"
 NO_TIME = "no time left; --seconds gives more"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuCheck:
-    """One thing to find out, by a function of a `bench.cuda_...` module."""
+    """One check, by a function of a `bench.cuda` module."""
 
     name: str
     lane: str
     function: str  # module:function
-    seconds: float = math.inf  # after which an answer is no longer waited for
+    seconds: float = math.inf  # time limit of the answer
     arguments: dict[str, Any] = field(default_factory=dict)
     prepare: str | None = None  # called first, with the arguments; then `function` runs without them
-    package: str | None = None  # which need not be installed
-    late: str = "failed"  # what a check without an answer is
+    package: str | None = None  # that may be missing
+    late: str = "failed"  # status after the time limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +47,21 @@ class CheckResult:
     name: str
     status: str  # held, failed or not tried
     text: str
-    values: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
-        """For a reader."""
+        """The line that is printed."""
         return f"{self.status:<9}  {self.name}: {self.text}"
 
 
-HEADLINE = {  # whose step is compared and timed: name, experiment, cell
+HEADLINE = {  # the models whose steps are compared and timed: name, experiment, cell
     "K-Operators": ("paper", "k_operators"),
     "Transformer (matched)": ("matched", "transformer-params"),
     "nanoGPT": ("paper", "nanogpt"),
 }
-FORMS = ("chunked", "bounded", "mask", "recurrent", "block")  # ours first; `bounded` is how the model calls it
+FORMS = ("chunked", "bounded", "mask", "recurrent", "block")  # ours first; `bounded`: `chunked` as the model calls it
 
 
 def _cell(experiment: str, cell: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _speed(name: str) -> GpuCheck:
     )
 
 
-# Where there are too few cores for all lanes, those that start first come first.
+# In the order of their start, where there are too few cores for all lanes.
 CHECKS = (
     GpuCheck(name="machine", lane="numbers", function="bench.cuda.machine:machine", seconds=30.0),
     _numbers("batches", "batches"),
@@ -116,51 +116,44 @@ CHECKS = (
         arguments={"form": "fla"},
         seconds=120.0,
         package="fla",
-        late="not tried",  # Triton times each of its kernels in many ways before the first answer
+        late="not tried",  # Triton tunes each of its kernels before the first answer
     ),
 )
 INSTALL = {"fla": "fla-core is not installed: pip install -e '.[kernels]'"}
 
 
 class Lane:
-    """Checks that follow each other in one process, which is replaced where it ended, hung or an error left it odd."""
+    """Checks that run one after the other in one process, which is replaced after it ended, hung or raised an error."""
 
     def __init__(
-        self, checks: Sequence[GpuCheck], start: Callable[[], CheckProcess], tell: Callable[[CheckResult], None]
+        self, checks: Sequence[GpuCheck], start: Callable[[], CheckProcess], report: Callable[[CheckResult], None]
     ) -> None:
-        self.checks, self.start, self.tell = checks, start, tell
+        self.checks, self.start, self.report = checks, start, report
         self.child: CheckProcess | None = None
         self.prepared: list[tuple[GpuCheck, CheckResult]] = []
         self.stopped = threading.Event()  # by Ctrl-C
 
     def run(self, until: float) -> None:
-        """Run the checks, and prepare those that must run by themselves."""
+        """Run the checks, and prepare those that must have the GPU to themselves."""
         for check in self.checks:
             result = self.ask(check, check.prepare or check.function, check.arguments, until)
             if check.prepare and result.status == "held":
                 self.prepared.append((check, result))
             else:
-                self.tell(result)
+                self.report(result)
         if not self.prepared:
             self.end()
 
     def run_alone(self, until: float) -> None:
-        """Finish the checks that are prepared."""
+        """Finish the prepared checks."""
         for check, before in self.prepared:
             after = self.ask(check, check.function, {}, until)
-            self.tell(
-                CheckResult(
-                    name=check.name,
-                    status=after.status,
-                    text=f"{after.text}; {before.text}",
-                    values={**before.values, **after.values},
-                    seconds=before.seconds + after.seconds,
-                )
-            )
+            text, values = f"{after.text}; {before.text}", {**before.values, **after.values}
+            self.report(replace(after, text=text, values=values, seconds=before.seconds + after.seconds))
         self.end()
 
     def ask(self, check: GpuCheck, function: str, arguments: dict[str, Any], until: float) -> CheckResult:
-        """The result of one request, also where it fails."""
+        """The result of one request, also of one that fails."""
         if check.package is not None and importlib.util.find_spec(check.package) is None:
             return CheckResult(name=check.name, status="not tried", text=INSTALL[check.package])
         if self.stopped.is_set():
@@ -182,7 +175,7 @@ class Lane:
                 status = check.late
             return CheckResult(name=check.name, status=status, text=text, seconds=ended - started)
         if answer.pop("raised"):
-            self.end()  # an error may leave CUDA unusable
+            self.end()  # CUDA may be unusable after an error
         return CheckResult(name=check.name, **answer)
 
     def end(self) -> None:
@@ -198,26 +191,26 @@ def run_checks(
     seconds: float,
     start: Callable[[], CheckProcess],
     n_lanes: int,
-    tell: Callable[[CheckResult], None],
+    report: Callable[[CheckResult], None],
 ) -> None:
-    """Do the checks within `seconds`, `n_lanes` lanes at a time; `tell` each result as soon as it is known."""
+    """Run the checks within `seconds`, `n_lanes` lanes at a time; `report` is called with each result at once."""
     until = time.monotonic() + seconds
     kept = min(ALONE_SECONDS, seconds / 2) if any(one.prepare for one in checks) else 0.0
     lock = threading.Lock()
 
-    def tell_one(result: CheckResult) -> None:
+    def report_one(result: CheckResult) -> None:
         with lock:
-            tell(result)
+            report(result)
 
     names = dict.fromkeys(one.lane for one in checks)
-    lanes = [Lane([one for one in checks if one.lane == name], start, tell_one) for name in names]
+    lanes = [Lane([one for one in checks if one.lane == name], start, report_one) for name in names]
     try:
         with ThreadPoolExecutor(n_lanes) as pool:
             futures = [pool.submit(lane.run, until - kept) for lane in lanes]
             try:
                 for future in futures:
                     future.result()
-            except BaseException:  # Ctrl-C: let no lane begin anything more
+            except BaseException:  # Ctrl-C: no lane may start another check
                 for lane in lanes:
                     lane.stopped.set()
                     lane.end()
@@ -229,8 +222,8 @@ def run_checks(
             lane.end()
 
 
-def check_all(seconds: float, tell: Callable[[str], None]) -> list[CheckResult]:
-    """Run every check on this machine's GPU, or report for each that there is none."""
+def check_all(seconds: float, report: Callable[[str], None]) -> list[CheckResult]:
+    """Run every check on this machine's GPU; without one, each is `not tried`."""
     import torch
 
     names = [one.name for one in CHECKS]
@@ -238,7 +231,7 @@ def check_all(seconds: float, tell: Callable[[str], None]) -> list[CheckResult]:
 
     def keep(result: CheckResult) -> None:
         results.append(result)
-        tell(result.line)
+        report(result.line)
 
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
@@ -249,7 +242,7 @@ def check_all(seconds: float, tell: Callable[[str], None]) -> list[CheckResult]:
     memory = torch.cuda.get_device_properties(0).total_memory
     n_lanes = max(1, min(n_cores // 2 + 1, memory // BYTES_PER_LANE))
     n_threads = max(1, n_cores // 4)
-    run_checks(CHECKS, seconds=seconds, start=lambda: CheckProcess("cuda", n_threads), n_lanes=n_lanes, tell=keep)
+    run_checks(CHECKS, seconds=seconds, start=lambda: CheckProcess("cuda", n_threads), n_lanes=n_lanes, report=keep)
     return sorted(results, key=lambda one: names.index(one.name))
 
 
@@ -260,7 +253,7 @@ def exit_code(results: Sequence[CheckResult]) -> int:
 
 
 def write_results(path: Path, results: Sequence[CheckResult], seconds: float) -> None:
-    """Write what was found, with the machine, the sources and the versions, as JSON."""
+    """Write the results, with the machine, the sources and the versions, as JSON."""
     import torch
 
     from bench.environment import describe_machine
@@ -275,16 +268,13 @@ def write_results(path: Path, results: Sequence[CheckResult], seconds: float) ->
         "environment": describe_machine(device).model_dump(mode="json"),
         "seconds": seconds,
         "exit_code": exit_code(results),
-        "checks": [
-            {"name": one.name, "status": one.status, "text": one.text, "seconds": one.seconds, "values": one.values}
-            for one in results
-        ],
+        "checks": [asdict(one) for one in results],
     }
-    replace(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
+    files.replace(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:
-    """The same with strings for numbers that are not finite, which JSON lacks."""
+    """The same value with strings for infinite numbers and NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""A process that does checks for another. `CheckProcess` is the side that asks.
+"""A process that runs checks for its parent, which starts it by `CheckProcess`.
 
-`python -m bench.cuda.child DEVICE` is the side that answers. Whatever ends the asking process ends this one, too.
+`python -m bench.cuda.child DEVICE` is the process. It ends when its parent ends, in any way.
 """
 
 import importlib
@@ -20,8 +20,8 @@ from bench.errors import first_line
 from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE
 
-START_SECONDS = 60.0  # to import torch, while nine others do so and with a cold disk cache
-CHECKS_OF = "bench.cuda."  # the modules whose functions may be asked for
+START_SECONDS = 60.0  # to import torch, with a cold disk cache, while nine other processes do so
+CHECKS_OF = "bench.cuda."  # the modules whose functions may be called
 
 
 class CheckProcess:
@@ -30,12 +30,12 @@ class CheckProcess:
     def __init__(self, device: str, n_threads: int) -> None:
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": str(n_threads), **os.environ}
         environment["OMP_NUM_THREADS"] = str(n_threads)
-        environment.pop(RUNS_DIR_VARIABLE, None)  # the files of its runs are in their temporary store
+        environment.pop(RUNS_DIR_VARIABLE, None)  # its runs keep their files in their temporary store
         self.child = Child([sys.executable, "-m", "bench.cuda.child", device], ROOT, environment)
         self._ready = False
 
     def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
-        """The answer to `module:function` with `arguments`: a finding as JSON values, and whether it `raised`.
+        """The answer of `module:function` with `arguments`, as JSON values, and whether it `raised`.
 
         TimeoutError after `seconds`, not counting the process's own start, or when time.monotonic() reaches `until`;
         ChildEnded where the process ends without an answer.
@@ -52,9 +52,9 @@ class CheckProcess:
 
 
 def main() -> None:
-    """Answer requests until they end."""
+    """Answer requests until stdin closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a check prints goes to the log
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the output of checks goes to the log
     requests: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     import torch
@@ -63,32 +63,31 @@ def main() -> None:
     from bench.train import set_numerics
 
     context = Context(device=torch.device(sys.argv[1]))
-    set_numerics("exact", context.device)  # first: cuBLAS reads its settings when it starts
+    set_numerics("exact", context.device)  # before anything else: cuBLAS reads its settings when it starts
     print("ready", file=answers, flush=True)
     while True:
         print(json.dumps(perform(context, **json.loads(requests.get()))), file=answers, flush=True)
 
 
 def perform(context: Any, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The finding of a check as JSON values; one that raises has failed, with the error's line."""
+    """The answer of a check as JSON values; a check that raises has failed, with the first line of the error."""
     module, _, name = function.partition(":")
     if not module.startswith(CHECKS_OF):
         raise ValueError(f"{function} is not a check of {CHECKS_OF}*")
     started = time.monotonic()
     try:
-        finding = asdict(getattr(importlib.import_module(module), name)(context, **arguments))
-        raised = False
+        answer, raised = asdict(getattr(importlib.import_module(module), name)(context, **arguments)), False
     except Exception as error:
         traceback.print_exc()
-        finding = {"status": "failed", "text": first_line(error), "values": {"traceback": traceback.format_exc()}}
-        raised = True
-    return {**finding, "raised": raised, "seconds": time.monotonic() - started}
+        values = {"traceback": traceback.format_exc()}
+        answer, raised = {"status": "failed", "text": first_line(error), "values": values}, True
+    return {**answer, "raised": raised, "seconds": time.monotonic() - started}
 
 
 def _read_requests(requests: "queue.Queue[str]") -> None:
     for line in sys.stdin:
         requests.put(line)
-    os.killpg(os.getpid(), signal.SIGKILL)  # no more requests will come; its own session is its own group
+    os.killpg(os.getpid(), signal.SIGKILL)  # the parent has ended; this process leads its group
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The facts of a machine with a GPU that determine how fast and how exactly it trains."""
+"""The properties of a machine with a GPU that determine the speed and the precision of training."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from bench.cuda.numbers import Answer, Context
 from bench.environment import describe_machine
 from bench.process import count_cores
 
-MPS_PIPES = "/tmp/nvidia-mps"  # where MPS listens unless CUDA_MPS_PIPE_DIRECTORY names another folder
+MPS_PIPES = "/tmp/nvidia-mps"  # the default of CUDA_MPS_PIPE_DIRECTORY
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 GIB = 2**30
 
@@ -23,22 +23,22 @@ def machine(context: Context) -> Answer:
     ones = torch.ones(256, 256, device=device)
     total = (ones @ ones).sum().item()
     if total != 256**3:
-        return Answer(status="failed", text=f"a product of ones sums to {total}, and to {256**3} by arithmetic")
+        return Answer(status="failed", text=f"a matrix product of ones sums to {total} instead of {256**3}")
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
         return Answer(status="failed", text=f"{name} has no bfloat16: mode `fast` cannot run; use --mode exact")
-    free, whole = torch.cuda.mem_get_info(device)
+    free, total_bytes = torch.cuda.mem_get_info(device)
     mps, n_cores = mps_state(), count_cores()
     facts = describe_machine(device)
     text = (
-        f"{facts.device_name}, {whole / GIB:.0f} GiB ({free / GIB:.0f} GiB free), driver {driver()}, torch "
+        f"{facts.device_name}, {total_bytes / GIB:.0f} GiB ({free / GIB:.0f} GiB free), driver {driver()}, torch "
         f"{facts.packages['torch']}, CUDA {facts.cuda}, Python {facts.python}, {n_cores} cores, MPS {mps}"
     )
     values = {
         "gpu": facts.device_name,
         "n_gpus": torch.cuda.device_count(),
         "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
-        "total_bytes": whole,
+        "total_bytes": total_bytes,
         "free_bytes": free,
         "driver": driver(),
         "n_cores": n_cores,
@@ -48,7 +48,7 @@ def machine(context: Context) -> Answer:
 
 
 def driver() -> str:
-    """The version of NVIDIA's driver, from the kernel or from nvidia-smi; `unknown` where neither tells."""
+    """The version of NVIDIA's driver, from the kernel or from nvidia-smi; `unknown` without both."""
     with suppress(OSError):
         if found := re.search(r"\d+\.\d+(\.\d+)*", DRIVER_FILE.read_text(encoding="utf-8")):
             return found[0]
@@ -60,7 +60,7 @@ def driver() -> str:
 
 
 def mps_state(proc: Path = Path("/proc")) -> str:
-    """Whether NVIDIA's Multi-Process Service (MPS) shares the GPU, and how that shows. Nothing here turns it on."""
+    """Whether NVIDIA's Multi-Process Service (MPS) shares the GPU, and by which sign. Nothing here turns it on."""
     for path in proc.glob("[0-9]*/comm"):
         with suppress(OSError):  # a process that has just ended
             if path.read_text(encoding="utf-8").startswith("nvidia-cuda-mps"):  # Linux keeps 15 letters of a name

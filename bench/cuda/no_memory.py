@@ -1,7 +1,7 @@
-"""`python -m bench.cuda.no_memory` is `python -m jobs`, but memory runs out in each run of seed 42.
+"""`python -m bench.cuda.no_memory` is `python -m jobs`, except that each run of seed 42 runs out of memory.
 
-`out_of_memory` launches it, to see that a pool goes on. Before update 5 the worker asks for more memory than any device
-has, so the error comes from the real allocator.
+`out_of_memory` launches it, to check that a pool continues. Before update 5 the worker requests more memory than any
+device has, so the error comes from the real allocator.
 """
 
 import importlib
@@ -16,11 +16,11 @@ from bench.cuda.numbers import SEED
 from bench.train import Trainer
 
 STEP = 5
-TOO_MANY_BYTES = 2**50  # more than the address space of a process, too
+TOO_MANY_BYTES = 2**50  # also more than the address space of a process
 
 
 def main() -> None:
-    """Be `python -m jobs`, or the worker that it starts."""
+    """Run `python -m jobs`, or the worker that it starts."""
     if sys.argv[1:2] == ["--worker"]:
         del sys.argv[1]
         advance = Trainer.advance

@@ -1,6 +1,6 @@
 """Compares a GPU with the CPU: batches, the recurrence, evaluation, and exact repetition of training.
 
-Each check takes a `Context` and gives a `Answer`, whose text has both values where they differ.
+Each check takes a `Context` and returns an `Answer`, whose text has both values where they differ.
 """
 
 import io
@@ -32,7 +32,7 @@ N_STEPS, RESUMED_AT = 12, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The result of a check: one line of text, and the numbers behind it as JSON values."""
+    """The result of a check: one line of text, and its numbers as JSON values."""
 
     status: Status
     text: str
@@ -48,7 +48,7 @@ class Context:
 
 
 def published_run(experiment: str, cell: str, mode: Mode, *, dropout: bool = True) -> Run:
-    """A cell's run of seed 42 on the synthetic corpus, which every machine has; on demand without dropout."""
+    """A cell's run of seed 42 on the synthetic corpus, which every machine has, with or without dropout."""
     config = next(one.config for one in find_experiment(experiment).cells if one.label == cell)
     if not dropout:
         config = replace(config, model=with_dropout(config.model, 0.0))
@@ -59,7 +59,7 @@ def published_run(experiment: str, cell: str, mode: Mode, *, dropout: bool = Tru
 
 
 def batches(context: Context) -> Answer:
-    """Training batches and the windows of `sampled` are the same integers on the device as on the CPU."""
+    """Training batches and the windows of `sampled` are equal integers on the device and on the CPU."""
     return compare_batches(*(load_corpus("synthetic", device) for device in (context.device, CPU)))
 
 
@@ -69,12 +69,12 @@ def compare_batches(there: Corpus, here: Corpus) -> Answer:
     for step in steps:
         both = (train_batch(one.train, SEED, step, 64, 256)[0].cpu() for one in (there, here))
         if difference := _first_difference(*both):
-            return Answer(status="failed", text=f"step {step} reads other tokens: {difference}")
+            return Answer(status="failed", text=f"step {step} reads different tokens: {difference}")
     n_starts = len(here.val) - 256
     both = (window_starts(69, "sampled", 7, 64, n_starts, one.val.device).cpu() for one in (there, here))
     if difference := _first_difference(*both):
-        return Answer(status="failed", text=f"`sampled` reads other windows: {difference}")
-    return Answer(status="held", text=f"{len(steps)} training batches and one of `sampled` are the CPU's integers")
+        return Answer(status="failed", text=f"`sampled` reads different windows: {difference}")
+    return Answer(status="held", text=f"{len(steps)} training batches and one of `sampled` are equal to the CPU's")
 
 
 def _first_difference(found: Tensor, right: Tensor) -> str:
@@ -89,7 +89,7 @@ def _first_difference(found: Tensor, right: Tensor) -> str:
 # the recurrence -------------------------------------------------------------------------------------------------------
 
 RANK, WIDTH = 32, 128  # the paper's
-DECAYS = {"paper": (0.9925, 0.99925), "bound": (0.85, 0.9), "fast": (0.05, 0.45)}  # least and greatest gamma
+DECAYS = {"paper": (0.9925, 0.99925), "bound": (0.85, 0.9), "fast": (0.05, 0.45)}  # smallest and largest gamma
 LENGTHS = (2, 63, 65, 257)
 BOUNDED = "bounded"  # `chunked` with the lower bound of gamma, as the model calls it
 LOW_PRECISION_FORMS = ("mask", "chunked", BOUNDED, "fla")  # those that multiply in bfloat16 under autocast
@@ -124,7 +124,7 @@ def right_reads_and_gradients(length: int, decays: str) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """The largest |found - right| / |right|. Gamma's gradient is a difference of sums, so it is coarser."""
+    """The largest |found - right| / |right|. Gamma's gradient is a difference of sums, so it is less precise."""
 
     other: float
     gamma: float
@@ -135,7 +135,7 @@ BFLOAT16 = Tolerance(other=2e-2, gamma=1e-1)  # its unit is 2^-8: sums of produc
 
 
 def worst_error(found: list[Tensor], right: tuple[Tensor, ...], tolerance: Tolerance) -> tuple[float, str]:
-    """The largest error as a share of what is allowed, and what it is of, with both norms."""
+    """The largest error as a share of its tolerance, and its tensor with both norms, as text."""
     worst, text = 0.0, ""
     for name, ours, exact in zip(("reads", "dq", "dk", "dn", "dgamma"), found, right, strict=True):
         error = ((ours - exact).norm() / exact.norm()).item()
@@ -178,7 +178,7 @@ EVALUATION_TOLERANCE = 1e-6  # nats; float32 against float64 gives 5e-8 on a CPU
 
 
 def evaluation(context: Context, experiment: str, cell: str) -> Answer:
-    """A model that the device trained for some steps has the same losses there and on the CPU."""
+    """A model trained for some steps on the device has the same losses there and on the CPU."""
     corpus = load_corpus("synthetic", context.device)
     trainer = Trainer(published_run(experiment, cell, "exact"), corpus, context.device)
     losses_of(trainer, N_STEPS)
@@ -188,7 +188,7 @@ def evaluation(context: Context, experiment: str, cell: str) -> Answer:
 
 
 def compare_evaluation(there: SequenceModel, here: SequenceModel, val: Tensor, context: int) -> Answer:
-    """Losses of some windows of the sweep, of a model on the device of `val` and of one on the CPU."""
+    """Compare the losses of some windows of the sweep, of a model on the device of `val` and of one on the CPU."""
     starts = sweep_starts(val, context)[:N_WINDOWS]
     found = window_losses(there, val, starts, context)
     right = window_losses(here, val.cpu(), starts.cpu(), context)
@@ -213,7 +213,7 @@ def exact(context: Context, experiment: str, cell: str) -> Answer:
 
 
 def compare_trainings(make_trainer: Callable[[], Trainer]) -> Answer:
-    """Losses and parameters of a training, of the same again, and of one that goes on from a saved state."""
+    """Compare losses and parameters of a training, of its repetition, and of one that resumes from a saved state."""
     first, again, before = make_trainer(), make_trainer(), make_trainer()
     right = losses_of(first, N_STEPS)
     begun = losses_of(before, RESUMED_AT)
@@ -242,7 +242,7 @@ def losses_of(trainer: Trainer, n_steps: int) -> list[float]:
 
 
 def as_loaded(state: dict[str, Any]) -> dict[str, Any]:
-    """A trainer's state after a checkpoint: other tensors, on the CPU."""
+    """A trainer's state as loaded from a checkpoint: new tensors, on the CPU."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)

@@ -1,4 +1,4 @@
-"""Complete runs on a GPU, in processes as `python -m jobs launch` starts them: side by side, and out of memory."""
+"""Complete runs on a GPU, in processes of `python -m jobs launch`: two in parallel, and out of memory."""
 
 import os
 import subprocess
@@ -20,14 +20,14 @@ from bench.sources import ROOT
 from bench.store import RUNS_DIR_VARIABLE, Store
 
 PAIR = ("k_operators-s42", "k_operators-s69")
-STRUCK, NEXT = "transformer-s42", "transformer-s69"
+OUT_OF_MEMORY, NEXT = "transformer-s42", "transformer-s69"
 MEMORY_LIMIT = 2**30  # bytes that this process may take from the GPU, so that others are not affected
 TOO_MANY_WINDOWS = 2**17  # of 32 tokens: each activation of a step takes 256 MiB or more
 SECONDS = 90.0  # for a launch of two runs that train for less than a second
 
 
 def side_by_side(context: Context) -> Answer:
-    """Two workers share the GPU, both end, and the first has the same bits as by itself."""
+    """Two workers share the GPU, both finish, and the first has the same bits as by itself."""
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "together")
         where = ["--runs-per-gpu", "2"] if context.device.type == "cuda" else ["--workers", "2"]
@@ -35,12 +35,12 @@ def side_by_side(context: Context) -> Answer:
         found = {f"{one.label}-s{one.seed}": one for one in store.records()[0]}
         ended = {name: found[name].status if name in found else "no record" for name in PAIR}
         if set(ended.values()) != {"done"}:
-            return Answer(status="failed", text=f"{_listed(ended)}, and done expected of both{log}")
+            return Answer(status="failed", text=f"{_listed(ended)}; expected: both done{log}")
         return compare_with_lone(found[PAIR[0]], context, Store(Path(scratch) / "alone"))
 
 
 def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
-    """A record of a run that shared the device against the same run by itself, in this process."""
+    """Compare a record of a run that shared the device with the same run by itself, in this process."""
     on_cuda = context.device.type == "cuda"
     n_threads = packed.environment.n_threads
     alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
@@ -52,36 +52,37 @@ def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
 
 
 def out_of_memory(context: Context, n_windows: int = TOO_MANY_WINDOWS) -> Answer:
-    """A run that needs more memory than there is gets a record with that status, and the pool does the next run."""
+    """A run that needs too much memory gets a record with status oom, and the pool does the next run."""
     if context.device.type == "cuda":
-        whole = torch.cuda.get_device_properties(context.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(MEMORY_LIMIT / whole)
+        total_bytes = torch.cuda.get_device_properties(context.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(MEMORY_LIMIT / total_bytes)
     config = next(cell.config for cell in find_experiment("smoke").cells if cell.label == "transformer")
     config = override(replace(config, corpus="synthetic"), [f"training.batch_size={n_windows}"])
     with tempfile.TemporaryDirectory() as scratch:
         run = Run(label="too-large", config=config, seed=SEED, mode="exact")
         ended = execute(run, Store(Path(scratch) / "large"), Settings(device=context.device))
         if ended.status != "oom":
-            text = f"a run too large for the memory ended as {ended.status}, and oom expected: {ended.error}"
+            text = f"a run too large for the memory ended as {ended.status}, expected oom: {ended.error}"
             return Answer(status="failed", text=text)
         store = Store(Path(scratch) / "pool")
         log = launch(store, context, "transformer", ["--workers", "1"], module="bench.cuda.no_memory")
         found = {f"{one.label}-s{one.seed}": one.status for one in store.records()[0]}
-    right = {STRUCK: "oom", NEXT: "done"}
+    right = {OUT_OF_MEMORY: "oom", NEXT: "done"}
     if found != right:
-        return Answer(status="failed", text=f"the pool left {_listed(found)}, and {_listed(right)} expected{log}")
-    text = f"a batch of {n_windows:,} windows ended as oom, and a pool went on after an injected one: {_listed(right)}"
+        return Answer(status="failed", text=f"the pool ended with {_listed(found)}; expected: {_listed(right)}{log}")
+    text = (
+        f"a batch of {n_windows:,} windows ended as oom, and a pool continued after an injected one: {_listed(right)}"
+    )
     return Answer(status="held", text=text, values={"error": ended.error})
 
 
-def launch(store: Store, context: Context, words: str, options: list[str], module: str = "jobs") -> str:
-    """Launch the runs of `smoke` whose name has `words`, seeds 42 and 69, in exact mode; how it failed, if it did."""
-    command = [sys.executable, "-m", module, "launch", "--experiment", "smoke", "--mode", "exact", "-k", words]
+def launch(store: Store, context: Context, name: str, options: list[str], module: str = "jobs") -> str:
+    """Launch the runs of `smoke` whose name has `name`, seeds 42 and 69, in exact mode; how it failed, else empty."""
+    command = [sys.executable, "-m", module, "launch", "--experiment", "smoke", "--mode", "exact", "-k", name]
     command += ["--seeds", "42,69", "--device", context.device.type, "--store", str(store.root), *options]
-    environment = {name: value for name, value in os.environ.items() if name != RUNS_DIR_VARIABLE}
-    if context.device.type == "cuda" and torch.cuda.device_count() > 1:  # both on the GPU that is checked
-        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-        environment["CUDA_VISIBLE_DEVICES"] = named or "0"
+    environment = {key: value for key, value in os.environ.items() if key != RUNS_DIR_VARIABLE}
+    if context.device.type == "cuda" and torch.cuda.device_count() > 1:  # both on the checked GPU
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     try:
         ended = subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False

@@ -6,6 +6,7 @@ Compiling takes about a minute, so each check here runs in its own process, in p
 import math
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 
@@ -17,26 +18,20 @@ from bench.train import N_FIRST, Trainer
 
 Steps = list[tuple[float, float]]  # loss in nats and gradient norm of each step
 
-# Without dropout all that is left between `fast` and `exact` is rounding. On a CPU bfloat16 moves these losses by up to
-# 2e-4 nats and the norms by up to 3e-3 of themselves; other dropout masks alone would move them by 7e-3 nats.
+# Without dropout `fast` and `exact` differ only by rounding. On a CPU bfloat16 changes these losses by up to 2e-4 nats
+# and the norms by up to 3e-3 of themselves; other dropout masks would change the losses by 7e-3 nats.
 NATS_TOLERANCE = 1e-3
 NORM_TOLERANCE = 2e-2  # of the norm
-N_ROUNDS, N_STEPS = 6, 20  # of a timing; the first round warms up
+N_ROUNDS, N_STEPS = 6, 20  # of a timing; the first round is a warm-up
 
 
 def compiled(context: Context, experiment: str, cell: str) -> Answer:
-    """The first steps of `fast` mode, compiled and recorded, against those of `exact`, both without dropout."""
+    """Compare the first steps of `fast` mode, compiled and recorded, with those of `exact`, both without dropout."""
     eager = steps_of(_trainer(context, experiment, cell, "exact", dropout=False))
     trainer = _trainer(context, experiment, cell, "fast", dropout=False)
-    started = time.monotonic()
-    trainer.warm_up()
-    seconds = time.monotonic() - started
-    finding = compare_steps(steps_of(trainer), eager)
-    return Answer(
-        status=finding.status,
-        text=f"{finding.text}; compiled in {seconds:.0f} s",
-        values={**finding.values, "compile_seconds": seconds},
-    )
+    warm_up = _warm_up(trainer)
+    compared = compare_steps(steps_of(trainer), eager)
+    return replace(compared, text=f"{compared.text}; {warm_up.text}", values={**compared.values, **warm_up.values})
 
 
 def steps_of(trainer: Trainer, n_steps: int = N_FIRST) -> Steps:
@@ -46,7 +41,7 @@ def steps_of(trainer: Trainer, n_steps: int = N_FIRST) -> Steps:
 
 
 def compare_steps(found: Steps, right: Steps) -> Answer:
-    """The compiled step's losses and norms against the eager step's, at the step where each differs most."""
+    """Compare the compiled step's losses and norms with the eager step's, at the step where each differs most."""
     nats = [abs(ours[0] - exact[0]) for ours, exact in zip(found, right, strict=True)]
     norms = [abs(ours[1] - exact[1]) / exact[1] for ours, exact in zip(found, right, strict=True)]
     at, norm_at = (max(range(len(right)), key=lambda i, of=of: _nan_last(of[i])) for of in (nats, norms))  # type: ignore[misc]
@@ -68,15 +63,12 @@ def compare_steps(found: Steps, right: Steps) -> Answer:
 def prepare(context: Context, experiment: str, cell: str) -> Answer:
     """Compile and record a cell's published step, and keep it for `speed`."""
     trainer = _trainer(context, experiment, cell, "fast" if context.device.type == "cuda" else "exact")
-    started = time.monotonic()
-    trainer.warm_up()
-    seconds = time.monotonic() - started
     context.kept["trainer"] = trainer
-    return Answer(status="held", text=f"compiled in {seconds:.0f} s", values={"compile_seconds": seconds})
+    return _warm_up(trainer)
 
 
 def speed(context: Context) -> Answer:
-    """Time the step that `prepare` left: the median of rounds of steps, with the device to itself."""
+    """Time the step that `prepare` compiled: the median of rounds of steps, with nothing else on the device."""
     trainer: Trainer = context.kept["trainer"]
     n_tokens = trainer.training.batch_size * trainer.run.config.context
     rounds = []
@@ -106,6 +98,13 @@ def speed(context: Context) -> Answer:
 def _trainer(context: Context, experiment: str, cell: str, mode: Mode, *, dropout: bool = True) -> Trainer:
     corpus = load_corpus("synthetic", context.device)
     return Trainer(published_run(experiment, cell, mode, dropout=dropout), corpus, context.device)
+
+
+def _warm_up(trainer: Trainer) -> Answer:
+    started = time.monotonic()
+    trainer.warm_up()
+    seconds = time.monotonic() - started
+    return Answer(status="held", text=f"compiled in {seconds:.0f} s", values={"compile_seconds": seconds})
 
 
 def _nan_last(value: float) -> float:

@@ -1,7 +1,7 @@
-"""Sizes that meet a budget: the config of an architecture whose value on one axis is a target's, and what that took.
+"""Sizes that meet a budget: the config of an architecture whose value on one axis is a target, and the changed sizes.
 
-A value is a polynomial in the sizes, of second degree in the width and of first in every other: a few counted models
-predict all shapes. The size that is returned has been counted itself.
+A value is a polynomial in the sizes, of degree 2 in the width and of degree 1 in each other size: a few counted models
+predict all shapes. The returned size has been counted, too.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ from models import ARCHITECTURES, build
 from models.base import FreeSizes
 
 MAX_WIDTH, MAX_DEPTH = 1024, 32
-WIDTH_NODES = (96, 192, 384)  # three points make a parabola; multiples of 3, of which two thirds need no rounding
-NODES = (1, 2)  # two points make a line
-ROUNDING = 0.002  # SwiGLU's hidden width is rounded: at a width of 64 or more, this covers what that changes
-N_NEAREST = 10  # counted to name the nearest where none fits
+WIDTH_NODES = (96, 192, 384)  # three points define a parabola; two thirds of a multiple of 3 need no rounding
+NODES = (1, 2)  # two points define a line
+ROUNDING = 0.002  # SwiGLU's hidden width is rounded, which changes a value by less than this from width 64 on
+N_NEAREST = 10  # shapes counted to report the nearest where none fits
 EQUALLY_NEAR = 0.1  # shapes whose changes differ by less are chosen by their value
 
 
 class Budget(NamedTuple):
-    """The value of a config on each axis that may be held equal."""
+    """The values of a config on the axes that may be held equal."""
 
-    params: int  # in all; a tied one counts once
+    params: int  # all; a tied one counts once
     without_positions: int  # nanoGPT's convention
     live: int  # those that can act on the output
     forward_flops: int  # of one token: 2 a multiply-add of the matrix products
@@ -50,7 +50,7 @@ class Size:
     value: int  # of `config` on the axis
     target: int
     deviation: float  # value / target - 1
-    traded: tuple[str, ...]  # what differs from the starting shape, in words
+    changes: tuple[str, ...]  # from the starting shape, as text
 
 
 def free_sizes(config: Any) -> FreeSizes:
@@ -80,14 +80,14 @@ def budget_of(config: Any, context: int) -> Budget:
 def fit_size(config: Any, *, axis: str, target: int, tolerance: float = 0.01, context: int | None = None) -> Size:
     """The config within `tolerance` of `target` on `axis` whose shape is nearest to that of `config`.
 
-    Of shapes about equally near, the one nearest to the target. `context` counts for FLOPs; by default the model's own.
-    ConfigError names the nearest where none is within tolerance.
+    Of shapes about equally near, the one nearest to the target. `context` matters for FLOPs; default: the model's own.
+    ConfigError with the nearest config where none is within tolerance.
     """
     if axis not in AXES:
         raise ConfigError(f"axis {axis!r} is not one of {', '.join(AXES)}")
     if target < 1 or not 0 < tolerance < 1:
         raise ConfigError(f"target={target} must be at least 1 and tolerance={tolerance} between 0 and 1")
-    free_sizes(config)  # refuses what has none
+    free_sizes(config)  # ConfigError where it has none
     length = context or config.context
     closest: list[Any] = []
     for shapes in _shapes(config):
@@ -100,7 +100,7 @@ def fit_size(config: Any, *, axis: str, target: int, tolerance: float = 0.01, co
     raise ConfigError(
         f"no {type(config).__name__} up to {MAX_WIDTH} wide and {MAX_DEPTH} deep is within {100 * tolerance:.3g} % of "
         f"{target:,} {axis}: the nearest has {best.value:,} ({100 * best.deviation:+.3g} %), "
-        f"with {_written(best.config)}; raise the tolerance, or start from a config whose other fields "
+        f"with {_sizes_text(best.config)}; raise the tolerance, or start from a config whose other fields "
         "(vocab_size, context, ...) leave room"
     )
 
@@ -121,7 +121,7 @@ def _nearest_shape(
 
 
 def shape_change(start: Any, config: Any) -> float:
-    """How far two shapes of one architecture are apart: the sum of |log| over what each ratio was multiplied by."""
+    """The distance of two shapes of one architecture: the sum of |log| of the factors between their ratios."""
     free = free_sizes(start)
     before, after = free.ratios_of(start), free.ratios_of(config)
     factors = [after[name] / before[name] for name in before]
@@ -136,23 +136,23 @@ def set_arguments(config: Any) -> list[str]:
 
 
 def size_text(size: Size, axis: str, budgets: dict[str, Budget]) -> str:
-    """A size as a person reads it; `budgets` are shown side by side, under their names."""
+    """A size as text; `budgets` are columns, under their names."""
     rows = [[name, *(f"{getattr(budget, name):,}" for budget in budgets.values())] for name in AXES]
     return "\n".join(
         [
-            f"{axis} {size.value:,}, wanted {size.target:,}: {size.deviation:+.2%}, with {_written(size.config)}",
-            f"traded: {'; '.join(size.traded) or 'nothing'}",
+            f"{axis} {size.value:,}, target {size.target:,}: {size.deviation:+.2%}, with {_sizes_text(size.config)}",
+            f"changed: {'; '.join(size.changes) or 'nothing'}",
             "",
             tabulate(rows, ["", *budgets], colalign=["left", *["right"] * len(budgets)], disable_numparse=True),
         ]
     )
 
 
-# every shape there is, and what it will count -------------------------------------------------------------------------
+# all shapes, and their predicted values -------------------------------------------------------------------------------
 
 
 def _shapes(start: Any) -> Iterable[NDArray[np.int64]]:
-    """Rows of sizes, in the order of `fields()`: first with the last resort as it is, then with all its choices."""
+    """Rows of sizes, in the order of `fields()`: first with the last resort unchanged, then with all its choices."""
     free = free_sizes(start)
     tries: list[Sequence[int]] = [()]
     if free.last is not None:
@@ -193,17 +193,15 @@ def _resized(start: Any, sizes: Iterable[int]) -> Any:
 
 
 def _sized(start: Any, config: Any, axis: str, target: int, context: int) -> Size:
-    value = getattr(budget_of(config, context), axis)
-    return Size(
-        config=config, value=value, target=target, deviation=value / target - 1, traded=tuple(_traded(start, config))
-    )
+    value, changes = getattr(budget_of(config, context), axis), tuple(_changes(start, config))
+    return Size(config=config, value=value, target=target, deviation=value / target - 1, changes=changes)
 
 
 def _closeness(size: Size) -> tuple[float, list[str]]:
-    return abs(size.deviation), set_arguments(size.config)  # of two as close, always the same one
+    return abs(size.deviation), set_arguments(size.config)  # ties are broken by the sizes, as text
 
 
-def _traded(start: Any, config: Any) -> Iterable[str]:
+def _changes(start: Any, config: Any) -> Iterable[str]:
     free = free_sizes(start)
     for name in free.fields():
         before, after = getattr(start, name), getattr(config, name)
@@ -212,8 +210,8 @@ def _traded(start: Any, config: Any) -> Iterable[str]:
     now = free.ratios_of(config)
     for name, before in free.ratios_of(start).items():
         if before != now[name]:
-            yield f"{name} {now[name]:.3g} rather than {before:.3g}"
+            yield f"{name} {now[name]:.3g} instead of {before:.3g}"
 
 
-def _written(config: Any) -> str:
+def _sizes_text(config: Any) -> str:
     return ", ".join(f"{name}={getattr(config, name)}" for name in free_sizes(config).fields())

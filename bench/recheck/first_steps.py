@@ -1,8 +1,8 @@
-"""The first steps of runs, by the sources of the folder it is started in: what `recheck` compares.
+"""The first steps of runs, by the sources of the folder in which it is started: `recheck` compares them.
 
-Started as `python -c` with this text, so that the sources of a commit from before this file can be run too; it uses
-only what every commit with records has. Each line of stdin asks for one run, as JSON, and each line of stdout answers
-it: JSON keeps every bit of a float. It ends as soon as stdin closes, so it never outlives the process that asks.
+Started as `python -c` with this text, so that the sources of commits older than this file can be run too; it uses only
+what every commit with records has. Each line of stdin requests one run, as JSON, and each line of stdout is its answer:
+JSON keeps every bit of a float. It ends as soon as stdin closes, so it never outlives its parent process.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 
 def main() -> None:
-    """Answer one question after another."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # output of the sources must not mix with the answers
+    """Answer requests, one after another."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # so that no other output mixes with the answers
     questions: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=read, args=(questions,), daemon=True).start()
     corpora: dict[tuple[str, str], Any] = {}
@@ -35,7 +35,7 @@ def read(questions: "queue.SimpleQueue[dict[str, Any]]") -> None:
 def answer(question: dict[str, Any], corpora: dict[tuple[str, str], Any]) -> dict[str, Any]:
     """The first losses of a run, or the complete result of a fitted model, and the fingerprint of these sources.
 
-    What goes wrong is the answer, too: an `error`, in one line.
+    On failure the answer is an `error`, in one line.
     """
     try:
         from bench import sources
@@ -72,7 +72,7 @@ def first_losses(run: Any, corpus: Any, question: dict[str, Any]) -> dict[str, A
 
 
 def fitted(run: Any, corpus: Any) -> dict[str, Any]:
-    """The result of a counted model, as a run makes it."""
+    """The result of a fitted model, computed as in a run."""
     from bench.history import measure_fitted
     from bench.train import set_numerics
     from models import build_fitted

@@ -1,4 +1,4 @@
-"""Processes that take first steps with the sources of a folder, and threads that keep several of them busy."""
+"""Processes that run first steps with the sources of a folder, and threads that use several of them."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ SCRIPT = Path(__file__).parent / "first_steps.py"
 
 
 class NoAnswer(UserError):
-    """The first steps of a run could not be taken; the message has the reason."""
+    """The first steps of a run failed; the message has the reason."""
 
 
 class Workers:
-    """The process of one thread: at any time one, since one that is done keeps the memory of its model."""
+    """The child process of one thread: one at a time, since an idle one would keep the memory of its model."""
 
     def __init__(self) -> None:
         self._child: Child | None = None
@@ -28,9 +28,9 @@ class Workers:
         self._lock, self._stopped = threading.Lock(), False
 
     def ask(self, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer of `first_steps.py` with the sources of a folder, by the last process if it has them.
+        """The answer of `first_steps.py` with the sources of a folder; reuses the last process if it has them.
 
-        NoAnswer where the answer is an error, or the process died.
+        NoAnswer where the answer is an error, or the process ended.
         """
         with self._lock:
             if self._stopped:
@@ -47,23 +47,23 @@ class Workers:
         return answer
 
     def kill(self) -> None:
-        """End the process, in the middle of a run too, and start no more."""
+        """End the process, also during a run, and start no other."""
         with self._lock:
             self._stopped = True
             if self._child is not None:
                 self._child.kill()
 
     def close(self) -> None:
-        """Release the resources of the process; not while a thread waits for its answer."""
+        """End the process and release its resources; not while a thread waits for its answer."""
         if self._child is not None:
             self._child.end()
 
 
 def start_child(folder: Path) -> Child:
-    """A process with the sources of one folder; it ends when this process ends, in any way."""
+    """A process with the sources of one folder; it ends when this process ends."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):
-        environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # it starts in another folder
+        environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # the child runs in another folder
     return Child([sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")], folder, environment)
 
 
@@ -72,26 +72,26 @@ Done = TypeVar("Done")
 
 
 def in_parallel(
-    tasks: Sequence[Task], n_at_once: int, do: Callable[[Task, Workers], Done], tell: Callable[[Done], None]
+    tasks: Sequence[Task], n_at_once: int, do: Callable[[Task, Workers], Done], report: Callable[[Done], None]
 ) -> None:
-    """Do each task in one of `n_at_once` threads, with that thread's own workers, and tell what came of it here."""
-    mine = threading.local()
-    everyone: list[Workers] = []
+    """Do each task in one of `n_at_once` threads, with that thread's workers; call `report` in this thread."""
+    of_thread = threading.local()
+    all_workers: list[Workers] = []
 
     def work(task: Task) -> Done:
-        if not hasattr(mine, "workers"):
-            mine.workers = Workers()
-            everyone.append(mine.workers)
-        return do(task, mine.workers)
+        if not hasattr(of_thread, "workers"):
+            of_thread.workers = Workers()
+            all_workers.append(of_thread.workers)
+        return do(task, of_thread.workers)
 
     pool = ThreadPoolExecutor(max_workers=n_at_once)
     try:
         for future in as_completed([pool.submit(work, task) for task in tasks]):
-            tell(future.result())
+            report(future.result())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for workers in everyone:
+        for workers in all_workers:
             workers.kill()
         pool.shutdown()
-        for workers in everyone:
+        for workers in all_workers:
             workers.close()

@@ -99,7 +99,7 @@ def test_a_folder_without_a_repository_of_its_own_is_refused(repository, tmp_pat
     with pytest.raises(ConfigError, match="clone the project with its history"):
         full_commit(commit, tmp_path)
     (repository / "inside").mkdir()
-    with pytest.raises(ConfigError, match="no git repository of its own"):
+    with pytest.raises(ConfigError, match="not the root of a git repository"):
         full_commit(commit, repository / "inside")
 
 

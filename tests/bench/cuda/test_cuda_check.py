@@ -58,7 +58,7 @@ class Session:
         return self.children[-1]
 
     def run(self, *checks: GpuCheck, seconds: float = 60.0) -> dict[str, CheckResult]:
-        run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, tell=self.shown.append)
+        run_checks(checks, seconds=seconds, start=self.start, n_lanes=1, report=self.shown.append)
         assert all(child.ended for child in self.children)
         return {one.name: one for one in self.shown}
 
@@ -117,7 +117,7 @@ def test_an_interruption_ends_every_process_and_begins_nothing_more():
     session, shown = Session(a={}, b={}, warm={}, timed={}), []
     checks = [check("timed", "one", prepare="warm"), check("a", "two"), check("b", "two")]
     with pytest.raises(KeyboardInterrupt):
-        run_checks(checks, seconds=60, start=session.start, n_lanes=1, tell=interrupt)
+        run_checks(checks, seconds=60, start=session.start, n_lanes=1, report=interrupt)
     assert (session.asked, shown) == (["warm", "a"], ["held       a: a"])
     assert all(child.ended for child in session.children)
 

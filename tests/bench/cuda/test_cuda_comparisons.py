@@ -167,15 +167,15 @@ def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left,
     found = cuda_runs.out_of_memory(HERE, n_windows=2**48)  # more than any address space holds
     assert found.status == status
     if status == "failed":
-        expected = "transformer-s42 oom, transformer-s69 done expected (exit code 1: as expected)"
-        assert found.text == f"the pool left transformer-s42 oom, and {expected}"
+        expected = "transformer-s42 oom, transformer-s69 done (exit code 1: as expected)"
+        assert found.text == f"the pool ended with transformer-s42 oom; expected: {expected}"
 
 
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_that_is_too_large_and_yet_ends_fails_the_check():
     found = cuda_runs.out_of_memory(HERE, n_windows=1)
     assert found.status == "failed"
-    assert found.text == "a run too large for the memory ended as done, and oom expected: None"
+    assert found.text == "a run too large for the memory ended as done, expected oom: None"
 
 
 @pytest.mark.slow

@@ -124,15 +124,15 @@ def test_the_same_question_has_one_answer_and_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_was_traded_is_said():
+def test_a_size_lists_its_changes():
     found = fit_size(NANOGPT.model, axis="params", target=1_137_869)
     assert found.value == 3 * 12 * 174**2 + (65 + 256) * 174 + (2 * 3 + 1) * 174  # blocks, embeddings, norms
-    assert found.traded == (
+    assert found.changes == (
         "d_model 384 -> 174",
         "n_layers 6 -> 3",
         "n_heads 6 -> 3",
-        "width per layer 58 rather than 64",
-        "width per head 58 rather than 64",
+        "width per layer 58 instead of 64",
+        "width per head 58 instead of 64",
     )
 
 
@@ -141,7 +141,7 @@ def test_a_config_that_meets_the_target_is_left_alone(arm):
     start = starts("paper")[arm]
     for axis in AXES:
         found = fit_size(start, axis=axis, target=getattr(budget_of(start, start.context), axis))
-        assert (found.config, found.traded, found.deviation) == (start, (), 0.0)
+        assert (found.config, found.changes, found.deviation) == (start, (), 0.0)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -190,7 +190,7 @@ def test_the_width_of_the_mlp_changes_only_where_nothing_else_fits():
     assert fit_size(start, axis="params", target=1_137_869, tolerance=0.01).config.mlp_mult == 4
     tight = fit_size(start, axis="params", target=1_137_869, tolerance=1e-4)
     assert tight.config.mlp_mult != 4
-    assert any(words.startswith("mlp_mult 4 -> ") for words in tight.traded)
+    assert any(words.startswith("mlp_mult 4 -> ") for words in tight.changes)
     assert abs(tight.deviation) <= 1e-4
 
 
@@ -239,7 +239,7 @@ def test_the_command_prints_both_budgets_and_arguments_that_make_the_size(capsys
     arguments = ["--like", "paper/k_operators", "--axis", "live", "--set", "model.position=rotary"]
     assert call(app, *SIZE, *arguments) == 0
     printed = capsys.readouterr().out
-    for words in ("wanted 942,029", "traded: d_model 384 -> ", "1,137,869", "1,949,952"):
+    for words in ("target 942,029", "changed: d_model 384 -> ", "1,137,869", "1,949,952"):
         assert words in printed
     words = shlex.split(printed.splitlines()[-1])
     assert words[:9] == ["python", "-m", "bench", "run", "--experiment", "paper", "--cell", "nanogpt", "--seed"]
@@ -254,7 +254,7 @@ def test_the_command_prints_both_budgets_and_arguments_that_make_the_size(capsys
         ([], "--like EXPERIMENT/LABEL, or --target"),
         (["--target", 5, "--like", "paper/k_operators"], "--like EXPERIMENT/LABEL, or --target"),
         (["--target", 5], "the nearest has"),
-        (["--like", "paper/k_operator"], "there are k_operators"),
+        (["--like", "paper/k_operator"], "its cells are k_operators"),
         (["--like", "paper/unigram"], "NgramConfig has no free sizes"),
         (["--target", 5, "--axis", "weights"], "params, without_positions, live, forward_flops"),
         (["--target", 5, "--set", "model.n_head=2"], "did you mean 'n_heads'"),

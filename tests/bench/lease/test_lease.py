@@ -27,7 +27,7 @@ N_RACERS = 8
 
 @pytest.mark.fault("F8")
 def test_a_run_that_a_process_of_this_machine_works_on_is_refused_at_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # a lock says it, no sign of life
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # the lock decides, not the heartbeat
     with hold(tmp_path), at_once(), pytest.raises(RunIsTaken, match="wait for it or stop it"), hold(tmp_path):
         pass
     assert "waiting" not in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_a_run_that_died_on_another_machine_is_taken_once_the_lease_has_run_out(
         assert time.monotonic() - begun >= short_lease
         assert held.attempt == 2
         assert lease_files(tmp_path) == ["lease-2.json"]
-    assert "waiting 0.4 s for a sign of life of attempt 1 on elsewhere" in capsys.readouterr().out
+    assert "waiting 0.4 s for a heartbeat of attempt 1 on elsewhere" in capsys.readouterr().out
 
 
 def test_a_run_that_another_machine_releases_is_taken_before_the_lease_runs_out(tmp_path):

@@ -227,7 +227,7 @@ UNKNOWN: dict[str, tuple[tuple[str | None, bool | None], str]] = {
     "edited": (("first", True), "edited sources"),
     "two rules": (("other", False), "whose rules differ"),
     "no commit": ((None, None), "names no commit"),
-    "not a commit": (("--upload-pack=x", False), "'--upload-pack=x' is no commit"),
+    "not a commit": (("--upload-pack=x", False), "'--upload-pack=x' is not a commit"),
     "no such commit": (("0123456", False), "not in the history"),
     "a commit that we have not built on": (("aside", False), "not in the history"),
     "a commit that has no rules": (("silent", False), "does not tell"),
