@@ -38,7 +38,7 @@ def start(*arguments: object, data_dir: Path | None = None, **options: Any) -> s
 
 def start_python(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start `python ARGUMENTS` from the root of the project, its output piped as text."""
-    # a shell starts what it puts in the background with SIGINT ignored, which children inherit; here it must count
+    # background processes of a shell inherit an ignored SIGINT; here it must act
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
@@ -48,18 +48,18 @@ def start_python(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def run_python(code: str, *arguments: object, **variables: str) -> str:
-    """What a script prints that is run with warnings as errors; `variables` are added to its environment."""
+    """The output of a script with warnings as errors; `variables` are added to its environment."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a process that is to end by itself."""
+    """Exit code, stdout and stderr of a process that should end by itself."""
     try:
         output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
-        process.kill()  # does nothing to one that has ended
+        process.kill()  # no effect after its end
         process.wait()
     return process.returncode, output or "", errors or ""
 
@@ -67,7 +67,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def wait_until(
     condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS, pause: float = 0.01
 ) -> None:
-    """Return once `condition()` holds, looked at every `pause` seconds; fail after `seconds`."""
+    """Wait until `condition()` holds, called every `pause` seconds; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
@@ -85,7 +85,7 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs and is no zombie."""
+    """Whether a process is running and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -93,13 +93,13 @@ def alive(pid: int) -> bool:
 
 
 def kill_if_alive(pid: int) -> None:
-    """Let no test leave a process behind."""
+    """Kill a process, if it is running, so that no test leaves one."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git prints in a folder; a hook's variables do not reach it."""
+    """The output of git in a folder, without the variables of a hook."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
-"""Compile the training steps of some runs for the CPU, as `fast` mode does for CUDA, and count what the cache gave.
+"""Compile training steps of some runs for the CPU, as `fast` mode does for CUDA, and count the hits of the cache.
 
-`python -m tests.compiling FILE` reads runs from a JSON file, a new start of the compiler for each, and prints a JSON.
+`python -m tests.compiling FILE` reads runs from a JSON file, resets the compiler for each, and prints a JSON.
 """
 
 import json
@@ -17,21 +17,21 @@ from tests.bench.test_train import GraphOnPaper
 
 
 def write_runs(path: Path, runs: list[Run]) -> Path:
-    """Runs for another process."""
+    """Write runs for another process."""
     path.write_text(json.dumps([to_json(run) for run in runs]))
     return path
 
 
 def main() -> None:
-    """Two steps of each run; the loss of the second, and hits and misses of both caches."""
+    """Do two steps of each run; print the loss of the second, and hits and misses of both caches."""
     torch.set_num_threads(1)
-    train.set_numerics = lambda *_: None  # it refuses `fast` mode here
+    train.set_numerics = lambda *_: None  # it refuses `fast` mode on a CPU
     train.StepGraph = GraphOnPaper  # type: ignore[assignment,attr-defined]  # CUDA's graphs need CUDA
     device = torch.device("cpu")
     corpus = load_corpus("synthetic", device)
     nats = []
     for run in map(read_run, json.loads(Path(sys.argv[1]).read_text())):
-        torch._dynamo.reset()  # as in a process of its own
+        torch._dynamo.reset()  # as in a new process
         trainer = train.Trainer(run, corpus, device)
         trainer.warm_up()
         trainer.advance()

@@ -1,4 +1,4 @@
-"""What several tests share: a small corpus, small runs, and the folder of the real corpus."""
+"""Fixtures of many tests: a small corpus, small runs, and the folder of the real corpus."""
 
 import dataclasses
 import os
@@ -16,22 +16,26 @@ from bench.config import Mode, Run, RunConfig, TrainingConfig
 from bench.corpus import Corpus, load_corpus
 from bench.environment import describe_machine
 from bench.fetch import DATA_DIR_VARIABLE
+from bench.run import Settings
 from bench.sources import commit
 from bench.store import RUNS_DIR_VARIABLE
 from models import ARCHITECTURES
 from models.decay import BACKENDS
 
+CPU = torch.device("cpu")
+EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
+SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)  # checkpoints only at evaluations
 VOCAB_SIZE = 65
 CONTEXT = 16
-CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]  # it runs on CUDA alone: test_cuda.py compares it
-TINY_MODELS = {  # one a trained architecture, with dropout so that its random stream is tested
+CPU_BACKENDS = [name for name in BACKENDS if name != "fla"]  # it runs only on CUDA: `bench cuda-check` compares it
+TINY_MODELS = {  # one per trained architecture, with dropout so that its random stream is tested
     name: config(vocab_size=VOCAB_SIZE, context=CONTEXT, **config.tiny) for name, (config, _) in ARCHITECTURES.items()
 }
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: one process does all tests of a file, and one all of tests/jobs/slurm, which share a cluster."""
+    """With `-n`: one process runs all tests of a file, and one all of tests/jobs/slurm, which share a cluster."""
     from xdist.scheduler import LoadFileScheduling  # a development package, needed only with `-n`
 
     class ByFile(LoadFileScheduling):
@@ -44,7 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_environment() -> Iterator[None]:
-    """Run folders lie in the stores, and processes that tests start compute on one thread."""
+    """Run folders are in the stores, and processes that tests start use one thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(RUNS_DIR_VARIABLE, raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -53,7 +57,7 @@ def plain_environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def one_thread_and_default_numerics():
-    """Equal bits whatever the machine, and no test leaves its mode to the next."""
+    """Equal bits on every machine, and no test passes its mode to the next."""
     torch.set_num_threads(1)
     yield
     torch.use_deterministic_algorithms(False)
@@ -63,7 +67,7 @@ def one_thread_and_default_numerics():
 def without_onednn() -> Iterator[None]:
     """Torch's own LSTM, step by step, in place of oneDNN's fused one."""
     with warnings.catch_warnings():
-        # which leaving the block says, since it puts back a setting of Intel's GPUs too
+        # torch warns of it when the block ends, since a setting of Intel's GPUs is restored, too
         warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
         with torch.backends.mkldnn.flags(enabled=False):
             yield
@@ -81,7 +85,7 @@ def bf16_on_any_cpu(architecture: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of the real corpus; without it a test skips, but never in CI."""
+    """The folder of the real corpus; without it a test is skipped, or fails in CI."""
     named = os.environ.get(DATA_DIR_VARIABLE)
     if not named:
         reason = f"{DATA_DIR_VARIABLE} does not name a folder with the corpus"
@@ -93,25 +97,25 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
-    """A little synthetic text on the CPU."""
+    """A short synthetic text on the CPU."""
     whole = load_corpus("synthetic", torch.device("cpu"))
     return dataclasses.replace(whole, train=whole.train[:20_000], val=whole.val[:3_000])
 
 
 @pytest.fixture
 def on_little_text(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that this process executes read the little text."""
+    """Runs of this process read the short text."""
     monkeypatch.setattr("bench.run.load_corpus", lambda *_: corpus)
 
 
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the processes that estimate the cost of a launch."""
+    """Start no processes that estimate the cost of a launch."""
     monkeypatch.setattr("jobs.launch.estimate_seconds", lambda *_: {})
 
 
 def tiny_config(architecture: str, context: int = CONTEXT, n_sampled_batches: int = 2, **training: object) -> RunConfig:
-    """A tiny model on the synthetic text, trained for twelve steps unless `training` says otherwise."""
+    """A tiny model on the synthetic text, trained for 12 steps; `training` replaces fields of its training config."""
     recipe = {
         "n_steps": 12,
         "batch_size": 4,
@@ -146,7 +150,7 @@ def tiny_run() -> Callable[..., Run]:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Tokens a second below pytest-benchmark's table, which has no column for them."""
+    """Tokens per second below pytest-benchmark's table, which has no column for them."""
     session = getattr(terminalreporter.config, "_benchmarksession", None)
     for one in getattr(session, "benchmarks", []):
         info = one.extra_info
@@ -156,14 +160,14 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(f"{one.name}: {speed}{share}")
 
 
-# what `make bench` saves beside the times: this machine in our own words, without its name, its user or a path -------
+# what `make bench` saves next to the times: this machine, without its name, its user or a path -----------------------
 
 _DOES_NOT_FIT: list[dict[str, Any]] = []
 
 
 @pytest.fixture
 def does_not_fit() -> list[dict[str, Any]]:
-    """Points that were predicted not to fit, and so not run; the saved JSON lists them."""
+    """Points that were not run, since they would not fit; the saved JSON lists them."""
     return _DOES_NOT_FIT
 
 
@@ -180,7 +184,7 @@ def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
 
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
-    # of models alone, which have a table; what else is timed is for the terminal
+    # only those of models, which have a table; other times are only shown in the terminal
     output_json["benchmarks"] = [one for one in output_json["benchmarks"] if "phase" in one["extra_info"]]
     rates = [one["extra_info"]["matmul_gflops"] for one in output_json["benchmarks"]]
     n_threads = {one["extra_info"]["n_threads"] for one in output_json["benchmarks"]}

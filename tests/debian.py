@@ -1,4 +1,4 @@
-"""Programs that tests need and a machine may lack: Debian's packages, installed where that can be done."""
+"""Programs that tests need: installed from Debian's packages where they are missing and that is possible."""
 
 import os
 import shutil
@@ -8,11 +8,11 @@ import pytest
 
 
 class Cannot(Exception):
-    """A program cannot be had here; the message says why."""
+    """A program cannot be installed here; the message has the reason."""
 
 
 def provide(command: str, *packages: str) -> str:
-    """The path of `command`, whose packages are installed where it is missing; raises Cannot."""
+    """The path of `command`; where it is missing, its packages are installed. Cannot where that fails."""
     if found := shutil.which(command):
         return found
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -28,7 +28,7 @@ def provide(command: str, *packages: str) -> str:
 
 
 def skip_unless_ci(reason: Cannot) -> None:
-    """End a test that lacks a program: it skips with the reason, but fails in CI."""
+    """Skip a test that needs a missing program, with the reason; fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(str(reason))
     pytest.skip(str(reason))

@@ -1,4 +1,4 @@
-"""A stand-in for the GPUs that torch sees, for machines without any."""
+"""GPUs as torch sees them, for machines without any."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ def put_gpus(
     memory_gib: int = 256,
     compute_mode: str = "Default",
 ) -> None:
-    """Have torch see `n_gpus` GPUs on a machine of that size, with CUDA_VISIBLE_DEVICES as given (None: not set)."""
+    """Make torch see `n_gpus` GPUs on a machine of that size; `visible`: CUDA_VISIBLE_DEVICES, None: not set."""
     facts = SimpleNamespace(name="NVIDIA H200", total_memory=gpu_gib * GIB)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)

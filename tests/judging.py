@@ -1,4 +1,4 @@
-"""Stores made for the rules of claims: arms around a mean loss, and experiments of them."""
+"""Stores for tests of the rules of claims: arms with a given mean loss, and experiments of them."""
 
 import math
 from pathlib import Path
@@ -12,26 +12,23 @@ from bench.store import Store
 from tests.records import make_manifest, make_record
 
 SEEDS = (42, 69, 420, 666, 2137)
-SPREAD = (-0.004, 0.003, 0.0, -0.002, 0.003)  # nats around an arm's mean; it adds up to 0
+SPREAD = (-0.004, 0.003, 0.0, -0.002, 0.003)  # nats around an arm's mean; the sum is 0
 THEIRS = (1.4841667 + 1.5046 + 1.4878 + 1.4980 + 1.4733) / 5  # the published distinct seeds, the three 42s averaged
 
 
 def runs(label: str, nats: float, *, seeds=SEEDS, spread=SPREAD, **changes) -> list[Record]:
-    """An arm around a mean loss, one run per seed."""
-    return [
-        make_record(label, seed, math.exp(nats + offset), **changes)
-        for seed, offset in zip(seeds, spread, strict=False)
-    ]
+    """An arm with a mean loss, one run per seed."""
+    pairs = zip(seeds, spread, strict=False)
+    return [make_record(label, seed, math.exp(nats + offset), **changes) for seed, offset in pairs]
 
 
 def diverged(records: list[Record], n: int = 1) -> list[Record]:
-    """The same with the last runs diverged."""
-    lost = [make_record(one.label, one.seed, status="diverged") for one in records[len(records) - n :]]
-    return [*records[: len(records) - n], *lost]
+    """The same records with the last `n` (n >= 1) diverged."""
+    return records[:-n] + [make_record(one.label, one.seed, status="diverged") for one in records[-n:]]
 
 
 class Made:
-    """A store in the making."""
+    """A store to which experiments are added."""
 
     def __init__(self, root: Path) -> None:
         self.store = Store(root)
@@ -52,5 +49,5 @@ class Made:
         return self
 
     def verdict(self, claim: str):
-        """What the ledger says of a claim."""
+        """The verdict on a claim."""
         return {one.claim.id: one for one in judge(read_results(self.store), load_published(PUBLISHED))}[claim]

@@ -1,4 +1,4 @@
-"""Leases of processes elsewhere, and looks that must not wait, for tests of who works on a run."""
+"""Leases of processes on other machines, and a check that nothing waits, for tests of leases."""
 
 import dataclasses
 import errno
@@ -17,14 +17,12 @@ import pytest
 from bench import files, lease
 from bench.lease import Holder, read_holder
 
-N_LOOKS_AT_ONCE = 250  # far below LEASE_SECONDS at the pace of `quick_looks`, and far above what anything needs
-
-
+N_LOOKS_AT_ONCE = 250  # far fewer than in LEASE_SECONDS at the intervals of `quick_looks`, and more than needed
 ELSEWHERE = "another machine"
 
 
 def refuse_to_lock(*_: object) -> None:
-    """What `flock` does on a file system without a lock service."""
+    """`flock` on a file system without a lock service."""
     raise OSError(errno.ENOLCK, "no locks available")
 
 
@@ -38,7 +36,7 @@ def leave(folder: Path, attempt: int = 1, *, boot: str = ELSEWHERE, **values: An
 
 @contextmanager
 def beating(folder: Path, *, file_time: float | None = None, counts: bool = True) -> Iterator[None]:
-    """A process of another machine that holds the run: it rewrites its lease, and as a rule counts its heartbeats."""
+    """A process of another machine that holds the run: it rewrites its lease, and counts heartbeats with `counts`."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -61,7 +59,7 @@ def beating(folder: Path, *, file_time: float | None = None, counts: bool = True
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Fail where the block waits for a lease to run out; looks are counted, since a busy machine may be slow."""
+    """Fail where the block waits for the lease time; looks are counted, not seconds, since a machine may be slow."""
     n_looks = 0
 
     def sleep_and_count(seconds: float) -> None:
@@ -81,6 +79,6 @@ def lease_files(folder: Path) -> list[str]:
 
 
 def state(folder: Path) -> tuple[int, bool] | None:
-    """The attempt that a run folder's lease is of, and whether it was released."""
+    """The attempt of a run folder's lease, and whether it was released."""
     found = read_holder(folder)
     return None if found is None else (found.attempt, found.released)

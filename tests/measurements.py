@@ -1,4 +1,4 @@
-"""Measurements of throughput as pytest-benchmark writes them, for tests of what reads them."""
+"""Throughput measurements as pytest-benchmark writes them, for tests of their readers."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ SLUG = "plain-cpu"
 
 
 def timed(model: str = "K-Operators (paper)", backend: str = "chunked", median: float = 2.0, **changes) -> dict:
-    """One benchmark as pytest-benchmark writes it: 1024 tokens a round; `changes` replace what was filed with it."""
+    """One benchmark as pytest-benchmark writes it: 1024 tokens per round; `changes` replace its facts."""
     facts = {
         "phase": "training step",
         "model": model,

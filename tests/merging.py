@@ -1,4 +1,4 @@
-"""Records whose config gives their run id, and archives of all kinds, for tests of what brings records home."""
+"""Records with the run id of their config, and archives of all kinds, for tests of pack and merge."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ from tests.records import make_record
 
 
 def run_of(label: str = "k_operators", seed: int | None = 42, **changes: Any) -> Run:
-    """A run of `smoke`, quick to make since nothing is trained."""
+    """A run of `smoke`; nothing is trained."""
     cell = next(one for one in smoke().cells if one.label == label)
     return Run(**{"label": label, "config": cell.config, "seed": seed, "mode": "exact", **changes})
 
@@ -24,7 +24,7 @@ def run_of_paper(seed: int = 42, **changes: Any) -> Run:
 
 
 def record_of(run: Run, perplexity: float = 4.5, *, started_at: str | None = None, **changes: Any) -> Record:
-    """A record that the suite could have written of a run."""
+    """A record of a run, as the suite could have written it."""
     facts = CORPORA[run.config.corpus]
     record = make_record(
         run.label,
@@ -66,7 +66,7 @@ def member(name: str, content: bytes = b"", **header: Any) -> tuple[tarfile.TarI
 
 
 def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> Path:
-    """An archive of these members, whatever they are."""
+    """An archive of these members, also invalid ones."""
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
@@ -74,7 +74,7 @@ def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w:g
 
 
 def siblings(n: int = 2) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Records with which nothing is wrong, as members."""
+    """Valid records, as members."""
     records = [record_of(run_of(seed=seed)) for seed in (42, 69, 420)[:n]]
     return [member(f"runs/{one.file_name}", to_bytes(one)) for one in records]
 

@@ -1,4 +1,4 @@
-"""What throughput is measured with: the machine's matrix-product rate, peak memory, a clock that waits, a count."""
+"""Measures for throughput: the machine's matrix-product rate, peak memory, free memory, and numbers written."""
 
 import ctypes
 import platform
@@ -10,18 +10,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.environment import synchronize
+
 PROBE_SIZE = 2048  # rows and columns of the matrices whose product sets the floor
 FREE_SHARE = 0.6  # of free memory: a point predicted to need more is not run
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of a large matrix product, the median of ten: what a model's floor is reckoned from."""
+    """FLOPs per second of a large matrix product, the median of ten, for the floor of a model's time."""
     a, b = (torch.randn(PROBE_SIZE, PROBE_SIZE, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(12):
@@ -34,7 +30,7 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class PeakMemory:
-    """The most memory taken since this was made, above what was held then. Nothing on systems that do not tell."""
+    """The peak memory since this object was made, above the memory held then; None on other systems."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -44,19 +40,19 @@ class PeakMemory:
             self._held = torch.cuda.memory_allocated(device)
         elif platform.system() == "Linux":
             if platform.libc_ver()[0] == "glibc":
-                ctypes.CDLL(None).malloc_trim(0)  # or what earlier tests freed would count as held
+                ctypes.CDLL(None).malloc_trim(0)  # so that memory freed by earlier tests does not count as held
             Path("/proc/self/clear_refs").write_text("5")  # 5: forget the peak
             self._held = _status_bytes("VmRSS")
 
     def bytes(self) -> int | None:
-        """So far."""
+        """The peak so far, in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self._held
         return _status_bytes("VmHWM") - self._held if platform.system() == "Linux" else None
 
 
 class NumbersWritten(TorchDispatchMode):
-    """Counts in `n` the numbers that operations write in this block, backward passes included; a view writes none."""
+    """Counts in `n` the numbers that operations write in this block, with backward passes; a view writes none."""
 
     n = 0
 
@@ -68,7 +64,7 @@ class NumbersWritten(TorchDispatchMode):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had now."""
+    """Bytes of memory that are free now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     lines = Path("/proc/meminfo").read_text().splitlines()

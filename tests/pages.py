@@ -1,4 +1,4 @@
-"""What tests of the report put into a page: plain content, and content whose every word would like to be code."""
+"""Content for tests of the report: plain content, and content in which every text is code."""
 
 import io
 from typing import Any
@@ -57,7 +57,7 @@ def make_drawing(label: str = "arm") -> bytes:
 
 
 def make_content(**changes: object) -> Content:
-    """A page with one of everything."""
+    """A page with one object of each kind."""
     table = make_table()
     fields: dict[str, object] = {
         "claims": (
@@ -83,7 +83,7 @@ def make_content(**changes: object) -> Content:
 
 
 def hostile_content(text: str) -> Content:
-    """A page with `text` wherever a word from a file may stand."""
+    """A page with `text` in each place for text from files."""
     table = Table(
         experiment=text,
         kind=text,
@@ -94,7 +94,7 @@ def hostile_content(text: str) -> Content:
         notes=(text,),
     )
     claim = ClaimCard(id=text, statement=text, outcome=text, numbers=(text,), at_laptop_size=(text,))
-    drawn = clean(text).encode("latin-1", "replace").decode("latin-1")  # in letters that the font has, as figures do
+    drawn = clean(text).encode("latin-1", "replace").decode("latin-1")  # only letters of the font, as in figures
     picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn))
     return make_content(
         claims=(claim,),

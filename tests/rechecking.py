@@ -1,4 +1,4 @@
-"""Records that other sources made, and machines that may or may not repeat them, for tests of recheck."""
+"""Records made by other sources, and machines that can or cannot repeat them, for tests of recheck."""
 
 from bench.recheck.check import Outcome, RecheckMachine, prove
 from bench.record import Environment, Record
@@ -7,8 +7,6 @@ from tests.records import make_environment, make_record
 OLD, COMMIT = "e" * 64, "a1b2c3d" + "0" * 33
 LOSSES = [4.2] * 20
 H200 = {"device": "cuda", "device_name": "NVIDIA H200", "n_threads": 16, "instructions": "AVX512", "cuda": "13.0"}
-
-
 OTHER_KINDS = [
     {"instructions": "AVX512"},
     {"platform": "Darwin-arm64"},

@@ -1,4 +1,4 @@
-"""Valid records and manifests, made without training, for tests of what reads them."""
+"""Valid records and manifests, made without training, for tests of their readers."""
 
 import math
 import random
@@ -27,7 +27,7 @@ FITTED_COST = {**COST, "tokens_per_second": None, "n_train_tokens": 0, "train_fl
 
 
 def make_environment(**changes: Any) -> dict[str, Any]:
-    """A machine."""
+    """The environment of a machine, as JSON values."""
     return {
         "device": "cpu",
         "device_name": "Plain CPU",
@@ -58,7 +58,7 @@ def make_record(
     real_size: bool = False,
     **changes: Any,
 ) -> Record:
-    """A record with the given perplexities; those not named equal the best. `changes` replace top-level fields."""
+    """A record with the given perplexities; those not given equal the best. `changes` replace top-level fields."""
     nats, rng = math.log(perplexity), random.Random(f"{label} {seed}")
     of = "id" if changes.get("mode", "exact") == "exact" else f"id {changes['mode']}"
     result = _result(nats, math.log(final or perplexity), cross_fitted or perplexity, sampled, strided)
@@ -117,7 +117,7 @@ def make_manifest(cells: dict[str, dict[str, str]], name: str = "laptop", **chan
 
 
 def manifest_of(records: list[Record], name: str = "laptop", **changes: Any) -> Manifest:
-    """The manifest whose cells are the labels of `records`, in the order they come."""
+    """The manifest with the labels of `records` as cells, in their order."""
     cells: dict[str, dict[str, str]] = {}
     for record in records:
         seed = "fitted" if record.seed is None else str(record.seed)
@@ -160,7 +160,7 @@ def _evaluation(step: int, nats: float, rng: random.Random) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with the models inside it as dicts."""
+    """`value` with dicts in place of pydantic models."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

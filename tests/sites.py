@@ -1,4 +1,4 @@
-"""SLURM sites that say what a test says, and the scripts that are made for them."""
+"""SLURM sites for tests, and their scripts."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from bench.store import Store
 from jobs.slurm import arrays, site
 from tests.tiny import request_of, tiny_cell
 
-ALWAYS_ASKED = {"job-name", "nodes", "open-mode", "output", "requeue", "signal", "time"}  # whatever the site
+ALWAYS_ASKED = {"job-name", "nodes", "open-mode", "output", "requeue", "signal", "time"}  # at every site
 
 
 def forget_site(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No file or variable of this machine names a site or a folder; profiles lie in `folder`; nothing is timed."""
+    """Ignore the site and the folders of this machine; profiles are in `folder`; nothing is timed."""
     for name in list(os.environ):
         if name.startswith(("BENCH_", "SBATCH_", "SLURM_", "SUBMITIT_")):
             monkeypatch.delenv(name)
@@ -29,7 +29,7 @@ def forget_site(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def profile(text: str, name: str = "mysite") -> str:
-    """A profile of that text; its name."""
+    """Write a profile with that text; return its name."""
     (site.PROFILES / f"{name}.toml").write_text(text, encoding="utf-8")
     return name
 
@@ -43,7 +43,7 @@ def arrays_of(
 
 
 def flags(text: str) -> dict[str, str]:
-    """The #SBATCH lines of a script: flag -> value, quotes left."""
+    """The #SBATCH lines of a script: flag -> value, with quotes."""
     pairs = [re.fullmatch(r"#SBATCH --([a-z-]+)(?:=(.*))?", line) for line in text.splitlines() if "#SBATCH" in line]
     assert all(pairs)
     found = {pair[1]: pair[2] or "" for pair in pairs if pair}
@@ -52,5 +52,5 @@ def flags(text: str) -> dict[str, str]:
 
 
 def twenty() -> Experiment:
-    """A grid of twenty runs that take no time."""
+    """A grid of twenty tiny runs."""
     return Experiment(name="twenty", question="Are all there?", cells=(tiny_cell("tiny", seeds=tuple(range(20))),))

@@ -1,4 +1,4 @@
-"""Small models whose every parameter acts, and tokens for them."""
+"""Small models in which every parameter affects the output, and tokens for them."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ PLAIN = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=8, rank
 
 
 def acting(config: Any, seed: int = 0, by: float = 0.3) -> Any:
-    """A model in train mode, whose parameters were each moved by Gaussian noise of deviation `by`."""
+    """A model in train mode, with Gaussian noise of deviation `by` added to each parameter."""
     torch.manual_seed(seed)
     model = build(config)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def acting(config: Any, seed: int = 0, by: float = 0.3) -> Any:
 
 
 def k_operators(seed: int = 0, **changes: Any) -> KOperators:
-    """K-Operators, `PLAIN` but for some options."""
+    """K-Operators with the config `PLAIN` and some other options."""
     model: KOperators = acting(dataclasses.replace(PLAIN, **changes), seed)
     return model
 

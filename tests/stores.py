@@ -1,4 +1,4 @@
-"""Stores made without training, and the tables that come of them, for tests of tables."""
+"""Stores made without training, and their tables, for tests of tables."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from bench.store import Store
 from tests.records import make_manifest, make_record, manifest_of
 
 SEEDS = (42, 69, 420, 666, 2137)
-DISTINCT = ((4.41 + 4.40 + 4.43) / 3, 4.50, 4.43, 4.47, 4.36)  # the published runs, one value a seed
+DISTINCT = ((4.41 + 4.40 + 4.43) / 3, 4.50, 4.43, 4.47, 4.36)  # the published runs, one value per seed
 
 
 def five_seeds(label: str = "k_operators", **changes) -> list[Record]:
@@ -19,7 +19,7 @@ def five_seeds(label: str = "k_operators", **changes) -> list[Record]:
 
 
 def make_store(root: Path, records: list[Record], *manifests: Manifest) -> Store:
-    """A store of these records; without a manifest they are experiment `laptop`."""
+    """A store of these records; by default their experiment is `laptop`."""
     store = Store(root)
     for record in records:
         store.write_record(record)
@@ -39,7 +39,7 @@ def many_records(n_arms: int, n_seeds: int) -> list[Record]:
 
 
 def write_without_sync(root: Path, records: list[Record], manifest: Manifest) -> Store:
-    """A store of many records; `Store` would wait for the disk after each."""
+    """A store of many records, faster than by `Store`, which waits for the disk after each."""
     store = Store(root)
     (root / "runs").mkdir(parents=True)
     for record in records:
@@ -51,7 +51,7 @@ def write_without_sync(root: Path, records: list[Record], manifest: Manifest) ->
 def grouped(
     records: list[Record], group_of: Callable[[str], str], *, missing: tuple[str, ...] = (), **changes
 ) -> Manifest:
-    """A manifest of one cell a label, each with its group; `missing` are labels whose one run is not there."""
+    """A manifest of one cell per label, each with its group; `missing`: labels whose only run is missing."""
     run_ids = {one.label: {str(one.seed): one.run_id} for one in records}
     run_ids |= {label: {"1000": f"{i:012x}"} for i, label in enumerate(missing)}
     cells = [ManifestCell(label=label, run_ids=ids, group=group_of(label)) for label, ids in run_ids.items()]
@@ -70,6 +70,6 @@ def kinds_of(store: Store, experiment: str = "laptop") -> list[str]:
 
 
 def cells(table: Table, row: int | str = 0) -> dict[str, str]:
-    """A row by its columns; by its number, or by what stands in its first column."""
+    """A row by column name; `row` is its number or the text of its first column."""
     found = table.rows[row] if isinstance(row, int) else next(each for each in table.rows if each[0] == row)
     return dict(zip(table.columns, found, strict=True))

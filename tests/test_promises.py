@@ -1,4 +1,4 @@
-"""Every promise of the table of faults has a proof, and every proof belongs to a promise."""
+"""Each fault in the table of faults has a test, and each test of a fault is of one in the table."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ N_FAULTS = 26
 
 
 def marked() -> Iterator[tuple[str, str]]:
-    """The name of a fault and of a test that is marked with it."""
+    """The names of a fault and of a test marked with it."""
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -29,5 +29,5 @@ def test_the_table_has_every_fault_once_and_in_order():
     assert promised() == [f"F{number}" for number in range(1, N_FAULTS + 1)]
 
 
-def test_every_promise_has_a_proof_and_every_proof_a_promise():
+def test_the_faults_of_the_table_are_those_of_the_tests():
     assert {name for name, _ in marked()} == set(promised())

@@ -1,6 +1,6 @@
-"""What comes from outside runs nothing, and what we write tells no secret; a lock holds every package to its bytes.
+"""Input from outside runs no code, and output has no secret; the lock file pins the bytes of every package.
 
-Rows of the table of threats with tests elsewhere: words and names from outside in jobs/slurm/test_hostile_words.py,
+Rows of the table of threats with tests elsewhere: texts and names from outside in jobs/slurm/test_hostile_words.py,
 test_plans.py and bench/test_names.py, the compilers' cache in jobs/test_cache_folder.py, pickles in
 bench/test_checkpoint.py (and submitit's own in jobs/slurm/test_task.py), calls that run or load code in test_rooms.py,
 cells of HTML, Markdown, CSV and LaTeX in bench/report/tables/test_tables.py, downloads in bench/test_corpus.py,
@@ -32,7 +32,7 @@ from tests.sites import arrays_of, forget_site
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Values that must be shown to nobody: a token, the machine's name, the user's and their home."""
+    """Values that must not be shown: a token, the names of the machine and the user, and the user's home."""
     secrets = {
         "FOO_TOKEN": "token-planted-1f2e3d",
         "HOSTNAME": "host-planted-4c5b",
@@ -51,7 +51,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize("architecture", ["k_operators", "transformer"])
-def test_no_record_tells_a_secret_the_machine_or_its_user(architecture, planted, tmp_path, tiny_run):
+def test_no_record_has_a_secret_the_machine_or_its_user(architecture, planted, tmp_path, tiny_run):
     store, run = Store(tmp_path / "store"), tiny_run(architecture)
     execute(run, store, Settings(device=torch.device("cpu"), n_threads=1, data_dir=tmp_path / "data"))
     [path] = store.record_paths()
@@ -60,7 +60,7 @@ def test_no_record_tells_a_secret_the_machine_or_its_user(architecture, planted,
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(planted, tmp_path, tiny_run, monkeypatch):
+def test_a_record_of_a_failure_has_no_secret(planted, tmp_path, tiny_run, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("some kernel failed")
 
@@ -72,7 +72,7 @@ def test_a_record_of_a_failure_tells_no_secret_that_the_failure_did_not(planted,
     assert not [word for word in [*planted, str(tmp_path), str(ROOT)] if word in text]
 
 
-def test_no_plan_script_or_run_file_tells_a_secret_the_machine_or_its_user(planted, tmp_path, monkeypatch):
+def test_no_plan_script_or_run_file_has_a_secret_the_machine_or_its_user(planted, tmp_path, monkeypatch):
     forget_site(monkeypatch, tmp_path)
     store = Store(tmp_path / "store")
     [array] = arrays_of(store)
@@ -104,7 +104,7 @@ def test_every_locked_requirement_is_one_version_with_hashes():
         assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes), text
 
 
-def test_no_version_is_let_in_that_is_known_to_be_unsafe():
+def test_no_version_with_a_known_vulnerability_is_allowed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     [torch_range] = [
         one.specifier for one in map(Requirement, project["project"]["dependencies"]) if one.name == "torch"

@@ -1,7 +1,7 @@
-"""Throughput, one thing a benchmark: `make bench` saves what it measures under results/throughput/.
+"""Throughput: `make bench` saves these benchmarks under results/throughput/.
 
 The clock is read when the device is idle, after a warm-up round. A floor is a model's matrix-product FLOPs at the rate
-that this machine reached just before and just after, so that a machine that drifts takes its floor along.
+that this machine reached just before and just after, so that a slower machine has a slower floor.
 By default a few minutes on two cores; BENCH_FULL=1 runs the whole matrix.
 """
 
@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from bench.budget import count_parameters
 from bench.config import Mode, Run, RunConfig
 from bench.corpus import Corpus, load_corpus
+from bench.environment import synchronize
 from bench.evaluate import EVAL_BATCH, sweep, sweep_starts, window_losses
 from bench.experiments.laptop import laptop_arm
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
@@ -28,7 +29,7 @@ from models import TransformerConfig, build, decoder_of
 from models.decay import BACKENDS, chunked, read_memory
 from models.decoding import Recomputing
 from tests.conftest import CPU_BACKENDS
-from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second, synchronize
+from tests.meters import FREE_SHARE, PeakMemory, free_bytes, matmul_flops_per_second
 from tests.records import manifest_of
 from tests.stores import many_records, write_without_sync
 
@@ -40,7 +41,7 @@ N_THREADS = min(2, os.cpu_count() or 1)
 BATCH_TOKENS = 16_384  # 64 windows of 256, the published batch: every context has batches of as many tokens
 CONTEXT = 256
 
-MATCHED = dataclasses.replace(  # the Transformer with as many parameters as K-Operators, to 1%
+MATCHED = dataclasses.replace(  # the Transformer with the parameters of K-Operators, within 1 %
     NANOGPT, model=TransformerConfig(vocab_size=65, context=CONTEXT, d_model=150, n_layers=4, n_heads=5, dropout=0.2)
 )
 K_OPERATORS, TRANSFORMER, NANO = "K-Operators (paper)", "Transformer (matched)", "nanoGPT"
@@ -53,13 +54,13 @@ MODELS: dict[str, RunConfig] = {
 }
 OURS = "chunked"
 ALL_BACKENDS = list(BACKENDS) if DEVICE.type == "cuda" else CPU_BACKENDS
-SLOW = {"mask", "block", "recurrent"}  # fewer rounds: seconds each
+SLOW = {"mask", "block", "recurrent"}  # fewer rounds, of seconds each
 EAGER = {"mask"}  # in `fast` mode, where compiling its step takes minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One thing to time."""
+    """One measurement to make."""
 
     model: str
     backend: str = ""
@@ -67,7 +68,7 @@ class Point:
 
     @property
     def config(self) -> RunConfig:
-        """The model's config at this context and backend, with batches of BATCH_TOKENS (the laptop's own: as it is)."""
+        """The model's config at this context and backend, with batches of BATCH_TOKENS (unchanged for the laptop's)."""
         config = MODELS[self.model]
         model = config.model
         if self.backend:
@@ -88,10 +89,10 @@ class Point:
 
 
 def points(*, laptop: bool = False, backends: list[str] = CPU_BACKENDS) -> list[Any]:
-    """The paper's size with each backend, the two Transformers; on demand the laptop's arms; every context if FULL."""
+    """The paper's size with each backend, two Transformers, with `laptop` the laptop's arms; each context if FULL."""
     contexts = (128, 256, 512, 1024) if FULL else (CONTEXT,)
     found = [
-        # ours first: the others leave a process's heap in pieces, and a training run starts with a whole one
+        # ours first: the others fragment the heap of the process, which is not so in a training run
         *(
             Point(model=K_OPERATORS, backend=name, context=context)
             for context in contexts
@@ -111,7 +112,7 @@ def points(*, laptop: bool = False, backends: list[str] = CPU_BACKENDS) -> list[
 def _numerics() -> Iterator[None]:
     torch.set_num_threads(N_THREADS)
     set_numerics(MODE, DEVICE)
-    torch.compiler.reset()  # the compiler gives up silently after eight variants of one function
+    torch.compiler.reset()  # the compiler stops silently after eight variants of one function
     yield
     torch.set_num_threads(1)
 
@@ -123,12 +124,12 @@ def text() -> Corpus:
 
 @pytest.fixture
 def memory() -> PeakMemory:
-    """Asked for before anything large is built."""
+    """To be requested before anything large is built."""
     return PeakMemory(DEVICE)
 
 
 class Meter:
-    """Times an action, and files what is known about it with the benchmark."""
+    """Times an action, and saves its facts with the benchmark."""
 
     def __init__(self, benchmark: Any, memory: PeakMemory) -> None:
         self.benchmark, self.memory = benchmark, memory
@@ -144,16 +145,16 @@ class Meter:
         dtype: torch.dtype = DTYPE,
         **known: Any,
     ) -> None:
-        """`action` does `steps` steps over `n_tokens` tokens in all; `flops` are those of one step."""
+        """`action` does `steps` steps over `n_tokens` tokens in total; `flops` of one step."""
 
-        def whole() -> None:
+        def complete() -> None:
             action()
             synchronize(DEVICE)
 
-        whole()  # warm-up, and the one whose memory counts
+        complete()  # the warm-up, whose memory is measured
         peak = self.memory.bytes()
         before = matmul_flops_per_second(DEVICE, dtype)
-        self.benchmark.pedantic(whole, rounds=n_rounds, iterations=1)
+        self.benchmark.pedantic(complete, rounds=n_rounds, iterations=1)
         rate = (before + matmul_flops_per_second(DEVICE, dtype)) / 2
         median = self.benchmark.stats.stats.median
         floor = None if flops is None else flops / rate
@@ -205,7 +206,7 @@ def test_training_step(meter, point, text):
     mode = MODE
     if MODE == "fast" and point.backend in EAGER:
         trainer._forward = trainer.model
-        mode = "fast, eager"  # its own terms: no ratio is formed with a compiled step
+        mode = "fast, eager"  # so that no ratio to a compiled step is formed
     else:
         trainer.warm_up()
     steps = 50 if DEVICE.type == "cuda" else 10 if "laptop" in point.model else 1
@@ -224,7 +225,7 @@ def test_training_step(meter, point, text):
 @pytest.mark.benchmark(group="forward")
 @pytest.mark.parametrize("point", points(backends=ALL_BACKENDS))
 def test_forward(meter, point, text):
-    """As evaluation does it: float32, no dropout, no gradients."""
+    """The forward pass of evaluation: float32, no dropout, no gradients."""
     model = build(point.config.model).to(DEVICE)
     starts = sweep_starts(text.val, point.context)[: max(1, BATCH_TOKENS // point.context)]
     n_tokens = len(starts) * point.context
@@ -243,7 +244,7 @@ def test_forward(meter, point, text):
 def test_evaluation(meter, point, text):
     """A whole sweep of the validation text."""
     if point.model == NANO and not FULL and DEVICE.type == "cpu":
-        pytest.skip("half a minute on two cores: BENCH_FULL=1 measures it")
+        pytest.skip("takes half a minute on two cores; BENCH_FULL=1 measures it")
     model = build(point.config.model).to(DEVICE)
     n_tokens = len(sweep_starts(text.val, point.context)) * point.context
     meter.time(
@@ -260,9 +261,9 @@ def test_evaluation(meter, point, text):
 @pytest.mark.parametrize("decoding", ["cached", "recomputed"])
 @pytest.mark.parametrize("point", points(backends=[OURS]))
 def test_generation(meter, point, decoding):
-    """The last tokens of a full window, one text, where recomputing costs most; not the choice of a token.
+    """The last tokens of a full window, one text, where recomputing costs most; without the choice of a token.
 
-    On one CPU thread: a step from the cache is too small for two. The cache is filled before the clock starts.
+    On one CPU thread: a cached step is too small for two. The cache is filled before the clock starts.
     """
     torch.set_num_threads(1)
     model = build(point.config.model).to(DEVICE)
@@ -272,7 +273,7 @@ def test_generation(meter, point, decoding):
     decoder.feed(text[:, :-n_new])
 
     def last_tokens() -> None:
-        decoder.n_seen = point.context - n_new  # back to where it was filled
+        decoder.n_seen = point.context - n_new  # back to the filled part
         for position in range(point.context - n_new, point.context):
             decoder.feed(text[:, position : position + 1])
 
@@ -286,7 +287,7 @@ def test_generation(meter, point, decoding):
     )
 
 
-# growth: what a token costs as the sequence gets longer, at the same number of tokens (claim C6) ----------------------
+# growth: the cost per token at growing sequence lengths, at the same number of tokens (claim C6) ----------------------
 
 RANK, WIDTH = 32, 128  # the paper's
 GROWTH_TOKENS = 8192  # a batch
@@ -298,19 +299,12 @@ FLOAT = 4  # bytes
 
 def predicted_bytes(model: str, backend: str, length: int) -> int:
     """The largest tensors of a forward and a backward pass that exist at once."""
-    states = GROWTH_TOKENS * RANK * WIDTH  # one (r, d) memory a token
+    states = GROWTH_TOKENS * RANK * WIDTH  # one (r, d) memory per token
     tokens = GROWTH_TOKENS * WIDTH
     if model == MIXING:
         return FLOAT * (4 * length**2 + 2 * GROWTH_TOKENS * length + 20 * tokens)
-    return (
-        FLOAT
-        * {
-            "chunked": 30 * tokens,
-            "mask": 8 * RANK * length**2 + 4 * states,
-            "block": 4 * states,
-            "recurrent": 4 * states,
-        }[backend]
-    )
+    n_numbers = {"chunked": 30 * tokens, "mask": 8 * RANK * length**2 + 4 * states}
+    return FLOAT * (n_numbers | dict.fromkeys(("block", "recurrent"), 4 * states))[backend]
 
 
 def growth_points() -> list[Any]:
@@ -361,7 +355,7 @@ def test_growth(meter, does_not_fit, model, backend, length):
 
 
 def growth_inputs(batch_size: int, length: int, *, kernel: bool) -> list[Tensor]:
-    """q, k (B, T, r), n (B, T, d), gamma (r,) and, if asked for, a base kernel (T, T); all want gradients."""
+    """q, k (B, T, r), n (B, T, d), gamma (r,) and, with `kernel`, a base kernel (T, T); all with gradients."""
     q, k = (normalize(torch.randn(batch_size, length, RANK, device=DEVICE), dim=-1) for _ in range(2))
     n = torch.randn(batch_size, length, WIDTH, device=DEVICE)
     gamma = torch.linspace(0.9925, 0.99925, RANK, device=DEVICE)
@@ -375,7 +369,7 @@ def growth_inputs(batch_size: int, length: int, *, kernel: bool) -> list[Tensor]
 @pytest.mark.benchmark(group="tables")
 @pytest.mark.parametrize(("n_arms", "n_seeds", "reference"), [(100, 10, None), (30, 5, "arm1")])
 def test_making_tables(benchmark, tmp_path, n_arms, n_seeds, reference):
-    """Of records of real size, without and with differences to a reference; shown, and not saved for `make table`."""
+    """Tables of records of real size, without and with differences to a reference; shown, but not saved."""
     records = many_records(n_arms, n_seeds)
     store = write_without_sync(tmp_path, records, manifest_of(records, reference=reference))
     benchmark.pedantic(make_tables, args=(store,), rounds=3, iterations=1, warmup_rounds=1)

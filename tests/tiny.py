@@ -1,4 +1,4 @@
-"""Runs so small that they train in a second or less, and how they are submitted to SLURM."""
+"""Runs that train in a second or less, and their submissions to SLURM."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ NAME = "kops-0123abcd"  # of a submission
 
 
 def tiny_cell(label: str, seeds: tuple[int, ...] = (42,), context: int = CONTEXT, **training: object) -> Cell:
-    """A trained cell on the synthetic text: a Transformer, four steps unless `training` says otherwise."""
+    """A trained cell on the synthetic text: a Transformer, four steps; `training` replaces fields of its config."""
     config = tiny_config("transformer", context, 1, **{"n_steps": 4, "warmup_steps": 0, **training})
     return Cell(label=label, config=config, seeds=seeds)
 
@@ -26,7 +26,7 @@ def tiny_runs(label: str = "tiny", seeds: tuple[int, ...] = (42,), **training: o
 
 
 def submission_of(store: Store, *tasks: tuple[str, ...], **changes: Any) -> Submission:
-    """A submission of these tasks, each the ids of its runs, on one thread of a CPU; it is not written."""
+    """A submission of these tasks, each the ids of its runs, on one CPU thread; it is not written."""
     fields = {
         "name": NAME,
         "experiment": "smoke",
@@ -44,7 +44,7 @@ def submission_of(store: Store, *tasks: tuple[str, ...], **changes: Any) -> Subm
 
 
 def request_of(*assignments: str, **changes: Any) -> Request:
-    """How a grid is spread over jobs: one run a job, on CPUs, unless said otherwise."""
+    """How a grid is spread over jobs: by default one run per job, on CPUs."""
     plain = Request(
         profile=None,
         assignments=list(assignments),

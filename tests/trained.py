@@ -1,4 +1,4 @@
-"""Records of runs as training leaves them, made without training: falling curves, and readings that move."""
+"""Records as of trained runs, made without training: falling curves, and readings that change."""
 
 import math
 import random
@@ -32,7 +32,7 @@ def make_run(
     n_steps: int = N_STEPS,
     **changes: Any,
 ) -> Record:
-    """A run that ends near `nats`. `readings` names those that its record has; None: all that its model gives."""
+    """A run that ends near `nats`. `readings`: the names of those in its record; None: all of its model."""
     rng = random.Random(f"{label} {seed}")
     nats += rng.gauss(0, 0.008)
     steps = sorted({*range(0, n_steps + 1, min(EVERY, n_steps)), n_steps})
@@ -54,9 +54,7 @@ def make_run(
     curve = [
         {
             "step": step,
-            "val_nats_per_token": 4.17
-            if step == 0
-            else nats + 1.2 * math.exp(-5 * step / n_steps) + rng.gauss(0, 0.004),
+            "val_nats_per_token": nats + 1.2 * math.exp(-5 * step / n_steps) + rng.gauss(0, 0.004) if step else 4.17,
             "first_half": half,
             "second_half": half,
             "train_nats_per_token": None if step == 0 else nats - 0.1,
@@ -77,14 +75,14 @@ def make_run(
 
 
 def make_aggregate(*experiments: Results) -> StoreResults:
-    """As if read from a store."""
+    """Results as read from a store."""
     return StoreResults(experiments=experiments, errors=(), n_unlisted=0, manifests_complete=True)
 
 
 def make_experiment(
     name: str, records: Iterable[Record], groups: dict[str, str] | None = None, **changes: Any
 ) -> Results:
-    """Its cells are the labels of the records, in the order they come. `groups`: the arm by label."""
+    """Results with the labels of the records as cells, in their order. `groups`: the arm by label."""
     by_label: dict[str, list[Record]] = {}
     for record in records:
         by_label.setdefault(record.label, []).append(record)
@@ -94,20 +92,20 @@ def make_experiment(
         manifest=manifest.model_copy(update={"cells": cells, **changes}),
         cells=tuple(
             CellResults(
-                label=label,
-                expected=tuple(_seeds(found)),
-                records=tuple(found),
+                label=one.label,
+                expected=tuple(one.run_ids),
+                records=tuple(by_label[one.label]),
                 missing=(),
-                group=(groups or {}).get(label),
+                group=one.group,
             )
-            for label, found in by_label.items()
+            for one in cells
         ),
         stale=frozenset(),
     )
 
 
 def write_store(root: Path, experiment: Results) -> None:
-    """Its records and its manifest, as files."""
+    """Write its records and its manifest into a store."""
     store = Store(root)
     for record in (record for cell in experiment.cells for record in cell.records):
         if record.run_id not in store.statuses():  # experiments may share runs
@@ -120,7 +118,7 @@ def _seeds(records: Iterable[Record]) -> dict[str, str]:
 
 
 def _readings(rng: random.Random, progress: float, rate: float) -> dict[str, Any]:
-    """What a K-Operators model says of itself after `progress`, from 0 to 1."""
+    """The readings of a K-Operators model after `progress`, from 0 to 1."""
     layers = range(N_LAYERS)
     gammas = [
         [0.9925 - 0.01 * layer * progress + 0.0017 * q * (1 - 0.2 * progress) for q in range(5)] for layer in layers

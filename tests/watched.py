@@ -1,4 +1,4 @@
-"""Submissions on disk and what SLURM says of them, for tests of who watches runs."""
+"""Submissions on disk and answers of SLURM, for tests of status and watching."""
 
 import pytest
 
@@ -16,14 +16,14 @@ def no_slurm(command: str) -> str:
 
 
 def submitted(store: Store, tasks: list[list[Run]], **changes: object) -> Submission:
-    """A submission of some tasks, as it lies on disk."""
+    """A submission of some tasks, written to disk."""
     made = submission_of(store, *(tuple(run.run_id for run in task) for task in tasks), **changes)
     made.write(store)
     return made
 
 
 def slurm_says(monkeypatch: pytest.MonkeyPatch, *lines: str, accounts: str | None = None) -> list[tuple[str, ...]]:
-    """Have `squeue` answer these lines and `sacct` that text; the commands that are asked come into the list."""
+    """Make `squeue` print these lines and `sacct` that text; return the list of commands, filled as they are called."""
     asked: list[tuple[str, ...]] = []
 
     def ask(*command: str) -> str:
@@ -41,6 +41,6 @@ def slurm_says(monkeypatch: pytest.MonkeyPatch, *lines: str, accounts: str | Non
 
 
 def state_of(store: Store, run: Run) -> str:
-    """The state that a run is shown with."""
+    """The state of a run in `status`."""
     found = states(store, store.manifests()[0][0], store.records()[0])
     return next(one.state for one in found if one.run_id == run.run_id)

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, step): the same integers everywhere, uniform, and apart for each seed and stream."""
+"""Batches are a function of (seed, step): equal on every machine, uniform, and different for each seed and stream."""
 
 import torch
 
@@ -14,7 +14,7 @@ def test_the_first_starts_of_seed_42_are_pinned():
 
 
 def splitmix64(state: int) -> int:
-    """The published generator's output for one state, in plain Python integers."""
+    """The output of the published generator for one state, in Python integers."""
     word = 2**64 - 1
     z = state & word
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & word
@@ -62,7 +62,7 @@ def test_targets_are_inputs_shifted_by_one_and_the_last_window_fits():
     assert y.max() == 39
 
 
-def test_a_cpu_works_on_what_its_cache_holds_and_a_gpu_on_the_whole_batch():
+def test_a_cpu_takes_as_many_rows_as_fit_its_cache_and_a_gpu_the_whole_batch():
     cuda = torch.device("cuda")
     assert [rows_at_once(64, context, CPU) for context in (16, 256, 1024, 8192)] == [64, 16, 4, 1]
     assert rows_at_once(4, 256, CPU) == 4

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not used: kills, flipped bits, full disks, foreign files and hostile ones."""
+"""A checkpoint is complete or not used: kills, flipped bits, full disks, foreign files and hostile ones."""
 
 import errno
 import hashlib
@@ -21,21 +21,21 @@ from bench import checkpoint
 from bench.config import Run
 from bench.errors import CheckpointError, CorruptCheckpoint
 from bench.files import write_atomically
-from bench.run import Settings, execute
+from bench.run import execute
 from bench.store import Store
 from bench.train import Trainer
 from tests.command_line import ROOT
-
-EVERY_STEP = Settings(device=torch.device("cpu"), n_threads=1, checkpoint_seconds=0)
+from tests.conftest import EVERY_STEP
+from tests.faults import before_update
 
 
 def content_of(step: int) -> dict[str, Any]:
-    """A small checkpoint that can be distinguished from others."""
+    """A small checkpoint that differs for each step."""
     return {"identity": {}, "trainer": {"step": step, "model": {"w": torch.full((40,), float(step))}}}
 
 
 def write_raw(folder: Path, payload: bytes, step: int = 1) -> Path:
-    """Put bytes in the place of a checkpoint, with the sha256 that belongs to them."""
+    """Write bytes as a checkpoint, with their sha256."""
     path = folder / f"checkpoint-{step:08d}.pt"
     path.write_bytes(payload)
     path.with_suffix(".pt.sha256").write_text(hashlib.sha256(payload).hexdigest())
@@ -55,10 +55,6 @@ def test_the_last_two_are_kept_with_their_hashes_and_nothing_else(tmp_path):
         checkpoint.save(tmp_path, content_of(step))
     names = ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names + [f"{name}.sha256" for name in names])
-
-
-def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    assert checkpoint.load_newest(tmp_path) == (None, [])
 
 
 # kills ----------------------------------------------------------------------------------------------------------------
@@ -117,11 +113,11 @@ SECOND, THIRD = "checkpoint-00000002.pt", "checkpoint-00000003.pt"
 
 @pytest.fixture
 def writer() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a process that forks a writer of three checkpoints for each line of input: `FOLDER N`.
+    """Starts a process that forks a writer of three checkpoints per line of input: `FOLDER N`.
 
-    In the third the writer waits at the N-th place, counted from 0, and prints its process id and the name of the
-    place: before it opens, renames or removes a file, and half through each file that it writes. Where there are no
-    N + 1 places it prints `0 saved`.
+    In the third checkpoint the writer waits at place N, counted from 0, and prints its process id and the name of the
+    place: before it opens, renames or removes a file, and half through each file that it writes. With at most N places
+    it prints `0 saved`.
     """
     started: list[subprocess.Popen[str]] = []
 
@@ -139,7 +135,7 @@ def writer() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 
 def kill_at_every_place(process: subprocess.Popen[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Kill one writer at each place of its third checkpoint. The place, and what the writer leaves: its folder."""
+    """Kill one writer at each place of its third checkpoint, and yield the place and the writer's folder."""
     assert process.stdin is not None
     assert process.stdout is not None
     for n_ahead in range(100):
@@ -157,24 +153,24 @@ def kill_at_every_place(process: subprocess.Popen[str], folder: Path) -> Iterato
 
 
 @pytest.mark.fault("F3")
-def test_a_kill_during_a_write_never_costs_more_than_that_write(tmp_path, writer):
+def test_a_kill_during_a_write_loses_at_most_that_checkpoint(tmp_path, writer):
     places, steps = [], []
     for place, folder in kill_at_every_place(writer("atomic"), tmp_path):
-        content, passed_over = checkpoint.load_newest(folder)
-        assert content is not None, passed_over
+        content, skipped = checkpoint.load_newest(folder)
+        assert content is not None, skipped
         step = content["trainer"]["step"]
         assert torch.equal(content["trainer"]["model"]["w"], torch.full((250_000,), float(step)))
         newest = int(checkpoint.paths(folder)[-1].stem.removeprefix("checkpoint-"))
-        assert newest - step == len(passed_over) <= 1
+        assert newest - step == len(skipped) <= 1
         if place.startswith("half through"):
-            assert any(folder.glob(".*.tmp")), "what is half written lies under a name of its own"
-        checkpoint.save(folder, content_of(newest + 1))  # what a kill left behind is in nobody's way
+            assert any(folder.glob(".*.tmp")), "a partial file has a temporary name"
+        checkpoint.save(folder, content_of(newest + 1))  # files that a kill left do not disturb it
         assert checkpoint.load(checkpoint.paths(folder)[-1])["trainer"]["step"] == newest + 1
         places.append(place)
         steps.append(step)
     assert {f"half through temporary {THIRD}", f"half through temporary {THIRD}.sha256"} <= {*places}
     assert steps == sorted(steps)
-    assert {*steps} == {2, 3}  # before the sha256 is in its place, and after
+    assert {*steps} == {2, 3}  # before the sha256 is written, and after
 
 
 def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(tmp_path, writer):
@@ -183,10 +179,10 @@ def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(tmp_pat
         folder = left[f"half through {torn}"]
         whole_size = (folder / torn.replace(THIRD, SECOND)).stat().st_size
         assert (folder / torn).stat().st_size == whole_size // 2
-        content, passed_over = checkpoint.load_newest(folder)
+        content, skipped = checkpoint.load_newest(folder)
         assert content["trainer"]["step"] == 2
-        assert len(passed_over) == 1
-        assert THIRD in passed_over[0]
+        assert len(skipped) == 1
+        assert THIRD in skipped[0]
 
 
 # damage ---------------------------------------------------------------------------------------------------------------
@@ -204,7 +200,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.fault("F5")
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(two_checkpoints, data):
+def test_a_flipped_byte_or_a_cut_is_found_and_the_checkpoint_before_is_used(two_checkpoints, data):
     newest = checkpoint.paths(two_checkpoints)[-1]
     victim = data.draw(st.sampled_from([newest, newest.with_suffix(".pt.sha256")]), "file")
     whole = victim.read_bytes()
@@ -215,10 +211,10 @@ def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(two_checkpo
     try:
         with pytest.raises(CorruptCheckpoint, match=newest.name):
             checkpoint.load(newest)
-        content, passed_over = checkpoint.load_newest(two_checkpoints)
+        content, skipped = checkpoint.load_newest(two_checkpoints)
         assert content["trainer"]["step"] == 1
-        assert len(passed_over) == 1
-        assert newest.name in passed_over[0]
+        assert len(skipped) == 1
+        assert newest.name in skipped[0]
     finally:
         victim.write_bytes(whole)
     assert checkpoint.load(newest)["trainer"]["step"] == 2
@@ -227,23 +223,24 @@ def test_a_flipped_byte_or_a_cut_is_found_and_the_one_before_is_used(two_checkpo
 def test_a_checkpoint_without_its_hash_is_not_used(tmp_path):
     checkpoint.save(tmp_path, content_of(1))
     checkpoint.save(tmp_path, content_of(2)).with_suffix(".pt.sha256").unlink()
-    content, passed_over = checkpoint.load_newest(tmp_path)
+    content, skipped = checkpoint.load_newest(tmp_path)
     assert content["trainer"]["step"] == 1
-    assert "checkpoint-00000002.pt" in passed_over[0]
+    assert "checkpoint-00000002.pt" in skipped[0]
 
 
-def test_damage_to_every_checkpoint_means_to_start_anew_not_to_crash(tmp_path):
+def test_without_a_valid_checkpoint_none_is_loaded_and_nothing_is_raised(tmp_path):
+    assert checkpoint.load_newest(tmp_path) == (None, [])
     for step in (1, 2):
         checkpoint.save(tmp_path, content_of(step)).write_bytes(b"")
-    content, passed_over = checkpoint.load_newest(tmp_path)
+    content, skipped = checkpoint.load_newest(tmp_path)
     assert content is None
-    assert len(passed_over) == 2
+    assert len(skipped) == 2
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tiny_run, tmp_path, capsys):
+def test_a_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_before(tiny_run, tmp_path, capsys):
     run = tiny_run(n_steps=6, eval_every=3)
-    whole = execute(run, Store(tmp_path / "whole"), EVERY_STEP)
+    uninterrupted = execute(run, Store(tmp_path / "uninterrupted"), EVERY_STEP)
     store = Store(tmp_path / "damaged")
     stop_at(5, run, store)
     newest = checkpoint.paths(store.run_folder(run.run_id))[-1]
@@ -253,7 +250,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(ti
     printed = capsys.readouterr().out
     assert f"skipped checkpoint: {newest}" in printed
     assert "resumed at step 4" in printed
-    assert (finished.result, finished.curve) == (whole.result, whole.curve)
+    assert (finished.result, finished.curve) == (uninterrupted.result, uninterrupted.curve)
 
 
 # hostile and foreign --------------------------------------------------------------------------------------------------
@@ -284,7 +281,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(how, tmp_path):
     with pytest.raises(CheckpointError):
         checkpoint.load_newest(tmp_path)
     assert not canary.exists()
-    pickle.loads(pickle.dumps(Hostile(canary))).close()  # it would have
+    pickle.loads(pickle.dumps(Hostile(canary))).close()  # unpickling makes the file
     assert canary.exists()
 
 
@@ -299,17 +296,12 @@ def test_a_file_of_another_program_is_refused(content, tmp_path):
 
 def stop_at(step: int, run: Run, store: Store) -> None:
     """Leave the run folder of a run that was killed after the checkpoint of `step`."""
-    advance = Trainer.advance
 
-    def killed(trainer: Trainer) -> Any:
-        if trainer.step == step:
-            raise KeyboardInterrupt
-        return advance(trainer)
+    def kill(_: Trainer) -> None:
+        raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "advance", killed)
-        with pytest.raises(KeyboardInterrupt):
-            execute(run, store, EVERY_STEP)
+    with before_update(step, kill), pytest.raises(KeyboardInterrupt):
+        execute(run, store, EVERY_STEP)
 
 
 @pytest.mark.fault("F11")

@@ -1,4 +1,4 @@
-"""A clock that is wrong changes nothing that a run measures."""
+"""A wrong clock changes no measurement of a run."""
 
 import itertools
 import os
@@ -7,20 +7,18 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import torch
 
 from bench import checkpoint
 from bench.process import Interrupted
 from bench.record import Record
-from bench.run import Settings, execute
+from bench.run import execute
 from bench.store import Store
+from tests.conftest import SELDOM
 from tests.faults import stopping_at
-
-SELDOM = Settings(device=torch.device("cpu"), n_threads=1, checkpoint_seconds=1e9)
 
 
 def told_by_no_clock(finished: Record) -> dict[str, Any]:
-    """A record without its time stamps and what was measured of this very process: seconds and memory."""
+    """A record without time stamps, seconds and memory."""
     content = finished.model_dump(mode="json")
     for one in content["attempts"]:
         for name in ("started_at", "train_seconds", "peak_bytes"):
@@ -37,7 +35,7 @@ def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(days, tiny_
     run, looks, right = tiny_run(), itertools.count(1), time.time
 
     def wrong() -> float:
-        return right() + days * 86_400 * next(looks)  # one day further off at every look
+        return right() + days * 86_400 * next(looks)  # off by one more day at each call
 
     class WrongDatetime(datetime):
         @classmethod
@@ -60,6 +58,6 @@ def test_a_clock_that_is_days_off_changes_nothing_but_the_time_stamp(days, tiny_
     off = stopped_and_resumed(Store(tmp_path / "off"), clock_is_wrong=True)
     assert [one.first_step for one in off.attempts] == [0, 6]
     assert told_by_no_clock(off) == told_by_no_clock(usual)
-    assert 0 < off.cost.train_seconds < 3600  # no part of the day by which the clock was wrong
+    assert 0 < off.cost.train_seconds < 3600  # without the days by which the clock was wrong
     times = [datetime.fromisoformat(one.attempts[-1].started_at) for one in (usual, off)]
-    assert abs((times[1] - times[0]).total_seconds()) > 80_000  # so the clock was wrong indeed
+    assert abs((times[1] - times[0]).total_seconds()) > 80_000  # the clock was wrong

@@ -1,4 +1,4 @@
-"""A config says what runs: identity ignores defaults, reading refuses what it does not know."""
+"""Configs: the run id ignores defaults, and reading refuses unknown keys."""
 
 import dataclasses
 import json
@@ -14,14 +14,14 @@ PAPER_RUN = Run(label="k_operators", config=K_OPERATORS_PAPER, seed=42, mode="ex
 
 
 def test_run_ids_are_pinned():
-    """A record is found by its id: whoever changes one of these has renamed every run that was ever made."""
+    """Records are found by run id: a change of one of these renames every existing run."""
     assert PAPER_RUN.run_id == "1e31217268cd"
     assert Run(label="nanogpt", config=NANOGPT, seed=42, mode="exact").run_id == "4ec7b319cde9"
     ids = {run.name: run.run_id for run in find_experiment("laptop").runs()}
     assert ids["unigram-fitted"] == "98d23e7c1989"
 
 
-def test_what_may_move_a_number_moves_the_id_and_a_label_does_not():
+def test_what_may_change_a_number_changes_the_id_and_a_label_does_not():
     other = {
         dataclasses.replace(PAPER_RUN, seed=69).run_id,
         dataclasses.replace(PAPER_RUN, mode="fast").run_id,
@@ -35,11 +35,11 @@ def test_what_may_move_a_number_moves_the_id_and_a_label_does_not():
 
 
 def test_a_field_at_its_default_is_not_part_of_the_identity():
-    kept = without_defaults(K_OPERATORS_PAPER)
-    assert "backend" not in kept["model"]
-    assert "n_sampled_batches" not in kept
-    assert kept["model"]["emb_dropout"] == 0.08
-    assert kept["architecture"] == "k_operators"
+    identity = without_defaults(K_OPERATORS_PAPER)
+    assert "backend" not in identity["model"]
+    assert "n_sampled_batches" not in identity
+    assert identity["model"]["emb_dropout"] == 0.08
+    assert identity["architecture"] == "k_operators"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -79,12 +79,10 @@ def test_a_wrong_override_is_refused_by_name(assignment, message):
 
 
 def test_overrides_are_toml_literals():
-    changed = override(
-        K_OPERATORS_PAPER, ["training.learning_rate=3e-3", "model.backend=mask", "training.betas=[0.9,0.95]"]
-    )
-    assert changed.training.learning_rate == 3e-3
+    assignments = ["training.learning_rate=3e-3", "model.backend=mask", "training.betas=[0.9,0.95]"]
+    changed = override(K_OPERATORS_PAPER, assignments)
+    assert (changed.training.learning_rate, changed.training.betas) == (3e-3, (0.9, 0.95))
     assert changed.model.backend == "mask"
-    assert changed.training.betas == (0.9, 0.95)
 
 
 def test_fitted_models_take_no_seed_and_trained_ones_need_one():

@@ -1,4 +1,4 @@
-"""The text that a run reads is the pinned one, or the run does not begin."""
+"""A run reads the pinned text, or does not start."""
 
 import hashlib
 import itertools
@@ -23,21 +23,21 @@ from tests.command_line import call
 
 CPU = torch.device("cpu")
 NAME = "tinyshakespeare"
-TEXT = b"What is aught, but as 'tis valued?\n" * 3000  # stands for the corpus where the real one is not needed
+TEXT = b"What is aught, but as 'tis valued?\n" * 3000  # used where the real corpus is not needed
 SHA256 = hashlib.sha256(TEXT).hexdigest()
 PATH = "tinyshakespeare/input.txt"
 
 
 @pytest.fixture(autouse=True)
-def nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No folder is named, and the cache is empty."""
+def no_corpus_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No data folder is set, and the cache is empty."""
     monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Pins the stand-in text under an address."""
+    """Pin the stand-in text at an address."""
 
     def pin(url: str) -> None:
         monkeypatch.setitem(CORPORA, NAME, CorpusFacts(sha256=SHA256, vocab_size=65, path=PATH, url=url))
@@ -47,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def put(folder: Path, content: bytes) -> Path:
-    """Lay a corpus file into a data folder."""
+    """Write a corpus file into a data folder."""
     path = folder / PATH
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -68,9 +68,7 @@ TAMPERED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("tampering", TAMPERED)
 @pytest.mark.parametrize("place", ["named", "cached"])
 @pytest.mark.usefixtures("stand_in")
-def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
-    tampering, place, tmp_path, monkeypatch, capsys
-):
+def test_an_altered_corpus_in_any_folder_is_refused_with_both_hashes(tampering, place, tmp_path, monkeypatch, capsys):
     altered = TAMPERED[tampering](TEXT)
     path = put(tmp_path / "data" if place == "named" else cache_dir(), altered)
     if place == "named":
@@ -80,7 +78,7 @@ def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
     for expected in (str(path), SHA256, hashlib.sha256(altered).hexdigest()):
         assert expected in str(error.value)
     assert error.value.exit_code == 2
-    assert not isinstance(error.value, DownloadError)  # nothing may stand in for it
+    assert not isinstance(error.value, DownloadError)  # so that no synthetic text is used instead
     assert path.read_bytes() == altered
 
     store = tmp_path / "store"
@@ -93,10 +91,8 @@ def test_an_altered_corpus_is_refused_with_both_hashes_wherever_it_lies(
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
-def test_a_folder_that_was_named_and_lacks_the_corpus_is_an_error_not_a_reason_to_look_elsewhere(
-    how, stand_in, tmp_path, monkeypatch
-):
-    put(cache_dir(), TEXT)  # would serve, were it asked
+def test_a_given_folder_without_the_corpus_is_an_error_although_the_cache_has_it(how, stand_in, tmp_path, monkeypatch):
+    put(cache_dir(), TEXT)
     folder = tmp_path / "data"
     if how == "variable":
         monkeypatch.setenv(DATA_DIR_VARIABLE, str(folder))
@@ -108,7 +104,7 @@ def test_a_folder_that_was_named_and_lacks_the_corpus_is_an_error_not_a_reason_t
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_the_folder_given_goes_before_the_variable_and_the_variable_before_the_cache(tmp_path, monkeypatch):
+def test_a_given_folder_precedes_the_variable_and_the_variable_precedes_the_cache(tmp_path, monkeypatch):
     cached = put(cache_dir(), TEXT)
     assert find_text(NAME) == cached == tmp_path / "cache" / "k-operators-bench" / PATH
     monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "variable"))
@@ -119,7 +115,7 @@ def test_the_folder_given_goes_before_the_variable_and_the_variable_before_the_c
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as its path says, and counts what it sent."""
+    """Answers by path, and counts the bytes that it sent."""
 
     n_bytes_sent = 0
 
@@ -149,12 +145,12 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.wfile.write(body)
             Handler.n_bytes_sent += len(body)
-        except OSError:  # the other side has had enough
+        except OSError:  # the client closed the connection
             return False
         return True
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Write no log."""
 
 
 @pytest.fixture
@@ -170,12 +166,12 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy in the environment does not know this machine's own server."""
+    """Requests to this machine's server use no proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(server, stand_in):
+def test_a_good_download_is_cached_and_not_fetched_again(server, stand_in):
     stand_in(f"{server}/good")
     path = find_text(NAME)
     assert path == cache_dir() / PATH
@@ -187,21 +183,21 @@ def test_a_good_download_lands_in_the_cache_and_is_not_fetched_again(server, sta
 
 @pytest.mark.parametrize(
     ("page", "may_stand_in", "reason"),
-    [("wrong", False, "other bytes"), ("gone", True, "404"), ("endless", True, "more than"), ("drop", True, "fetched")],
+    [("wrong", False, "pinned"), ("gone", True, "404"), ("endless", True, "more than"), ("drop", True, "fetched")],
 )
 def test_a_bad_download_is_a_corpus_error_and_leaves_no_file(page, may_stand_in, reason, server, stand_in, monkeypatch):
     stand_in(f"{server}/{page}")
     monkeypatch.setattr(Handler, "n_bytes_sent", 0)
     with pytest.raises(CorpusError, match=reason) as error:
         find_text(NAME)
-    assert isinstance(error.value, DownloadError) is may_stand_in  # wrong bytes are an attack or a mistake, not a lack
+    assert isinstance(error.value, DownloadError) is may_stand_in  # wrong bytes are not a missing connection
     assert server in str(error.value)
     assert "\n" not in str(error.value)
     assert not [path for path in cache_dir().rglob("*") if path.is_file()]
-    assert Handler.n_bytes_sent < 10 * fetch.MAX_DOWNLOAD_BYTES  # the limit, and what was on its way
+    assert Handler.n_bytes_sent < 10 * fetch.MAX_DOWNLOAD_BYTES  # the limit, and bytes in buffers
 
 
-def test_no_connection_is_a_download_error_that_says_what_to_do(stand_in):
+def test_no_connection_is_a_download_error_with_the_next_step(stand_in):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         stand_in(f"http://127.0.0.1:{unused.getsockname()[1]}/input.txt")  # bound, but no one listens
@@ -209,7 +205,7 @@ def test_no_connection_is_a_download_error_that_says_what_to_do(stand_in):
             find_text(NAME)
 
 
-def test_a_silent_server_is_given_up_on(monkeypatch, stand_in):
+def test_a_server_that_sends_nothing_is_a_timeout(monkeypatch, stand_in):
     assert fetch.CONNECT_SECONDS == 10
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -229,7 +225,7 @@ def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir):
     assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_synthetic_text_is_the_pinned_one_every_time():
+def test_the_synthetic_text_is_always_the_pinned_one():
     synthetic.text.cache_clear()
     text = synthetic.text()
     assert hashlib.sha256(text.encode()).hexdigest() == CORPORA["synthetic"].sha256
@@ -245,12 +241,12 @@ def test_the_synthetic_text_uses_every_character_in_both_parts():
     assert len(corpus.train.unique()) == len(corpus.val.unique()) == 65
 
 
-def test_the_synthetic_text_costs_a_perfect_model_one_and_three_quarter_bits_a_character():
+def test_the_synthetic_text_has_an_entropy_of_one_and_three_quarter_bits_per_character():
     text = synthetic.text()
     triples, pairs = Counter(zip(text, text[1:], text[2:], strict=False)), Counter(itertools.pairwise(text))
     n = sum(triples.values())
     bits = -sum(count / n * math.log2(count / pairs[triple[:2]]) for triple, count in triples.items())
-    assert bits == pytest.approx(1.75, abs=0.02)  # counts of finite text fall short by about n_pairs * 1.5 / n bits
+    assert bits == pytest.approx(1.75, abs=0.02)  # counts of a finite text are too low by about n_pairs * 1.5 / n bits
     assert pytest.approx(1.75 * math.log(2)) == CORPORA["synthetic"].entropy_rate_nats
     assert max(Counter(triple[:2] for triple in triples).values()) == 4  # successors of a pair
 
@@ -261,7 +257,7 @@ def test_a_synthetic_text_of_another_machine_is_refused(monkeypatch):
         load_corpus("synthetic", CPU)
 
 
-def test_decoding_what_was_encoded_gives_the_text(corpus):
+def test_decoding_encoded_text_gives_the_text(corpus):
     text = decode(corpus.val[:500], corpus.vocabulary)
     ids = encode(text, corpus.vocabulary)
     assert ids.dtype == torch.int64
@@ -270,6 +266,6 @@ def test_decoding_what_was_encoded_gives_the_text(corpus):
     assert decode(encode("", corpus.vocabulary), corpus.vocabulary) == ""
 
 
-def test_a_character_that_the_vocabulary_lacks_is_named(corpus):
+def test_a_character_outside_the_vocabulary_is_named(corpus):
     with pytest.raises(CorpusError, match="'ж'"):
         encode("aжa", corpus.vocabulary)

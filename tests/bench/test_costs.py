@@ -1,4 +1,4 @@
-"""Closed forms of what a model costs against what torch counts, and bytes against the tensors that are there."""
+"""Closed forms of a model's cost against the counts of torch, and bytes against real tensors."""
 
 import dataclasses
 from typing import Any
@@ -18,8 +18,8 @@ from models.transformer_decoder import TransformerDecoder
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE, without_onednn
 
 ROWS = 2
-# `recurrent` is the form that the closed form counts. With dropout on the Transformer's attention is explicit, and its
-# products are seen: the counter does not know torch's own attention on a CPU.
+# The closed form counts `recurrent`. With dropout the Transformer's attention is explicit, so that its products are
+# counted: the counter does not support torch's fused attention on a CPU.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "k_operators": [
         {"backend": "recurrent", **changes}
@@ -66,13 +66,13 @@ def some_tokens() -> Tensor:
 
 @pytest.fixture
 def unfused():
-    """Neither the counter nor a hook sees into the fused LSTM."""
+    """Neither the counter nor a hook sees the operations of the fused LSTM."""
     with without_onednn():
         yield
 
 
 def unseen_macs(model: SequenceModel) -> int:
-    """Of a forward pass: the outer products k_t n_t, which torch runs as multiplications."""
+    """MACs of a forward pass that are not counted: the outer products k_t n_t, which torch runs as multiplications."""
     if not isinstance(model, KOperators) or model.config.paths == "base":
         return 0
     c = model.config
@@ -80,7 +80,7 @@ def unseen_macs(model: SequenceModel) -> int:
 
 
 def needless_macs(model: SequenceModel) -> int:
-    """Of a backward pass: the gradient of an LSTM's first state, which nothing asks for."""
+    """MACs of a backward pass that the closed form lacks: the unused gradient of an LSTM's first state."""
     return model.config.n_layers * 4 * model.config.d_model**2 * ROWS if isinstance(model, LSTM) else 0
 
 
@@ -134,7 +134,7 @@ def test_macs_of_k_operators_variants_by_hand():
 
 
 def kept_by_decoding(model: SequenceModel, context: int) -> int:
-    """Bytes of state, a text, after a window's last token; what can be computed from the weights is none."""
+    """Bytes of state per text after a window's last token, without what can be computed from the weights."""
     decoder = decoder_of(model, ROWS, context)
     for token in some_tokens()[:, :context].split(1, dim=1):
         decoder.feed(token)
@@ -142,10 +142,10 @@ def kept_by_decoding(model: SequenceModel, context: int) -> int:
     if isinstance(decoder, KOperatorsDecoder):
         states = [pair for states in decoder.states for pair in zip(decoder.k2, states, strict=True)]
         kept = [state.memory for _, state in states]
-        kept += [state.projected for k2, state in states if k2.kernel.any()]  # else no later position reads them
+        kept += [state.projected for k2, state in states if k2.kernel.any()]  # otherwise no later position reads them
     elif isinstance(decoder, TransformerDecoder):
         kept = [part for cache in decoder.caches for part in (cache.keys, cache.values)]
-    else:  # torch's LSTM hands its state out
+    else:  # torch's LSTM returns its state
         assert isinstance(model, LSTM)
         kept, h = [], model.embedding(some_tokens()[:, :context])
         for layer in model.layers:
@@ -180,7 +180,7 @@ def test_only_a_state_without_a_base_kernel_and_without_keys_stops_growing():
 
 
 class TwoLayers(SequenceModel):
-    """Small enough to say by hand what each operation saves."""
+    """Small enough to calculate by hand what each operation saves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class TwoLayers(SequenceModel):
 
 @pytest.mark.parametrize("context", [1, 7, 16])
 def test_activation_bytes_by_hand(context):
-    tokens, embedded, before_gelu, after_gelu = 8, 4 * 4, 4 * 6, 4 * 6  # a token; weights are no activations
+    tokens, embedded, before_gelu, after_gelu = 8, 4 * 4, 4 * 6, 4 * 6  # per token; weights are no activations
     assert activation_bytes(TwoLayers(), context) == context * (tokens + embedded + before_gelu + after_gelu)
 
 
@@ -209,42 +209,42 @@ def kept(kind: str, contexts: tuple[int, ...], **changes: Any) -> list[int]:
 
 
 def curvature(kind: str, **changes: Any) -> float:
-    """b of a + b T + c T^2 is the rest; this is c, in bytes, from three lengths that are whole chunks."""
+    """c of a + b T + c T^2, in bytes, from three lengths that are multiples of a chunk."""
     short, middle, long = kept(kind, (128, 256, 384), **changes)
     return (long - 2 * middle + short) / (2 * 128**2)
 
 
-def test_attention_keeps_three_tables_a_head_that_grow_with_the_square_of_the_context():
+def test_attention_stores_three_tables_per_head_of_the_squared_context():
     # the weights, their dropout mask and their product, in 2 layers of 2 heads
     assert curvature("transformer") == 4 * 3 * 2 * 2
 
 
-def test_torchs_own_attention_keeps_no_table():
+def test_torchs_fused_attention_stores_no_table():
     assert curvature("transformer", dropout=0.0) == 0
 
 
 @pytest.mark.parametrize("paths", ["base", "both"])
-def test_a_base_kernel_keeps_two_tables_a_layer(paths):
-    # the kernel cut causal, and it times its gate, in 2 layers
+def test_a_base_kernel_stores_two_tables_per_layer(paths):
+    # the causal kernel, and the kernel times its gate, in 2 layers
     assert curvature("k_operators", backend="recurrent", paths=paths) == 4 * 2 * 2
 
 
-def test_the_recurrence_alone_keeps_as_much_for_each_token():
+def test_the_recurrence_stores_equally_much_for_each_token():
     assert curvature("k_operators", backend="recurrent", paths="recurrent") == 0
     short, middle, long = kept("k_operators", (128, 256, 512), backend="chunked", paths="recurrent")
     assert long - middle <= 2 * (middle - short)
 
 
-def test_the_published_form_keeps_a_table_for_each_rank_channel():
+def test_the_published_form_stores_a_table_for_each_rank_channel():
     assert curvature("k_operators", backend="mask", paths="recurrent") >= 4 * 3 * 2  # rank 3, 2 layers
 
 
-def test_an_lstm_keeps_as_much_for_each_token(unfused):
+def test_an_lstm_stores_equally_much_for_each_token(unfused):
     assert curvature("lstm") == 0
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_weights_are_not_counted_and_refinement_keeps_each_of_its_passes(kind):
+def test_weights_are_not_counted_and_each_pass_of_refinement_is(kind):
     assert kept(kind, (16,), vocab_size=10 * VOCAB_SIZE) == kept(kind, (16,))
     if kind == "k_operators":
         none, once, twice, thrice = (kept(kind, (16,), refine_steps=n)[0] for n in (0, 1, 2, 3))
@@ -253,7 +253,7 @@ def test_weights_are_not_counted_and_refinement_keeps_each_of_its_passes(kind):
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_counting_activations_leaves_the_model_alone(kind):
+def test_counting_activations_does_not_change_the_model(kind):
     model = make(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     activation_bytes(model, CONTEXT)
@@ -262,7 +262,7 @@ def test_counting_activations_leaves_the_model_alone(kind):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_activations_of_a_form_that_runs_on_cuda_alone_are_unknown():
+def test_activations_of_a_form_that_runs_only_on_cuda_are_unknown():
     assert activation_bytes(make("k_operators", backend="fla"), CONTEXT) is None
 
 

@@ -1,4 +1,4 @@
-"""The three protocols score what they say they score, and the selection rules pick what they say they pick."""
+"""The three protocols score the documented windows, and the selection rules choose the documented steps."""
 
 import pytest
 import torch
@@ -12,10 +12,9 @@ CONTEXT = 8
 
 
 class PositionModel(nn.Module):
-    """Gives the token after x the probability that makes its loss the position in the window plus one."""
+    """The loss of the token x + 1 is its position in the window plus one."""
 
     def forward(self, x):
-        logits = torch.full((*x.shape, 65), 0.0)
         nats = torch.arange(1, x.shape[1] + 1, dtype=torch.float64)
         p = (-nats).exp()
         logits = ((1 - p) / 64).log()[None, :, None].expand(*x.shape, 65).clone()
@@ -26,7 +25,7 @@ class PositionModel(nn.Module):
 
 @pytest.fixture
 def counting_text() -> torch.Tensor:
-    """0, 1, 2, ... modulo 65: each token follows from the one before."""
+    """0, 1, 2, ... modulo 65: each token determines the next."""
     return (torch.arange(100) % 65).to(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Whatever strikes a grid while it runs, each run says what became of it, and a rerun ends in the same tables."""
+"""After any fault in a grid each run has a status with its reason, and a rerun gives the same tables."""
 
 import dataclasses
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from bench import checkpoint
 from bench.config import Run
@@ -20,7 +19,6 @@ from bench.experiments.grid import Cell, Experiment
 from bench.process import Interrupted
 from bench.record import Record
 from bench.report.output import make_tables
-from bench.run import Settings
 from bench.store import Store
 from jobs import launch as launching
 from jobs.launch import launch_missing
@@ -29,21 +27,18 @@ from jobs.local import Ended, LocalPool
 from jobs.slots import Slot
 from jobs.status import at_work, states
 from tests.command_line import finish, start_python, wait_until
-from tests.conftest import tiny_config
+from tests.conftest import EVERY_STEP, SELDOM, tiny_config
 from tests.faults import FAULTS, SLOW_WRITE_SECONDS, VARIABLE, WORKER, execute, planned, stopping_at
 
-CPU = torch.device("cpu")
-EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
-SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
 SLOTS = [Slot(device="cpu", n_threads=1)] * 2
 N_STEPS, EVAL_EVERY = 16, 8  # so that checkpoints are of steps 0, 8 and 16
-PLAN = {  # every fault, each on a run of its own
+PLAN = {  # each fault, in another run
     "k_operators-s42": ["10:kill"],
     "k_operators-s69": ["9:nan"],
     "k_operators-s420": ["2:slow"],
     "transformer-s42": ["10:disk_full"],
     "transformer-s69": ["9:oom"],
-    "transformer-s420": ["2:slow", "10:cancel"],  # so slow that the signal to end comes before all is saved
+    "transformer-s420": ["2:slow", "10:cancel"],  # so slow that SIGKILL comes before everything is saved
 }
 ENDINGS = {
     "k_operators-s42": "interrupted",
@@ -53,31 +48,28 @@ ENDINGS = {
     "transformer-s69": "oom",
     "transformer-s420": "interrupted",
 }
-WITHOUT_TIMES = ("perplexity", "parameters")  # the kinds of table that hold nothing measured by a clock
+WITHOUT_TIMES = ("perplexity", "parameters")  # the kinds of table without times
 
 
 @pytest.fixture(autouse=True)
-def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a test itself asks for faults."""
+def no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults are planned only by tests."""
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
 def grid() -> Experiment:
     """Two architectures at three seeds, small enough for seconds."""
-    context = 64  # fewer windows to evaluate than at the context of other tests
-    cells = tuple(
-        Cell(
-            label=label,
-            config=tiny_config(label, context, 1, n_steps=N_STEPS, eval_every=EVAL_EVERY),
-            seeds=(42, 69, 420),
-        )
+    context = 64  # longer than in other tests: fewer windows to evaluate
+    configs = {
+        label: tiny_config(label, context, 1, n_steps=N_STEPS, eval_every=EVAL_EVERY)
         for label in ("k_operators", "transformer")
-    )
-    return Experiment(name="grid", question="What becomes of each?", cells=cells)
+    }
+    cells = tuple(Cell(label=label, config=config, seeds=(42, 69, 420)) for label, config in configs.items())
+    return Experiment(name="grid", question="How does each end?", cells=cells)
 
 
 def tables(store: Store) -> list[bytes]:
-    """The tables of a store that hold no times, in every format."""
+    """The tables of a store without times, in every format."""
     made = make_tables(store)
     assert not made.errors
     chosen = [table for table in made.tables if table.kind in WITHOUT_TIMES]
@@ -87,7 +79,7 @@ def tables(store: Store) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The grid where nothing has ever struck it."""
+    """The grid without any fault."""
     store = Store(tmp_path_factory.mktemp("clean") / "store")
     store.write_manifest(grid().manifest())
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +90,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def records(store: Store) -> dict[str, Record]:
-    """The records of a store, by the name of their run."""
+    """The records of a store by run name."""
     found, errors = store.records()
     assert not errors
     return {f"{one.label}-s{one.seed}": one for one in found}
@@ -112,7 +104,7 @@ def run_named(name: str) -> Run:
 # the plan -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_meets_only_what_was_planned_for_it(monkeypatch):
+def test_a_run_has_only_the_faults_planned_for_it(monkeypatch):
     assert planned("a-s1") == []
     monkeypatch.setenv(VARIABLE, "a-s1:5:kill,a-s10:6:nan,a-lr:0.1-s1:0:nan,a-s1:7:oom")
     assert planned("a-s1") == [(5, "kill"), (7, "oom")]
@@ -121,7 +113,7 @@ def test_a_run_meets_only_what_was_planned_for_it(monkeypatch):
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(tiny_run, tmp_path, monkeypatch):
+def test_a_process_that_resumes_after_the_step_has_no_second_fault(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=6), Store(tmp_path)
     struck: list[int] = []
     monkeypatch.setitem(FAULTS, "oom", lambda trainer, _: struck.append(trainer.step))
@@ -134,7 +126,7 @@ def test_a_process_that_resumes_beyond_the_step_is_not_struck_again(tiny_run, tm
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(tiny_run, tmp_path, monkeypatch):
+def test_a_process_that_resumes_at_the_step_has_the_fault_again_while_it_is_planned(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=6), Store(tmp_path)
     monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
     for _ in range(2):
@@ -147,34 +139,34 @@ def test_a_process_that_resumes_at_the_step_is_struck_until_the_plan_is_gone(tin
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_slow_holds_up_every_file_of_the_run_from_its_step_on(tiny_run, tmp_path, monkeypatch):
+def test_slow_delays_every_file_of_the_run_from_its_step_on(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=8), Store(tmp_path)
-    naps: list[float] = []
-    held_up: dict[str, list[float]] = {}  # by file: the naps before it was last written
+    pauses: list[float] = []
+    delays: dict[str, list[float]] = {}  # by file: the pauses before it was last written
     replace = Path.replace
 
     def note(path: Path, target: Path) -> Path:
-        held_up[target.name] = naps.copy()
-        naps.clear()
+        delays[target.name] = pauses.copy()
+        pauses.clear()
         return replace(path, target)
 
-    monkeypatch.setattr(Path, "replace", note)  # and what the fault puts over it goes when this does
-    monkeypatch.setattr("tests.faults.time", SimpleNamespace(sleep=naps.append))
+    monkeypatch.setattr(Path, "replace", note)  # this also removes the patch of the fault
+    monkeypatch.setattr("tests.faults.time", SimpleNamespace(sleep=pauses.append))
     monkeypatch.setenv(VARIABLE, f"{run.name}:5:slow")
     finished = execute(run, store, SELDOM)
     assert finished.status == "done"
     for name in ("checkpoint-00000008.pt", "checkpoint-00000008.pt.sha256", "progress.json"):
-        assert held_up[name] == [SLOW_WRITE_SECONDS], name
+        assert delays[name] == [SLOW_WRITE_SECONDS], name
     for name in ("checkpoint-00000000.pt", "checkpoint-00000004.pt"):  # before
-        assert held_up[name] == [], name
+        assert delays[name] == [], name
 
 
-# a grid that meets every fault ----------------------------------------------------------------------------------------
+# a grid with every fault ----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Struck:
-    """What a launch of the grid under the plan left, and how its runs ended, by name."""
+    """The store of a launch of the grid under the plan, and how its runs ended, by name."""
 
     root: Path
     ended: dict[str, Ended]
@@ -194,11 +186,11 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
 
 @pytest.fixture
 def store(struck: Struck, tmp_path: Path) -> Store:
-    """A copy of what the launch left."""
+    """A copy of the store of the launch."""
     return Store(shutil.copytree(struck.root, tmp_path / "store"))
 
 
-def test_every_run_says_what_became_of_it(store):
+def test_every_run_has_a_status_and_its_faults_in_its_log(store):
     [manifest], _ = store.manifests()
     found = {one.name: one for one in states(store, manifest, store.records()[0])}
     assert {name: one.state for name, one in found.items()} == ENDINGS
@@ -210,7 +202,7 @@ def test_every_run_says_what_became_of_it(store):
         ]
 
 
-def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck):
+def test_killed_and_cancelled_runs_have_no_record_and_stop_no_other_run(struck):
     assert {name: one.status for name, one in struck.ended.items()} == {
         name: None if ending == "interrupted" else ending for name, ending in ENDINGS.items()
     }
@@ -218,13 +210,16 @@ def test_killed_and_cancelled_runs_leave_no_record_and_stop_no_other(struck):
     assert set(reasons.values()) == {"killed by SIGKILL"}, reasons
 
 
-def test_a_weight_that_becomes_nan_is_a_divergence_at_that_step(store):
+def test_each_fault_has_its_status_at_its_step(store):
     diverged = records(store)["k_operators-s69"]
     assert (diverged.status, diverged.stopped_at_step, diverged.result) == ("diverged", 9, None)
     assert "nan" in (diverged.error or "")
+    failed = records(store)["transformer-s69"]
+    assert (failed.status, failed.stopped_at_step) == ("oom", 9)
+    assert (failed.error or "").startswith("OutOfMemoryError")
 
 
-def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(store):
+def test_a_full_disk_is_an_io_error_after_which_the_checkpoint_before_is_complete(store):
     failed = records(store)["transformer-s42"]
     assert (failed.status, failed.stopped_at_step) == ("io_error", 16)
     assert "File too large" in (failed.error or "")
@@ -233,19 +228,13 @@ def test_a_full_disk_is_an_io_error_that_leaves_the_checkpoint_before_it_whole(s
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_memory_that_runs_out_is_recorded_as_such_at_that_step(store):
-    failed = records(store)["transformer-s69"]
-    assert (failed.status, failed.stopped_at_step) == ("oom", 9)
-    assert (failed.error or "").startswith("OutOfMemoryError")
-
-
 def counted(store: Store) -> tuple[list[str], str]:
     """The n of each arm of the grid, K-Operators first, and the notes below the table."""
     table = next(table for table in make_tables(store).tables if table.kind == "perplexity")
     return [row[table.columns.index("n")] for row in table.rows], "\n".join(table.notes)
 
 
-def test_tables_count_what_did_not_end_well(store):
+def test_tables_count_the_runs_that_are_not_done(store):
     counts, notes = counted(store)
     assert counts == ["1 of 3", "0 of 3"]
     assert "k_operators: 1 of 3 runs done (diverged: seed 69 at step 9; missing: seed 42)." in notes
@@ -253,14 +242,14 @@ def test_tables_count_what_did_not_end_well(store):
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_grid_that_met_every_fault_ends_with_the_tables_of_a_clean_one(store, clean, monkeypatch):
+def test_a_grid_with_every_fault_ends_with_the_tables_of_a_grid_without(store, clean, monkeypatch):
     def run_here(pool: LocalPool, runs: list[Run], _: object) -> list[Ended]:
-        """Do runs in this process, which is sooner ready than workers; those are for the launches that are struck."""
+        """Do runs in this process, which starts faster than workers."""
         ended = [execute(run, pool.store, SELDOM) for run in runs]
         return [Ended(run=run, status=one.status, reason="") for run, one in zip(runs, ended, strict=True)]
 
     monkeypatch.setattr(LocalPool, "run", run_here)
-    launch_missing(grid(), store, SLOTS, retry="failed")  # which takes up those without a record, too
+    launch_missing(grid(), store, SLOTS, retry="failed")  # also does the runs without a record
     found = records(store)
     assert {name: one.status for name, one in found.items()} == {
         **dict.fromkeys(ENDINGS, "done"),
@@ -289,11 +278,11 @@ EXPERIMENTS["grid"] = grid
 attempt.WORKER = WORKER
 launch.estimate_seconds = lambda *_: {}
 run_guarded(app)
-"""  # `python -m jobs`, where the grid is an experiment, and less the many seconds that estimating takes at each start
+"""  # `python -m jobs` with the grid as an experiment, without estimates, which take many seconds at each start
 
 
 def start_launch(store: Store, output: Path, plan: str = "") -> subprocess.Popen[str]:
-    """Launch the grid from a process of its own, in a group of its own, with a checkpoint at each step."""
+    """Launch the grid from a new process and process group, with a checkpoint at each step."""
     arguments = ["launch", "--experiment", "grid", "--store", store.root, "--device", "cpu", "--checkpoint-seconds", 0]
     arguments += ["--workers", os.cpu_count()]  # one thread each
     options = {"env": {**os.environ, VARIABLE: plan}, "stderr": subprocess.STDOUT, "start_new_session": True}
@@ -302,16 +291,16 @@ def start_launch(store: Store, output: Path, plan: str = "") -> subprocess.Popen
 
 
 def written(store: Store) -> dict[str, tuple[bytes, int]]:
-    """Every record: its bytes, and when they were written."""
+    """Each record by name: its bytes and when it was written."""
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.record_paths()}
 
 
 def checkpoints(store: Store) -> set[Path]:
-    """The checkpoints that are complete, of all runs."""
+    """The complete checkpoints of all runs."""
     return set(store.work_folder.glob("*/checkpoint-*.pt.sha256"))
 
 
-INTERRUPTIONS = (  # and at what its workers are
+INTERRUPTIONS = (  # and the state of its workers
     (signal.SIGINT, "starting"),
     (signal.SIGKILL, "training"),
     (signal.SIGINT, "training"),
@@ -321,14 +310,14 @@ INTERRUPTIONS = (  # and at what its workers are
 
 
 @pytest.mark.fault("F19")
-def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tables_of_a_clean_one(tmp_path, clean):
+def test_a_launch_interrupted_five_times_changes_no_record_and_gives_the_tables_of_one_without(tmp_path, clean):
     store, rng, codes = Store(tmp_path / "store"), random.Random(19), []
     run_ids = [run.run_id for run in grid().runs()]
-    # training takes a while, wherever a run is taken up
+    # so that training takes a while, from any step
     slow = ",".join(f"{run.name}:{step}:slow" for run in grid().runs() for step in range(0, N_STEPS, 4))
     for one in clean.records()[0]:
         if one.run_id in run_ids[:4]:
-            store.write_record(one)  # an earlier launch did two of the three seeds
+            store.write_record(one)  # as of an earlier launch
     before = written(store)
     for number, (stop, when) in enumerate(INTERRUPTIONS):
         output, saved = tmp_path / f"output-{number}", checkpoints(store)
@@ -345,13 +334,13 @@ def test_a_launch_interrupted_five_times_touches_no_record_and_ends_with_the_tab
             os.killpg(process.pid, stop)  # as a terminal does: the whole group of processes
         codes.append(finish(process)[0])
         assert codes[-1] in (130, -signal.SIGKILL, 0), output.read_text()
-        wait_until(lambda: not at_work(store, run_ids), "the workers of a launcher that is gone to stop")
+        wait_until(lambda: not at_work(store, run_ids), "the workers of the ended launcher to stop")
         after = written(store)
         assert before.items() <= after.items(), "a record was touched"
         before = after
     assert any(codes), "every launch was over before it was interrupted"
     again = (finish(start_launch(store, tmp_path / f"last-{number}"))[0] for number in range(3))
-    assert 0 in again  # which stops at the first
+    assert 0 in again  # stops at the first 0
     assert before.items() <= written(store).items(), "a record was touched"
     assert len(store.record_paths()) == len(run_ids)
     assert tables(store) == tables(clean)

@@ -1,4 +1,4 @@
-"""An experiment has a manifest for each of its modes."""
+"""An experiment has one manifest per mode."""
 
 from bench.record import to_bytes
 from bench.store import Store
@@ -9,7 +9,7 @@ def files(store: Store) -> list[str]:
     return sorted(path.name for path in (store.root / "experiments").iterdir())
 
 
-def test_each_mode_has_a_manifest_of_its_own(tmp_path):
+def test_each_mode_has_its_own_manifest(tmp_path):
     store = Store(tmp_path)
     manifests = [make_manifest({}, "paper", mode=mode) for mode in ("exact", "fast", "exact")]
     for manifest in manifests:
@@ -18,7 +18,7 @@ def test_each_mode_has_a_manifest_of_its_own(tmp_path):
     assert store.manifests()[0] == [manifests[1], manifests[0]]
 
 
-def test_an_older_manifest_of_fast_mode_is_replaced_in_its_place_and_never_by_one_of_exact(tmp_path):
+def test_an_older_manifest_of_fast_mode_is_replaced_only_by_one_of_fast_mode(tmp_path):
     store = Store(tmp_path)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "paper.json").write_bytes(to_bytes(make_manifest({}, "paper", mode="fast")))

@@ -1,4 +1,4 @@
-"""A name that becomes a path stays in its store, whatever it is."""
+"""A file named after any name stays in its store."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ NAMES = ["../../x", "/etc/x", "a\x00b", "a/b", "x" * 300, ".", "..", "․․", "
 
 
 def run_labelled(label: str) -> Run:
-    """A run of that label, as it is read from a file."""
+    """A run with that label, as read from a file."""
     return read_run({**to_json(smoke().runs()[0]), "label": label})
 
 
@@ -30,7 +30,7 @@ def run_labelled(label: str) -> Run:
 @example(run_id="0123456789ab\n")
 @example(run_id="٠١٢٣٤٥٦٧٨٩٠١")
 @example(run_id="0123456789AB")
-def test_a_runs_folder_lies_in_its_store_or_there_is_none(run_id, tmp_path_factory):
+def test_a_run_folder_is_in_its_store_or_there_is_none(run_id, tmp_path_factory):
     store = Store(tmp_path_factory.getbasetemp() / "names")
     try:
         folder = store.run_folder(run_id)
@@ -42,7 +42,7 @@ def test_a_runs_folder_lies_in_its_store_or_there_is_none(run_id, tmp_path_facto
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_is_a_path_names_no_run_and_makes_nothing(name, tmp_path):
+def test_a_name_that_is_a_path_is_no_run_and_makes_no_file(name, tmp_path):
     store = Store(tmp_path / "a" / "store")
     for look in (store.run_folder, store.find_run_id):
         with pytest.raises(ConfigError):
@@ -54,7 +54,7 @@ def test_a_name_that_is_a_path_names_no_run_and_makes_nothing(name, tmp_path):
 
 @FEW
 @given(label=st.one_of(st.sampled_from(NAMES), st.text(), st.text(alphabet="aé-_./", max_size=81)))
-def test_a_runs_record_lies_among_the_records_whatever_its_label(label, tmp_path_factory):
+def test_a_record_is_among_the_records_with_any_label(label, tmp_path_factory):
     try:
         run = run_labelled(label)
     except ConfigError:
@@ -65,7 +65,7 @@ def test_a_runs_record_lies_among_the_records_whatever_its_label(label, tmp_path
     assert record.file_name.isprintable()
 
 
-def test_the_longest_label_is_a_name_that_file_systems_take(tmp_path):
+def test_the_longest_label_is_a_file_name_that_file_systems_accept(tmp_path):
     try:
         run = run_labelled("\U0001d538" * 80)
     except ConfigError:
@@ -73,7 +73,7 @@ def test_the_longest_label_is_a_name_that_file_systems_take(tmp_path):
     Store(tmp_path).write_record(make_record(run.label, run.seed, run_id=run.run_id))
 
 
-def test_a_runs_folder_that_is_a_link_is_refused(tmp_path):
+def test_a_run_folder_that_is_a_link_is_refused(tmp_path):
     store, elsewhere, run = Store(tmp_path / "store"), tmp_path / "elsewhere", smoke().runs()[0]
     elsewhere.mkdir()
     store.work_folder.mkdir(parents=True)
@@ -104,6 +104,6 @@ def test_tables_of_a_foreign_experiment_whose_name_is_a_path_are_refused(tmp_pat
     store.write_record(record)
     manifest = make_manifest({record.label: {"42": record.run_id}}, name="../../x")
     (store.root / "experiments").mkdir()
-    (store.root / "experiments" / "x.json").write_bytes(to_bytes(manifest))  # sealed elsewhere, and copied here
+    (store.root / "experiments" / "x.json").write_bytes(to_bytes(manifest))  # sealed elsewhere and copied here
     with pytest.raises(UserError, match="a name is letters"):
         make_tables(store)

@@ -1,4 +1,4 @@
-"""The permuted protocol takes away the order of what a window begins with, and nothing else."""
+"""The permuted protocol changes only the order of the tokens in the first half of a window."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ HALF = CONTEXT // 2
 
 
 class Reader(nn.Module):
-    """Keeps what it is given to read, and says what its model says."""
+    """Keeps its inputs, and predicts what its model predicts."""
 
     def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class Reader(nn.Module):
         return torch.zeros(*x.shape, VOCAB_SIZE) if self.model is None else self.model(x)
 
     def windows(self) -> tuple[Tensor, Tensor]:
-        """All it read as the text has it, and all it read in another order: (n, T) twice."""
+        """All inputs in the order of the text, and all in another order: (n, T) twice."""
         plain, disturbed = torch.cat(self.read).chunk(2)
         return plain, disturbed
 
 
 class Seen(nn.Module):
-    """Makes likely what a window has held so far, counting each token `fade` times less for each position since."""
+    """Predicts the tokens of the window so far, whose counts are multiplied by `fade` at each position."""
 
     def __init__(self, fade: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Seen(nn.Module):
 
 
 @pytest.mark.parametrize("context", [2, 7, CONTEXT])
-def test_the_first_half_is_the_same_tokens_in_another_order_and_the_second_is_as_it_was(corpus, context):
+def test_the_first_half_has_the_same_tokens_in_another_order_and_the_second_is_unchanged(corpus, context):
     reader = Reader()
     permuted(reader, corpus.val, context)
     plain, disturbed = reader.windows()
@@ -71,27 +71,27 @@ def test_positions_go_anywhere_and_rows_of_a_batch_have_orders_of_their_own():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_a_model_of_the_token_before_does_not_notice(corpus, order):
+def test_a_bigram_model_has_the_same_loss(corpus, order):
     """The first scored position reads the second half's first token, which stays."""
     model = Ngram(NgramConfig(vocab_size=VOCAB_SIZE, order=order)).fit(corpus.train.long())
     plain, disturbed, _ = permuted(model, corpus.val, CONTEXT)
     assert disturbed == plain
 
 
-def test_a_model_of_two_tokens_notices_at_the_first_scored_position_alone(corpus):
+def test_a_trigram_model_differs_only_at_the_first_scored_position(corpus):
     model = KneserNey(KneserNeyConfig(vocab_size=VOCAB_SIZE, order=3)).fit(corpus.train.long())
     reader = Reader(model)
     plain, disturbed, n_tokens = permuted(reader, corpus.val, CONTEXT)
-    as_it_was, in_another_order = (model(x) for x in reader.windows())
-    differs = (as_it_was != in_another_order).any(-1).any(0)
+    logits, permuted_logits = (model(x) for x in reader.windows())
+    differs = (logits != permuted_logits).any(-1).any(0)
     assert differs[HALF:].tolist() == [True] + [False] * (HALF - 1)
     targets = corpus.val[sweep_starts(corpus.val, CONTEXT) + HALF + 1].long()[:, None]
-    added = as_it_was[:, HALF].gather(1, targets) - in_another_order[:, HALF].gather(1, targets)
+    added = logits[:, HALF].gather(1, targets) - permuted_logits[:, HALF].gather(1, targets)
     assert (disturbed - plain) * n_tokens == pytest.approx(added.sum().item(), rel=1e-4)
     assert disturbed > plain
 
 
-def test_a_model_of_which_tokens_there_were_does_not_notice_and_one_of_when_does(corpus):
+def test_a_model_of_counts_has_the_same_loss_and_one_of_positions_another(corpus):
     plain, disturbed, _ = permuted(Seen(fade=1.0), corpus.val, CONTEXT)
     assert disturbed == pytest.approx(plain, rel=1e-9)
     plain, disturbed, _ = permuted(Seen(fade=0.5), corpus.val, CONTEXT)
@@ -99,13 +99,13 @@ def test_a_model_of_which_tokens_there_were_does_not_notice_and_one_of_when_does
 
 
 @pytest.mark.parametrize(("context", "scored"), [(16, 8), (7, 4), (1, 1)])
-def test_every_window_is_scored_on_what_follows_its_first_half(corpus, context, scored):
+def test_every_window_is_scored_on_its_second_half(corpus, context, scored):
     _, _, n_tokens = permuted(Reader(), corpus.val, context)
     assert n_tokens == (len(corpus.val) - 1) // context * scored
 
 
-def test_targets_are_the_texts_own_even_where_the_first_half_was_moved():
-    """A text that counts: after x comes x + 1. Its model pays nothing, whatever order the first half has."""
+def test_targets_are_those_of_the_text_where_the_first_half_is_permuted():
+    """In this text x + 1 follows x: its model has no loss with any order of the first half."""
 
     class NextOne(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def test_the_plain_loss_is_the_mean_of_the_second_halves(corpus):
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_the_orders_are_the_same_every_time_and_nothing_is_left_changed(corpus, kind):
+def test_the_orders_are_the_same_every_time_and_nothing_else_changes(corpus, kind):
     torch.manual_seed(0)
     model = build(TINY_MODELS[kind])
     before = {name: value.clone() for name, value in model.state_dict().items()}

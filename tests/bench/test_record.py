@@ -1,4 +1,4 @@
-"""A record is read whole and unaltered, or refused by name; of several writers exactly one writes it."""
+"""A record is read complete and unaltered, or refused by name; of several writers exactly one writes it."""
 
 import hashlib
 import json
@@ -29,18 +29,18 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the examples of one property write."""
+    """The folder for the examples of a property."""
     return tmp_path_factory.mktemp("records")
 
 
 def seal(body: bytes) -> bytes:
-    """JSON with the sha256 that makes it look as if it was written here."""
+    """JSON with its sha256, as if it was written by this suite."""
     body = body.rstrip().removesuffix(b"}")
     return body + b', "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
 
 
 def signed(plain: dict[str, Any], **changes: Any) -> bytes:
-    """The bytes of a record whose content was changed and sealed anew, as no writer here would."""
+    """The bytes of a record with changed content and a new seal."""
     return seal(json.dumps({**plain, **changes}).encode())
 
 
@@ -51,7 +51,7 @@ def plain_record(**changes: Any) -> dict[str, Any]:
 
 
 def refusal(path: Path, content: bytes) -> str:
-    """The RecordError that a file of these bytes is answered with; it names the file and is one line."""
+    """The message of the RecordError for a file of these bytes: one line that names the file."""
     path.write_bytes(content)
     with pytest.raises(RecordError) as error:
         record.read(path, Record)
@@ -64,13 +64,13 @@ def refusal(path: Path, content: bytes) -> str:
 
 @settings(max_examples=50, deadline=None)
 @given(perplexity=st.floats(1.0, 1e6), seed=st.integers(0, 2**31 - 1), config=st.dictionaries(st.text(), JSON))
-def test_what_was_written_is_what_is_read(folder: Path, perplexity: float, seed: int, config: dict[str, Any]) -> None:
+def test_a_written_record_is_read_unchanged(folder: Path, perplexity: float, seed: int, config: dict[str, Any]) -> None:
     written, path = make_record(seed=seed, perplexity=perplexity, config=config), folder / "record.json"
     path.write_bytes(to_bytes(written))
     assert record.read(path, Record) == written
 
 
-def test_a_record_of_real_size_a_failed_one_and_a_manifest_come_back_equal(tmp_path: Path) -> None:
+def test_records_and_a_manifest_are_read_unchanged_from_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path)
     records = [make_record(real_size=True), make_record(seed=69, status="failed"), make_record("bigram", None)]
     for one in records:
@@ -78,15 +78,12 @@ def test_a_record_of_real_size_a_failed_one_and_a_manifest_come_back_equal(tmp_p
     manifest = make_manifest({"k_operators": {"42": records[0].run_id}})
     store.write_manifest(manifest)
     read, errors = store.records()
-    assert (sorted(read, key=lambda one: one.label + str(one.seed)), errors) == (
-        sorted(records, key=lambda one: one.label + str(one.seed)),
-        [],
-    )
+    assert ({one.run_id: one for one in read}, errors) == ({one.run_id: one for one in records}, [])
     assert store.manifests() == ([manifest], [])
     assert store.statuses() == {one.run_id: one.status for one in records}
 
 
-def test_a_record_is_the_same_bytes_each_time_and_has_no_number_that_json_lacks() -> None:
+def test_a_record_has_the_same_bytes_each_time_and_only_finite_numbers() -> None:
     content = make_record(real_size=True)
     assert to_bytes(content) == to_bytes(content)
     json.loads(to_bytes(content), parse_constant=lambda name: pytest.fail(name))
@@ -96,17 +93,8 @@ def test_a_record_is_the_same_bytes_each_time_and_has_no_number_that_json_lacks(
 
 def test_an_empty_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    for content in (
-        b"",
-        b"\0\0",
-        b"\xff\xfe",
-        b"<html>404</html>",
-        b"[1, 2]",
-        b"3",
-        b"{}",
-        b'"sha256"',
-        b"[" * 100_000,
-    ):
+    texts = (b"", b"\0\0", b"\xff\xfe", b"<html>404</html>", b"[1, 2]", b"3", b"{}", b'"sha256"', b"[" * 100_000)
+    for content in texts:
         refusal(path, content)
     assert "cut" in refusal(path, to_bytes(make_record())[:100])
     refusal(path, to_bytes(make_record())[:-20])
@@ -115,13 +103,12 @@ def test_an_empty_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None
 def test_a_hand_edit_is_refused_even_where_the_result_is_a_valid_record(tmp_path: Path) -> None:
     text = to_bytes(make_record()).decode()
     assert '"seed": 42' in text
-    assert "not what was written" in refusal(
-        tmp_path / "record.json", text.replace('"seed": 42', '"seed": 43').encode()
-    )
+    edited = text.replace('"seed": 42', '"seed": 43').encode()
+    assert "not what was written" in refusal(tmp_path / "record.json", edited)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(number: str, tmp_path: Path) -> None:
+def test_a_number_that_is_not_finite_is_refused_in_any_field(number: str, tmp_path: Path) -> None:
     plain = plain_record()
     for place in ({"config": {"rate": "HERE"}}, {"cost": {**plain["cost"], "train_seconds": "HERE"}}, {"seed": "HERE"}):
         text = json.dumps({**plain, **place})
@@ -132,14 +119,14 @@ def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(number: str, 
 @pytest.mark.parametrize(
     "body", ["[1]}", "3}", "{}", "{", "", "[" * 100_000, '{"schema_version": 1}', '{"a": "\\ud800"}']
 )
-def test_a_sealed_file_that_holds_no_record_is_refused(body: str, tmp_path: Path) -> None:
+def test_a_sealed_file_without_a_record_is_refused(body: str, tmp_path: Path) -> None:
     refusal(tmp_path / "record.json", seal(body.encode()))
 
 
-def test_an_unknown_field_another_type_or_another_schema_version_is_refused_and_said(tmp_path: Path) -> None:
+def test_an_unknown_field_a_wrong_type_or_another_schema_version_is_refused_by_name(tmp_path: Path) -> None:
     path, plain = tmp_path / "record.json", plain_record()
     path.write_bytes(signed(plain))
-    assert record.read(path, Record) == make_record()  # signing alone changes nothing
+    assert record.read(path, Record) == make_record()  # signing changes nothing
     assert "surprise" in refusal(path, signed(plain, surprise=1))
     assert "cost.surprise" in refusal(path, signed(plain, cost={**plain["cost"], "surprise": 1}))
     assert "status" in refusal(path, signed(plain, status="finished"))
@@ -164,7 +151,7 @@ def test_a_record_is_no_manifest_and_a_manifest_no_record(tmp_path: Path) -> Non
 
 
 def read_or_refusal(path: Path, content: bytes) -> Record | RecordError:
-    """What reading these bytes gives: a record or a RecordError, never another exception."""
+    """The record or the RecordError of reading these bytes; other exceptions are raised."""
     path.write_bytes(content)
     try:
         return record.read(path, Record)
@@ -176,14 +163,14 @@ def read_or_refusal(path: Path, content: bytes) -> Record | RecordError:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_cut_or_changed_byte_gives_the_record_or_a_record_error(folder: Path, data: st.DataObject) -> None:
-    whole = make_record()
-    content = to_bytes(whole)
+    original = make_record()
+    content = to_bytes(original)
     at = data.draw(st.integers(0, len(content) - 1), "at")
     new = data.draw(st.binary(max_size=3), "put there")
     end = data.draw(st.sampled_from([at, at + 1, len(content)]), "up to")
     path = folder / "changed.json"
     found = read_or_refusal(path, content[:at] + new + content[end:])
-    assert found == whole or str(path) in str(found)
+    assert found == original or str(path) in str(found)
 
 
 @settings(max_examples=100, deadline=None)
@@ -210,18 +197,18 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path: Path) -> None:
     store.write_record(good)
     path = store.write_record(bad)
     path.write_bytes(path.read_bytes()[:-5])
-    (tmp_path / "runs" / ".left-over.tmp").write_bytes(b"a part")  # what a kill leaves is not a record
+    (tmp_path / "runs" / ".left-over.tmp").write_bytes(b"a part")  # a temporary file of a killed writer is not a record
     read, errors = store.records()
     assert read == [good]
     assert len(errors) == 1
     assert path.name in str(errors[0])
     assert store.statuses() == {good.run_id: "done"}
-    with pytest.raises(RecordError, match=path.name):  # before the run is trained in vain
+    with pytest.raises(RecordError, match=path.name):  # before the run is trained
         store.check_free(bad.label, bad.seed, bad.run_id)
 
 
 def race(write: Callable[[Path, bytes], None], path: Path, n_writers: int = 8) -> list[bool]:
-    """Let writers of different contents loose on one path at once; which of them succeeded."""
+    """Start writers of different contents on one path at once; return which of them succeeded."""
     ready = threading.Barrier(n_writers)
 
     def attempt(number: int) -> bool:
@@ -237,7 +224,7 @@ def race(write: Callable[[Path, bytes], None], path: Path, n_writers: int = 8) -
 
 
 @pytest.mark.fault("F8")
-def test_of_eight_writers_exactly_one_writes_and_nothing_is_left_over(tmp_path: Path) -> None:
+def test_of_eight_writers_exactly_one_writes_and_no_other_file_stays(tmp_path: Path) -> None:
     for turn in range(20):
         path = tmp_path / "runs" / f"{turn}.json"
         succeeded = race(write_once, path)
@@ -246,13 +233,13 @@ def test_of_eight_writers_exactly_one_writes_and_nothing_is_left_over(tmp_path: 
     assert len(list((tmp_path / "runs").iterdir())) == 20
 
 
-def test_a_writer_that_only_looks_first_would_not_be_alone(tmp_path: Path) -> None:
-    def look_then_write(path: Path, content: bytes) -> None:
+def test_writers_that_only_check_first_are_more_than_one(tmp_path: Path) -> None:
+    def check_then_write(path: Path, content: bytes) -> None:
         if path.exists():
             raise AlreadyDone
         write_atomically(path, content)
 
-    assert any(race(look_then_write, tmp_path / f"{turn}.json").count(True) > 1 for turn in range(50))
+    assert any(race(check_then_write, tmp_path / f"{turn}.json").count(True) > 1 for turn in range(50))
 
 
 def test_a_record_is_written_once(tmp_path: Path) -> None:
@@ -265,7 +252,7 @@ def test_a_record_is_written_once(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_store_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_checking_that_a_store_can_be_written_leaves_no_file(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.check_writable()
     assert [path for path in store.root.rglob("*") if path.is_file()] == []

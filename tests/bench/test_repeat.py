@@ -1,4 +1,4 @@
-"""What a rerun finds changed: every number that both records hold, and none that the older could not hold."""
+"""A rerun compares every number that both records have, and none that the older record lacks."""
 
 from bench.record import Measurement, Permuted, Record
 from bench.repeat import record_differences
@@ -14,13 +14,13 @@ def permuted(nats: float) -> Permuted:
     return Permuted(step=500, nats_per_token=1.5, nats_per_token_permuted=nats, n_tokens=55_744)
 
 
-def test_what_an_older_record_did_not_measure_is_no_difference():
+def test_a_number_missing_in_an_older_record_is_no_difference():
     old = make_record()
     assert record_differences(old, with_result(old, permuted=permuted(1.6))) == []
     assert record_differences(with_result(old, permuted=permuted(1.6)), old) == []
 
 
-def test_a_number_that_both_measured_and_that_differs_is_told():
+def test_a_number_that_differs_is_listed():
     old = with_result(make_record(), permuted=permuted(1.6))
     assert record_differences(old, old) == []
     assert record_differences(old, with_result(old, permuted=permuted(1.7))) == ["a number of another protocol differs"]

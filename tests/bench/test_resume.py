@@ -1,4 +1,4 @@
-"""A run that was stopped, however and wherever, goes on as if nothing had happened, bit for bit."""
+"""A run that was stopped, in any way and at any step, resumes with the same bits as an uninterrupted one."""
 
 import dataclasses
 import json
@@ -20,30 +20,21 @@ from bench.experiments import find_experiment
 from bench.history import History
 from bench.process import Interrupted, read_progress
 from bench.record import Record, read
-from bench.run import Settings, TrainingLoop, execute
+from bench.run import TrainingLoop, execute
 from bench.store import Store
 from bench.train import Trainer, parameters_sha256
 from models import ARCHITECTURES
 from tests.command_line import finish, start, wait_until
-from tests.conftest import tiny_config
-from tests.faults import VARIABLE, stopping_at
+from tests.conftest import CPU, EVERY_STEP, SELDOM, tiny_config
+from tests.faults import VARIABLE, before_update, fill_with_nan, stopping_at
 
-CPU = torch.device("cpu")
-EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
-SELDOM = Settings(device=CPU, n_threads=1, checkpoint_seconds=1e9)
 N_STEPS = 12
 
 
 def measured(finished: Record) -> dict[str, Any]:
-    """All that a run measured: what must not depend on whether it was interrupted."""
-    return {
-        "status": finished.status,
-        "curve": finished.curve,
-        "result": finished.result,
-        "diagnostics": finished.diagnostics,
-        "n_train_tokens": finished.cost.n_train_tokens,
-        "train_flops": finished.cost.train_flops,
-    }
+    """All measurements of a run that must not depend on interruptions."""
+    fields = {name: getattr(finished, name) for name in ("status", "curve", "result", "diagnostics")}
+    return {**fields, "cost": (finished.cost.n_train_tokens, finished.cost.train_flops)}
 
 
 def checkpoints_of_every_step(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> Record:
@@ -54,7 +45,7 @@ def checkpoints_of_every_step(run: Run, store: Store, monkeypatch: pytest.Monkey
 
 
 def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
-    """Give `target` a run folder as a process leaves it that was killed right after the checkpoint of `step`."""
+    """Give `target` the run folder of a process that was killed right after the checkpoint of `step`."""
     folder = target.run_folder(run.run_id)
     folder.mkdir(parents=True)
     for path in source.run_folder(run.run_id).glob(f"checkpoint-{step:08d}.pt*"):
@@ -67,19 +58,7 @@ def resume_at(step: int, run: Run, source: Store, target: Store) -> None:
 @pytest.mark.fault("F1")
 def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(tmp_path, monkeypatch):
     changes = ["corpus=synthetic", "training.n_steps=80", "training.eval_every=30"]
-    command = [
-        "tests.faults",
-        "bench",
-        "run",
-        "--experiment",
-        "smoke",
-        "--cell",
-        "k_operators",
-        "--seed",
-        42,
-        "--device",
-        "cpu",
-    ]
+    command = ["tests.faults", "bench", "run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42]
     command += [word for change in changes for word in ("--set", change)]
     command += ["--device", "cpu", "--threads", 1, "--checkpoint-seconds", 0, "--store", tmp_path / "killed"]
     smoke = next(cell for cell in find_experiment("smoke").cells if cell.label == "k_operators")
@@ -90,7 +69,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
     def newest_step() -> int:
         return max((int(path.stem.removeprefix("checkpoint-")) for path in checkpoint.paths(folder)), default=-1)
 
-    monkeypatch.setenv(VARIABLE, "k_operators-s42:72:slow")  # so that none ends before it is killed
+    monkeypatch.setenv(VARIABLE, "k_operators-s42:72:slow")  # so that no process ends before it is killed
     rng = random.Random(20)
     for low, high in ((2, 20), (32, 44), (55, 70)):
         stop_at = rng.randint(low, high)
@@ -116,7 +95,7 @@ def test_a_process_killed_three_times_at_random_moments_ends_with_the_same_bits(
 
 @pytest.mark.fault("F4")
 @pytest.mark.usefixtures("on_little_text")
-def test_what_killed_writers_left_half_written_blocks_nothing_counts_nowhere_and_is_cleared(tiny_run, tmp_path):
+def test_temporary_files_of_killed_writers_are_ignored_and_removed(tiny_run, tmp_path):
     run, store = tiny_run(), Store(tmp_path)
     folder = store.run_folder(run.run_id)
     left = [folder / ".checkpoint-00000004.pt.99-abcd.tmp", tmp_path / "runs" / f".{run.run_id}.json.99-abcd.tmp"]
@@ -145,7 +124,7 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_bits(architecture, tiny_ru
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run, tmp_path):
+def test_a_run_that_gets_a_stop_signal_saves_its_step_and_resumes_from_it(tiny_run, tmp_path):
     run = tiny_run(n_steps=6)
     whole = execute(run, Store(tmp_path / "whole"), SELDOM)
     store = Store(tmp_path / "stopped")
@@ -163,11 +142,11 @@ def test_a_run_asked_to_stop_saves_that_step_and_goes_on_from_it(tiny_run, tmp_p
 
 # what a checkpoint must hold ------------------------------------------------------------------------------------------
 
-RESUME_AT = 7  # between evaluations, the best behind it, and the greatest gradient norm since the last one
+RESUME_AT = 7  # between evaluations, after the best one and after the largest gradient norm since the last one
 
 
 def fresh(part: str, run: Run, corpus: Corpus) -> Any:
-    """The part of a trainer's state that a process without a checkpoint would have."""
+    """A part of a trainer's state as it is without a checkpoint."""
     return Trainer(run, corpus, CPU).state()[part]
 
 
@@ -182,7 +161,7 @@ def without_moment(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
 
 
 def without_history(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
-    """Forget one item that was measured before the interruption."""
+    """Remove one item that was measured before the interruption."""
 
     def leave_out(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
         content["history"][name] = vars(History())[name]
@@ -223,7 +202,7 @@ LEFT_OUT: dict[str, Callable[[dict[str, Any], Run, Corpus], None]] = {
 
 
 def seen_in_record(finished: Record) -> dict[str, Any]:
-    """What was measured, and that the time and the attempts before the interruption are counted."""
+    """What was measured, and whether the time and the attempts before the interruption are counted."""
     ours = sum(one.train_seconds for one in finished.attempts[1:])
     return {
         **measured(finished),
@@ -234,7 +213,7 @@ def seen_in_record(finished: Record) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Interruption:
-    """A run, its checkpoint after step 6, and what its record shows when it goes on from there."""
+    """A run, its checkpoint after step 6, and what its record shows when it resumes from there."""
 
     run: Run
     store: Store
@@ -243,7 +222,7 @@ class Interruption:
 
 @pytest.fixture(scope="module")
 def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Interruption:
-    """Interrupted with its best evaluation behind it: at this rate the loss only rises after step 5."""
+    """Interrupted after its best evaluation: at this learning rate the loss only rises after step 5."""
     rates: dict[str, Any] = {"learning_rate": 1.5, "final_learning_rate": 1.5, "warmup_steps": 0}
     config = tiny_config("k_operators", n_steps=10, eval_every=5, **rates)
     run = Run(label="k_operators", config=config, seed=42, mode="exact")
@@ -263,14 +242,14 @@ def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> In
 
 @pytest.mark.parametrize("item", LEFT_OUT)
 @pytest.mark.usefixtures("on_little_text")
-def test_the_comparison_sees_whatever_is_left_out_of_a_checkpoint(item, interruption, corpus, tmp_path, monkeypatch):
+def test_the_comparison_finds_each_item_left_out_of_a_checkpoint(item, interruption, corpus, tmp_path, monkeypatch):
     run, store = interruption.run, Store(tmp_path)
     resume_at(RESUME_AT, run, interruption.store, store)
     content = checkpoint.load(checkpoint.paths(store.run_folder(run.run_id))[0])
     LEFT_OUT[item](content, run, corpus)
     monkeypatch.setattr(checkpoint, "load_newest", lambda *_: (content, []))
-    maimed = execute(run, store, EVERY_STEP)
-    assert maimed.status == "failed" or seen_in_record(maimed) != interruption.resumed
+    incomplete = execute(run, store, EVERY_STEP)
+    assert incomplete.status == "failed" or seen_in_record(incomplete) != interruption.resumed
 
 
 @pytest.mark.usefixtures("on_little_text")
@@ -283,12 +262,11 @@ def test_every_item_of_a_checkpoint_has_its_negative_control(tiny_run, tmp_path,
     items |= {f"trainer.optimizer.state.{name}" for state in optimizer["state"].values() for name in state}
     items |= {f"trainer.optimizer.{name}" for name in optimizer if name != "state"}
     assert items <= set(LEFT_OUT)
-    # format, identity, vocabulary and a fast run's first losses decide no number; tests of checkpoints, of sampling
-    # and of training hold them
+    # format, identity, vocabulary and a fast run's first losses change no number; they have tests elsewhere
     assert set(content) == {"format", "identity", "trainer", "history", "vocabulary", "first_fast_train_nats"}
 
 
-# evaluation leaves training alone -------------------------------------------------------------------------------------
+# evaluation does not change training ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -310,24 +288,16 @@ def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(archite
 
 @pytest.mark.fault("F9")
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_whose_weights_turn_nan_is_recorded_as_diverged_with_what_came_before(tiny_run, tmp_path, monkeypatch):
+def test_a_run_whose_weights_become_nan_is_recorded_as_diverged_with_its_earlier_evaluations(tiny_run, tmp_path):
     run, store = tiny_run(n_steps=12, eval_every=4), Store(tmp_path)
-    advance = Trainer.advance
-
-    def poisoned(trainer: Trainer) -> Any:
-        if trainer.step == 6:
-            with torch.no_grad():
-                next(trainer.model.parameters()).fill_(torch.nan)
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", poisoned)
-    finished = execute(run, store, EVERY_STEP)
+    with before_update(6, fill_with_nan):
+        finished = execute(run, store, EVERY_STEP)
     assert finished.status == "diverged"
     assert finished.stopped_at_step == 6
     assert "nan" in (finished.error or "")
     assert "\n" not in finished.error
     assert [one.step for one in finished.curve] == [0, 4]
-    assert finished.result is None  # no best, final or cross-fitted loss is made up
+    assert finished.result is None
     assert read(store.record_paths()[0], Record) == finished
     assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == "diverged"
 
@@ -338,8 +308,7 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run
 
     def poisoned(attempt: TrainingLoop, trainer: Trainer) -> None:
         if trainer.step == 4:
-            with torch.no_grad():
-                next(trainer.model.parameters()).fill_(torch.nan)
+            fill_with_nan(trainer)
         evaluate(attempt, trainer)
 
     monkeypatch.setattr(TrainingLoop, "evaluate", poisoned)
@@ -360,17 +329,13 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run
     ],
 )
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_that_ends_badly_leaves_a_record_that_says_how(error, status, tiny_run, tmp_path, monkeypatch):
-    advance = Trainer.advance
+def test_a_run_that_fails_leaves_a_record_with_the_reason(error, status, tiny_run, tmp_path):
+    def fail(_: Trainer) -> None:
+        raise error
 
-    def failing(trainer: Trainer) -> Any:
-        if trainer.step == 5:
-            raise error
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", failing)
     store = Store(tmp_path)
-    finished = execute(tiny_run(eval_every=4), store, EVERY_STEP)
+    with before_update(5, fail):
+        finished = execute(tiny_run(eval_every=4), store, EVERY_STEP)
     assert (finished.status, finished.stopped_at_step, finished.result) == (status, 5, None)
     assert type(error).__name__ in finished.error
     assert "\n" not in finished.error

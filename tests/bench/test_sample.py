@@ -1,4 +1,4 @@
-"""What a model writes follows from its probabilities and the seed alone."""
+"""Sampled text depends only on the model's probabilities and the seed."""
 
 import math
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ LOGITS = torch.tensor(PROBABILITIES).log()
 
 
 class Next(SequenceModel):
-    """Predicts the successor of the last token, and remembers what any of its kind was shown."""
+    """Predicts x + 1 after x, and keeps the inputs of all instances."""
 
     shown: ClassVar[list[list[int]]] = []
     vocab_size = 7
@@ -33,9 +33,8 @@ class Next(SequenceModel):
 
 
 def close(found: Tensor, expected: tuple[float, ...]) -> None:
-    torch.testing.assert_close(
-        found, torch.tensor([float(p) for p in expected]), rtol=0, atol=1e-6
-    )  # float32 of numbers below 1
+    # float32 of numbers below 1
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def close(found: Tensor, expected: tuple[float, ...]) -> None:
         (99, 1.0, PROBABILITIES),
         (1, 1.0, (0, 1, 0, 0, 0)),
         (2, 1.0, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
-        (None, 0.3, (0, 1, 0, 0, 0)),  # token 1 alone has 0.4
+        (None, 0.3, (0, 1, 0, 0, 0)),  # token 1 has 0.4
         (None, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),  # 0.4 is not enough, 0.65 is
         (None, 0.8, (0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85)),
         (None, 0.9, (0.1 / 0.95, 0.4 / 0.95, 0, 0.25 / 0.95, 0.2 / 0.95)),
@@ -55,7 +54,7 @@ def close(found: Tensor, expected: tuple[float, ...]) -> None:
         (3, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
     ],
 )
-def test_top_k_and_top_p_keep_the_likeliest_and_share_out_the_rest(top_k, top_p, expected):
+def test_top_k_and_top_p_keep_the_likeliest_and_normalise_them(top_k, top_p, expected):
     close(kept_probabilities(LOGITS, 1.0, top_k, top_p), expected)
 
 
@@ -68,7 +67,7 @@ def test_temperature_sharpens_and_flattens_before_the_cut():
     close(kept_probabilities(LOGITS, 0.5, None, 0.5), (0, 1, 0, 0, 0))
 
 
-def test_temperature_zero_takes_the_likeliest_whatever_else_is_asked():
+def test_temperature_zero_takes_the_likeliest_with_any_top_k_and_top_p():
     for top_k, top_p in ((None, 1.0), (3, 0.1)):
         close(kept_probabilities(LOGITS, 0.0, top_k, top_p), (0, 1, 0, 0, 0))
 
@@ -92,12 +91,12 @@ def test_a_seed_writes_the_same_text_every_time_and_another_seed_another(archite
     prompt = torch.tensor([3, 1, 4])
 
     def write(seed: int) -> list[int]:
-        model.train()  # dropout must play no part
+        model.train()  # dropout must not act
         written: list[int] = generate(model, prompt, 40, 16, seed=seed, temperature=0.8).tolist()
         return written
 
     first = write(7)
-    torch.manual_seed(123)  # nor torch's own generator
+    torch.manual_seed(123)  # nor does torch's default generator
     assert write(7) == first
     assert write(8) != first
     assert first[:3] == prompt.tolist()
@@ -109,7 +108,7 @@ def test_temperature_zero_follows_the_model_step_by_step(architecture, tiny_run)
     torch.manual_seed(0)
     model = build(tiny_run(architecture).config.model).eval()
     tokens = torch.tensor([3, 1, 4])
-    written = generate(model, tokens, 30, 16, seed=0, temperature=0)  # 33 tokens: the context of 16 moves thrice
+    written = generate(model, tokens, 30, 16, seed=0, temperature=0)  # 33 tokens: the window of 16 moves three times
     for _ in range(30):
         seen = tokens[window_start(len(tokens), 16) :]
         with torch.no_grad():
@@ -117,7 +116,7 @@ def test_temperature_zero_follows_the_model_step_by_step(architecture, tiny_run)
     assert torch.equal(written, tokens)
 
 
-def test_a_text_longer_than_the_context_is_seen_from_its_newest_half_on():
+def test_the_window_of_a_text_longer_than_the_context_starts_at_its_newest_half():
     Next.shown.clear()
     written = generate(Next(), torch.arange(5), 6, 4, seed=0)
     assert written.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
@@ -134,22 +133,18 @@ def test_the_cache_changes_no_token(architecture, kept, tiny_run):
     assert torch.equal(cached, recomputed)
 
 
-def test_no_tokens_asked_for_is_the_prompt():
+def test_zero_tokens_give_the_prompt():
     assert generate(Next(), torch.arange(3), 0, 4, seed=0).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("name", "value"),
     [
-        {"temperature": -0.1},
-        {"temperature": math.nan},
-        {"temperature": math.inf},
-        {"top_k": 0},
-        {"top_p": 0.0},
-        {"top_p": 1.1},
-        {"top_p": math.nan},
+        *(("temperature", value) for value in (-0.1, math.nan, math.inf)),
+        ("top_k", 0),
+        *(("top_p", value) for value in (0.0, 1.1, math.nan)),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_impossible_settings_are_refused(name, value):
     with pytest.raises(ConfigError):
-        generate(Next(), torch.arange(3), 1, 4, seed=0, **wrong)
+        generate(Next(), torch.arange(3), 1, 4, seed=0, **{name: value})

@@ -1,4 +1,4 @@
-"""Both published schedules, against values worked by hand from their formulas."""
+"""Both published schedules, against values calculated by hand from their formulas."""
 
 import math
 

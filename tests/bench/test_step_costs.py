@@ -1,4 +1,4 @@
-"""What a training step of the published size costs on any machine: numbers written, and memory."""
+"""The cost of a training step of the published size on any machine: numbers written, and memory."""
 
 import dataclasses
 import subprocess
@@ -16,7 +16,7 @@ from tests.meters import NumbersWritten
 
 
 def test_at_paper_size_a_step_of_chunked_writes_a_quarter_of_the_numbers_of_masks_at_most():
-    """What makes it faster wherever memory is the limit; how much faster, `make bench` measures."""
+    """The reason why it is faster where memory is the limit; `make bench` measures how much."""
     torch.set_num_threads(1)
     cpu, n_written = torch.device("cpu"), {}
     text = load_corpus("synthetic", cpu)
@@ -51,6 +51,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @pytest.mark.slow
 def test_at_paper_size_a_step_takes_less_than_2_gb():
-    command = [sys.executable, "-c", PAPER_STEPS]  # a process of its own, since one never gives its peak back
+    command = [sys.executable, "-c", PAPER_STEPS]  # a new process, since the peak of a process never falls
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(result.stdout) <= 2e9  # torch itself included

@@ -1,4 +1,4 @@
-"""One step is what the recipe says, repeats to the bit in exact mode, and learns."""
+"""A training step follows the recipe, repeats bit for bit in exact mode, and learns."""
 
 import copy
 import dataclasses
@@ -17,9 +17,7 @@ from bench.store import Store
 from bench.train import Trainer, add_gradients, first_losses, make_optimizer, parameters_sha256, set_learning_rate
 from models import ARCHITECTURES, build
 from models.dropout import use_torch_stream
-from tests.conftest import TINY_MODELS
-
-CPU = torch.device("cpu")
+from tests.conftest import CPU, TINY_MODELS
 
 
 def train(run, corpus, n_steps):
@@ -34,20 +32,19 @@ def test_the_same_seed_gives_the_same_bits(architecture, tiny_run, corpus):
     torch.manual_seed(0)
     first = train(run, corpus, 5)
     torch.manual_seed(1)
-    torch.rand(3)  # whatever else the process drew
+    torch.rand(3)  # other random numbers of the process
     assert train(run, corpus, 5) == first
 
 
-def test_another_seed_gives_another_start_and_other_batches(tiny_run, corpus):
+def test_another_seed_gives_another_first_loss(tiny_run, corpus):
     assert train(tiny_run(seed=1), corpus, 1)[0] != train(tiny_run(seed=2), corpus, 1)[0]
 
 
-def test_models_meet_the_same_batches_at_the_same_seed(tiny_run, corpus, monkeypatch):
+def test_models_read_the_same_batches_at_the_same_seed(tiny_run, corpus, monkeypatch):
     seen = []
-    original = __import__("bench.train", fromlist=["train_batch"]).train_batch
 
     def watch(*arguments):
-        batch = original(*arguments)
+        batch = train_batch(*arguments)
         seen.append(batch[0])
         return batch
 
@@ -65,7 +62,7 @@ def test_a_replicate_is_a_label_that_changes_no_number(tiny_run, corpus):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("n_rows", [1, 3, 4])
-def test_gradients_taken_some_rows_at_a_time_are_the_batchs(architecture, n_rows):
+def test_gradients_of_some_rows_at_a_time_are_those_of_the_batch(architecture, n_rows):
     x, y = (torch.randint(65, (8, 16), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     found = []
     for rows in (8, n_rows):
@@ -73,8 +70,8 @@ def test_gradients_taken_some_rows_at_a_time_are_the_batchs(architecture, n_rows
         model = build(TINY_MODELS[architecture]).double().eval()  # no dropout: its stream depends on the split
         loss = add_gradients(model, x, y, rows)
         found.append([loss, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)])
-    for whole, split in zip(*found, strict=True):
-        torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-7)  # the loss is taken in float32
+    for at_once, split in zip(*found, strict=True):
+        torch.testing.assert_close(split, at_once, rtol=1e-4, atol=1e-7)  # the loss is in float32
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -84,7 +81,7 @@ def test_training_learns_the_synthetic_text(architecture, tiny_run, corpus):
     assert sum(losses[-5:]) / 5 < math.log(65) - 0.15
 
 
-def test_groups_get_their_scales_and_decay(tiny_run):
+def test_groups_have_their_learning_rates_and_weight_decay(tiny_run):
     training = dataclasses.replace(tiny_run().config.training, grouping="grouped")
     model = build(TINY_MODELS["k_operators"])
     optimizer = make_optimizer(model, training)
@@ -102,7 +99,7 @@ def test_gradients_are_clipped_to_their_norm(tiny_run, corpus):
 
 
 class GraphOnPaper:
-    """Stands in for a recorded step where there is no GPU: calls it again, and minds what a graph would mind."""
+    """Replaces a recorded step without a GPU: calls it again, and checks that its memory addresses are unchanged."""
 
     def __init__(self, step, optimizer):
         for _ in range(N_REHEARSALS):
@@ -117,22 +114,22 @@ class GraphOnPaper:
         return [one.data_ptr() for one in [*held, *(group["lr"] for group in groups)]]
 
     def replay(self):
-        assert self.addresses() == self.recorded, "a graph would write to memory that nobody reads"
+        assert self.addresses() == self.recorded, "a graph would write to memory that is no longer read"
         return self.step()
 
 
 @pytest.fixture
 def fast_on_paper(monkeypatch):
-    """`fast` mode's own logic on a CPU, without the compiler and the graph."""
+    """The logic of `fast` mode on a CPU, without the compiler and the graph."""
     monkeypatch.setattr("bench.train.set_numerics", lambda *_: None)
     monkeypatch.setattr("bench.train.StepGraph", GraphOnPaper)
     monkeypatch.setattr("torch.compile", lambda model, **_: model)
 
 
 @pytest.mark.usefixtures("bf16_on_any_cpu")
-@pytest.mark.parametrize("n_before", [0, 2])  # without moments to put back, and with
+@pytest.mark.parametrize("n_before", [0, 2])  # without moments to restore, and with
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corpus, fast_on_paper):
+def test_recording_a_step_changes_no_number(architecture, n_before, tiny_run, corpus, fast_on_paper):
     found = []
     for warm in (False, True):
         trainer = Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
@@ -141,7 +138,7 @@ def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corp
             trainer.warm_up()
         for step in range(n_before, 6):
             losses.append(trainer.advance()[0].item())
-            assert trainer._step_there.item() == step  # which picks the batch
+            assert trainer._step_there.item() == step  # which chooses the batch
         found.append((losses, parameters_sha256(trainer.model)))
     assert found[0] == found[1]
     assert len(set(found[0][0])) == 6
@@ -149,32 +146,31 @@ def test_recording_a_step_moves_no_number(architecture, n_before, tiny_run, corp
 
 @pytest.mark.usefixtures("bf16_on_any_cpu")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_recorded_training_goes_on_from_a_checkpoint(architecture, tiny_run, corpus, fast_on_paper):
+def test_a_recorded_training_resumes_from_a_checkpoint(architecture, tiny_run, corpus, fast_on_paper):
     def recorded():
         return Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
 
-    whole = recorded()
-    whole.warm_up()
-    losses = [whole.advance()[0].item() for _ in range(6)]
-    first, second = recorded(), recorded()
+    uninterrupted, first, second = recorded(), recorded(), recorded()
+    uninterrupted.warm_up()
+    losses = [uninterrupted.advance()[0].item() for _ in range(6)]
     first.warm_up()
     for _ in range(3):
         first.advance()
     second.load_state(copy.deepcopy(first.state()))
     second.warm_up()
     assert [second.advance()[0].item() for _ in range(3)] == losses[3:]
-    assert parameters_sha256(second.model) == parameters_sha256(whole.model)
+    assert parameters_sha256(second.model) == parameters_sha256(uninterrupted.model)
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs a CPU without AVX-512: .ci/run")
 def test_a_cpu_without_avx512_has_no_lstm_in_bfloat16():
-    """Why there is `bf16_on_any_cpu`; and that .ci/run imitates such a CPU."""
+    """The reason for `bf16_on_any_cpu`, and a check that .ci/run imitates such a CPU."""
     model = build(TINY_MODELS["lstm"])
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="could not create a primitive"):
         model(torch.zeros(2, 16, dtype=torch.long))
 
 
-def test_a_step_on_the_device_draws_the_batches_of_the_same_number(corpus):
+def test_a_step_as_a_tensor_gives_the_batch_of_the_same_number(corpus):
     for step in (0, 7, 1000):
         number, tensor = (train_batch(corpus.train, 42, one, 4, 16) for one in (step, torch.tensor(step)))
         assert all(torch.equal(*pair) for pair in zip(number, tensor, strict=True))
@@ -187,11 +183,11 @@ def test_fast_mode_is_refused_without_cuda(tiny_run, corpus):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("bf16_on_any_cpu")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler, as is the next
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch's compiler, as is the next
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_fast_mode_traces_as_one_graph(architecture):
-    """What CUDA compiles must have no breaks, unless the model says so; here without a code generator, for a CPU."""
+    """Models with `one_graph` compile without graph breaks; here for a CPU, without a code generator."""
     torch.manual_seed(0)
     model = build(TINY_MODELS[architecture])
     use_torch_stream(model)
@@ -203,7 +199,7 @@ def test_fast_mode_traces_as_one_graph(architecture):
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, corpus, tmp_path):
+def test_the_first_losses_of_a_record_are_those_of_recheck(tiny_run, corpus, tmp_path):
     run = tiny_run()
     made = execute(run, Store(tmp_path), Settings(device=CPU))
     assert made.status == "done"
@@ -213,7 +209,7 @@ def test_the_first_losses_of_a_record_are_those_that_recheck_repeats(tiny_run, c
 
 @pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize("older", [False, True])
-def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
+def test_a_fast_record_has_the_first_losses_of_its_compiled_step_also_after_a_resume(
     older, tiny_run, tmp_path, monkeypatch, fast_on_paper
 ):
     monkeypatch.setattr("bench.run.set_numerics", lambda *_: None)
@@ -222,14 +218,14 @@ def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
     run, every_step = tiny_run(mode="fast"), Settings(device=CPU, checkpoint_seconds=0)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "N_KEPT", 1000)
-        whole = execute(run, Store(tmp_path / "whole"), every_step)
-    folder = Store(tmp_path / "whole").run_folder(run.run_id)
+        made = execute(run, Store(tmp_path / "uninterrupted"), every_step)
+    folder = Store(tmp_path / "uninterrupted").run_folder(run.run_id)
     taken = [json.loads(line)["train_nats"] for line in (folder / "steps.jsonl").read_text().splitlines()]
-    assert whole.diagnostics.first_fast_train_nats == taken[:8]
-    assert whole.diagnostics.first_train_nats != taken  # those are exact steps
+    assert made.diagnostics.first_fast_train_nats == taken[:8]
+    assert made.diagnostics.first_train_nats != taken  # those are exact steps
 
     content = checkpoint.load(folder / "checkpoint-00000005.pt")
-    if older:  # made before these losses were kept
+    if older:  # made before these losses were saved
         del content["first_fast_train_nats"]
     checkpoint.save(Store(tmp_path / "resumed").run_folder(run.run_id), content)
     resumed = execute(run, Store(tmp_path / "resumed"), every_step)
@@ -238,7 +234,7 @@ def test_a_fast_record_keeps_the_first_losses_of_its_own_step_across_a_resume(
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_record_says_what_was_measured(tiny_run, tmp_path):
+def test_a_record_has_the_measurements_of_its_run(tiny_run, tmp_path):
     made = execute(tiny_run(), Store(tmp_path), Settings(device=CPU))
     assert [one.step for one in made.curve] == [0, 4, 8, 12]
     assert made.curve[0].train_nats_per_token is None
@@ -256,7 +252,7 @@ def test_a_record_says_what_was_measured(tiny_run, tmp_path):
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_the_best_weights_are_measured_not_the_last(tiny_run, tmp_path, monkeypatch):
+def test_the_best_weights_are_measured_as_well_as_the_last(tiny_run, tmp_path, monkeypatch):
     """A rate that ruins the model late: `sampled` on the best weights must be far below `sampled` on the final ones."""
     monkeypatch.setattr("bench.train.learning_rate", lambda step, _: 1e-2 if step < 40 else 3.0)
     made = execute(tiny_run(n_steps=48, batch_size=16), Store(tmp_path), Settings(device=CPU))

@@ -1,4 +1,4 @@
-"""The files of a commit are there while they are needed, and nothing of them is left, whatever ends the process."""
+"""The files of a commit are in a temporary folder, which is removed however the process ends."""
 
 import signal
 import subprocess
@@ -29,7 +29,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """The folder of temporary folders."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -42,7 +42,7 @@ def left_behind(repository: Path, scratch: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("digits", [7, 12, 40])
-def test_a_commit_is_had_by_its_first_digits_and_removed_after_use(repository, scratch, digits):
+def test_a_commit_is_found_by_its_first_digits_and_removed_after_use(repository, scratch, digits):
     commit = git(repository, "rev-parse", "old")
     with worktree(commit[:digits], repository) as folder:
         assert (folder / "file.txt").read_text() == "old"
@@ -51,7 +51,7 @@ def test_a_commit_is_had_by_its_first_digits_and_removed_after_use(repository, s
     assert git(repository, "status", "--porcelain") == "M file.txt"
 
 
-def test_it_is_removed_where_the_work_in_it_fails(repository, scratch):
+def test_it_is_removed_after_an_error(repository, scratch):
     def work():
         with worktree(git(repository, "rev-parse", "old"), repository) as folder:
             (folder / "made.txt").write_text("in the way of its removal")
@@ -81,20 +81,20 @@ def test_it_is_removed_when_a_signal_ends_the_process(repository, scratch, numbe
     assert process.stdout.readline() == "there\n"
     assert len(left_behind(repository, scratch)) == 2
     process.send_signal(number)
-    process.send_signal(number)  # a second one does not cut the removal short
+    process.send_signal(number)  # a second one does not interrupt the removal
     code, _, errors = finish(process)
     assert (code, errors.startswith("interrupted: stopped by")) == (130, True)
     assert left_behind(repository, scratch) == []
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, "abcdef1", "--help", "HEAD", "old"])
-def test_what_is_no_commit_here_is_refused_by_name(repository, scratch, commit):
+def test_a_text_that_is_not_a_commit_is_refused_by_name(repository, scratch, commit):
     with pytest.raises(ConfigError, match=commit), worktree(commit, repository):
         pass
     assert left_behind(repository, scratch) == []
 
 
-def test_a_folder_without_a_repository_of_its_own_is_refused(repository, tmp_path):
+def test_a_folder_that_is_not_the_root_of_a_repository_is_refused(repository, tmp_path):
     commit = git(repository, "rev-parse", "old")
     with pytest.raises(ConfigError, match="clone the project with its history"):
         full_commit(commit, tmp_path)
@@ -103,7 +103,7 @@ def test_a_folder_without_a_repository_of_its_own_is_refused(repository, tmp_pat
         full_commit(commit, repository / "inside")
 
 
-def test_a_machine_without_git_is_told_so(repository, monkeypatch):
+def test_a_machine_without_git_gets_an_error(repository, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ConfigError, match="install it"):
         full_commit("abcdef1", repository)

@@ -1,8 +1,8 @@
-"""What only a GPU can show: every test here is skipped, with the reason, where there is none.
+"""Tests that need a GPU: each is skipped, with the reason, where there is none.
 
-Batches, forms of the recurrence, evaluation, exact training and speed are what `python -m bench cuda-check` checks in
-three minutes; the first test here runs it. Run `python -m pytest tests/bench/cuda/test_cuda.py -m "not slow"` in one
-process, so that each model's step is compiled once: what takes minutes is `slow`.
+`python -m bench cuda-check` checks batches, forms of the recurrence, evaluation, exact training and speed in three
+minutes; the first test here runs it. Run `python -m pytest tests/bench/cuda/test_cuda.py -m "not slow"` in one
+process, so that each model's step is compiled once; tests of minutes are `slow`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from models import ARCHITECTURES
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.filterwarnings("default"),  # the compiler and Triton warn of their own insides, which fails nothing
+    pytest.mark.filterwarnings("default"),  # warnings of the compiler and of Triton are no failures
 ]
 CUDA = torch.device("cuda")
 N_STEPS = 12
@@ -34,21 +34,21 @@ N_STEPS = 12
 
 @pytest.fixture(scope="module", autouse=True)
 def settings_of_cublas() -> None:
-    """As `exact` mode sets them, and before the first product: they are read when cuBLAS starts."""
+    """The settings of `exact` mode, before the first product: cuBLAS reads them when it starts."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture(scope="session")
 def corpus_on_cuda(corpus: Corpus) -> Corpus:
-    """The little text, on the GPU."""
+    """The short text, on the GPU."""
     return dataclasses.replace(corpus, train=corpus.train.to(CUDA), val=corpus.val.to(CUDA))
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Tests of one architecture follow each other, and share what the compiler made of its step.
+    """Tests of one architecture run one after the other, and share its compiled step.
 
-    It forgets that between architectures, or it would reach the limit beyond which it gives up and runs eagerly.
+    The compiler is reset between architectures: above a limit it would run eagerly.
     """
     yield request.param
     torch.compiler.reset()
@@ -62,7 +62,7 @@ def test_cuda_check_finds_no_failure_here(capsys):
 
 
 def assert_no_step_waits(trainer: Trainer) -> None:
-    """Steps that ask CUDA for nothing, so that the next can be sent off while one is at work."""
+    """Steps do not synchronize with CUDA, so that the next can be queued while one is running."""
     trainer.warm_up()
     trainer.advance()
     torch.cuda.synchronize()
@@ -72,7 +72,7 @@ def assert_no_step_waits(trainer: Trainer) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     read = torch.stack([loss for loss, _ in kept]).tolist()
-    assert len(set(read)) == 4  # each step's own, not four views of the last
+    assert len(set(read)) == 4  # those of four steps, not four views of the last
 
 
 @pytest.mark.parametrize("eager", ARCHITECTURES)
@@ -83,7 +83,7 @@ def test_a_step_of_exact_mode_never_waits_for_the_device(eager, tiny_run, corpus
 ROUNDING = {"rtol": 5e-3, "atol": 0.0}  # of a loss near ln 65 after a few steps whose products are in bfloat16
 
 
-def test_warming_up_moves_no_number(architecture, tiny_run, corpus_on_cuda):
+def test_warming_up_changes_no_number(architecture, tiny_run, corpus_on_cuda):
     run = tiny_run(architecture, mode="fast", n_steps=N_STEPS)
     cold, warm = (Trainer(run, corpus_on_cuda, CUDA) for _ in range(2))
     before = parameters_sha256(warm.model)
@@ -95,10 +95,10 @@ def test_warming_up_moves_no_number(architecture, tiny_run, corpus_on_cuda):
 
 def test_fast_mode_resumes_where_it_was(architecture, tiny_run, corpus_on_cuda):
     run = tiny_run(architecture, mode="fast", n_steps=N_STEPS)
-    whole, first, second = (Trainer(run, corpus_on_cuda, CUDA) for _ in range(3))
-    for trainer in (whole, first):
+    uninterrupted, first, second = (Trainer(run, corpus_on_cuda, CUDA) for _ in range(3))
+    for trainer in (uninterrupted, first):
         trainer.warm_up()
-    expected = losses_of(whole, N_STEPS)
+    expected = losses_of(uninterrupted, N_STEPS)
     begun = losses_of(first, 5)
     second.load_state(as_loaded(first.state()))
     second.warm_up()
@@ -112,8 +112,8 @@ def test_a_step_of_fast_mode_never_waits_for_the_device(architecture, tiny_run, 
 
 
 @pytest.mark.parametrize("architecture", ["transformer"], indirect=True)
-def test_steps_of_fast_mode_have_each_their_own_dropout(architecture, tiny_run, corpus_on_cuda, monkeypatch):
-    """The same batch at every step, and a rate too small to move the loss: what is left is the dropout."""
+def test_each_step_of_fast_mode_has_another_dropout_mask(architecture, tiny_run, corpus_on_cuda, monkeypatch):
+    """With the same batch at every step and a tiny learning rate, losses differ only by dropout."""
     fixed = train_batch(corpus_on_cuda.train, 42, 0, 4, 16)
     monkeypatch.setattr("bench.train.train_batch", lambda *_: fixed)
     still = {"learning_rate": 1e-12, "final_learning_rate": 1e-12, "weight_decay": 0.0}
@@ -124,7 +124,7 @@ def test_steps_of_fast_mode_have_each_their_own_dropout(architecture, tiny_run, 
 
 @pytest.mark.slow  # 400 steps, and a second shape to compile
 def test_fast_mode_learns_as_exact_mode_does(architecture, tiny_run, corpus_on_cuda):
-    """Other dropout, so not the same numbers: the same text is learned about as well."""
+    """Dropout masks differ, so the numbers differ too; the final losses are about equal."""
     found = {}
     for mode in ("exact", "fast"):
         trainer = Trainer(tiny_run(architecture, mode=mode, n_steps=200, batch_size=16), corpus_on_cuda, CUDA)
@@ -136,8 +136,8 @@ def test_fast_mode_learns_as_exact_mode_does(architecture, tiny_run, corpus_on_c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_runs_that_share_a_gpu_lose_what_they_lose_alone(mode, tiny_run, tmp_path: Path):
-    n_steps = 200 if mode == "exact" else 100_000  # in fast the second starts once the first has compiled: they overlap
+def test_runs_that_share_a_gpu_have_the_losses_of_runs_that_do_not(mode, tiny_run, tmp_path: Path):
+    n_steps = 200 if mode == "exact" else 100_000  # in fast mode the second starts after the first has compiled
     runs = [
         tiny_run("k_operators", seed=seed, mode=mode, n_steps=n_steps, eval_every=n_steps // 2) for seed in (42, 69)
     ]
@@ -148,7 +148,7 @@ def test_runs_that_share_a_gpu_lose_what_they_lose_alone(mode, tiny_run, tmp_pat
     packed = next(one for one in together.records()[0] if one.run_id == lone.run_id)
     assert (lone.status, packed.status) == ("done", "done")
     assert (lone.packed, packed.packed) == (False, True)
-    assert packed.diagnostics.first_train_nats == lone.diagnostics.first_train_nats  # in exact mode, whatever the run's
+    assert packed.diagnostics.first_train_nats == lone.diagnostics.first_train_nats  # of exact mode, in both modes
     if mode == "exact":
         assert (packed.curve, packed.result) == (lone.curve, lone.result)
     else:

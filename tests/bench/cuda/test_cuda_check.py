@@ -1,4 +1,4 @@
-"""`bench cuda-check`: whatever becomes of a check, its line says so and the rest goes on."""
+"""`bench cuda-check`: the line of a check has its result, and the other checks run after any failure."""
 
 import importlib
 import inspect
@@ -24,12 +24,11 @@ from bench.cuda.numbers import Answer, Context
 from models.decay import BACKENDS
 from tests.command_line import PATIENCE_SECONDS, ROOT, call, wait_until
 
-CPU = torch.device("cpu")
-HERE = Context(device=CPU)
+HERE = Context(device=torch.device("cpu"))
 
 
 class StandIn(CheckProcess):
-    """Answers as expected, in place of a process: a finding, an error to raise, or a call."""
+    """Replaces a process: answers with given values, or raises a given error."""
 
     def __init__(self, answers: dict[str, Any], asked: list[str]) -> None:
         self.answers, self.asked, self.ended = answers, asked, False
@@ -47,7 +46,7 @@ class StandIn(CheckProcess):
 
 
 class Session:
-    """Runs checks with stand-ins, and keeps what was asked, started and shown."""
+    """Runs checks with stand-ins, and keeps the requests, the processes and the results."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers, self.asked, self.shown = answers, [], []  # type: ignore[var-annotated]
@@ -67,7 +66,7 @@ def check(name: str, lane: str = "one", **fields: Any) -> GpuCheck:
     return GpuCheck(name=name, lane=lane, function=name, **fields)
 
 
-def test_checks_of_a_lane_share_a_process_and_those_that_run_alone_come_last():
+def test_checks_of_a_lane_share_a_process_and_prepared_checks_run_last():
     session = Session(a={}, b={}, warm={"text": "compiled in 5 s"}, timed={})
     found = session.run(check("a"), check("timed", "two", prepare="warm"), check("b", "three"))
     assert session.asked == ["a", "warm", "b", "timed"]
@@ -94,21 +93,21 @@ def test_a_check_that_cannot_be_prepared_is_not_timed():
         ({"raised": True, "status": "failed", "text": "RuntimeError: CUDA"}, {}, "failed     a: RuntimeError: CUDA"),
     ],
 )
-def test_whatever_becomes_of_a_check_the_next_one_gets_a_new_process(answer, fields, line):
+def test_after_a_check_that_fails_the_next_one_has_a_new_process(answer, fields, line):
     session = Session(a=answer, b={})
     found = session.run(check("a", **fields), check("b"))
     assert (found["a"].line, found["b"].line) == (line, "held       b: b")
     assert len(session.children) == 2
 
 
-def test_what_no_longer_fits_is_not_tried_and_says_so():
+def test_checks_without_time_left_are_not_tried():
     session = Session(a={}, b={})
     found = session.run(check("a"), check("b"), seconds=0)
     assert found["b"].line == "not tried  b: no time left; --seconds gives more"
     assert not session.children
 
 
-def test_an_interruption_ends_every_process_and_begins_nothing_more():
+def test_an_interruption_ends_every_process_and_starts_no_check():
     def interrupt(result: CheckResult) -> None:
         shown.append(result.line)
         if len(shown) == 1:
@@ -122,7 +121,7 @@ def test_an_interruption_ends_every_process_and_begins_nothing_more():
     assert all(child.ended for child in session.children)
 
 
-def test_a_package_that_need_not_be_there_is_no_failure(monkeypatch):
+def test_a_missing_optional_package_is_no_failure(monkeypatch):
     monkeypatch.setitem(cuda_check.INSTALL, "no_such_package", "install it")
     found = Session().run(check("a", package="no_such_package"))
     assert found["a"].line == "not tried  a: install it"
@@ -135,7 +134,6 @@ def test_every_check_calls_a_function_that_takes_its_arguments():
         for function, arguments in calls:
             module, _, name = function.partition(":")
             inspect.signature(getattr(importlib.import_module(module), name)).bind(HERE, **arguments)
-    for one in CHECKS:
         if "cell" in one.arguments:
             assert cuda_numbers.published_run(**one.arguments, mode="exact").config.corpus == "synthetic"
 
@@ -145,7 +143,7 @@ def test_every_form_of_the_recurrence_is_checked():
     assert checked == {*BACKENDS, cuda_numbers.BOUNDED}
 
 
-def test_an_error_in_a_check_is_its_line(monkeypatch):
+def test_the_line_of_a_check_that_raises_has_the_error(monkeypatch):
     def broken(_: Context) -> Answer:
         raise RuntimeError("CUDA error: an illegal memory access\nmore lines")
 
@@ -158,7 +156,7 @@ def test_an_error_in_a_check_is_its_line(monkeypatch):
 
 @pytest.fixture
 def child() -> Iterator[CheckProcess]:
-    """A real process, which imports torch in a few seconds."""
+    """A real process; it needs some seconds to import torch."""
     started = CheckProcess("cpu", 1)
     yield started
     started.end()
@@ -176,23 +174,23 @@ def test_a_process_answers_until_it_is_ended(child):
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_by_itself_leaves_its_reason(child):
+def test_a_process_that_ends_by_itself_gives_its_reason(child):
     with pytest.raises(ChildEnded, match=r"ended with exit code 1: ValueError: os:abort is not a check"):
         child.ask("os:abort", {}, PATIENCE_SECONDS, time.monotonic() + PATIENCE_SECONDS)
 
 
 @pytest.mark.slow
-def test_a_process_ends_with_the_one_that_asks(tmp_path: Path):
+def test_a_process_ends_with_its_parent(tmp_path: Path):
     code = "import time; from bench.cuda.child import CheckProcess as P; print(P('cpu', 1).child.pid); time.sleep(600)"
-    asking = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert asking.stdout is not None
-    pid = int(asking.stdout.readline())
-    asking.kill()
-    asking.communicate()
+    parent = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end")
 
 
-def test_without_cuda_every_check_says_that_it_was_not_tried(tmp_path: Path, monkeypatch, capsys):
+def test_without_cuda_every_check_is_not_tried(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert call(app, "cuda-check", "--json", tmp_path / "found.json") == 3
     lines = capsys.readouterr().out.splitlines()
@@ -207,7 +205,7 @@ def test_without_cuda_every_check_says_that_it_was_not_tried(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("statuses", "code"), [(["held"], 0), (["held", "failed", "not tried"], 1), (["held", "not tried"], 3)]
 )
-def test_the_exit_code_tells_a_failure_from_what_was_not_tried(statuses, code, tmp_path: Path, monkeypatch):
+def test_failures_and_checks_not_tried_have_different_exit_codes(statuses, code, tmp_path: Path, monkeypatch):
     results = [CheckResult(name=str(i), status=one, text="") for i, one in enumerate(statuses)]
     monkeypatch.setattr(cuda_check, "check_all", lambda *_: results)
     monkeypatch.chdir(tmp_path)
@@ -215,7 +213,7 @@ def test_the_exit_code_tells_a_failure_from_what_was_not_tried(statuses, code, t
     assert [path.name[:11] for path in tmp_path.iterdir()] == ["cuda-check-"]
 
 
-def test_the_json_has_words_for_numbers_that_json_lacks(tmp_path: Path):
+def test_the_json_has_strings_for_numbers_that_are_not_finite(tmp_path: Path):
     results = [CheckResult(name="a", status="failed", text="", values={"losses": [1.0, math.nan], "worst": math.inf})]
     write_results(tmp_path / "found.json", results, 1.0)
     values = json.loads((tmp_path / "found.json").read_text(), parse_constant=pytest.fail)["checks"][0]["values"]

@@ -1,6 +1,6 @@
-"""What `bench cuda-check` compares: each check sees a difference where there is one, and shows both values.
+"""The comparisons of `bench cuda-check`: each finds a difference where there is one, and shows both values.
 
-The checks run here on a CPU, with a stand-in for what a broken GPU would do.
+The checks run here on a CPU, with wrong numbers in place of a broken GPU.
 """
 
 import dataclasses
@@ -21,14 +21,13 @@ from bench.run import Settings, execute
 from bench.store import Store
 from bench.train import Trainer
 from models import build
-from tests.conftest import CONTEXT
+from tests.conftest import CONTEXT, CPU
 from tests.records import make_record
 
-CPU = torch.device("cpu")
 HERE = Context(device=CPU)
 
 
-def test_equal_batches_hold_and_another_token_is_shown_beside_the_right_one(corpus):
+def test_equal_batches_hold_and_a_wrong_token_is_shown_with_the_right_one(corpus):
     assert cuda_numbers.compare_batches(corpus, corpus).status == "held"
     other = dataclasses.replace(corpus, train=corpus.train ^ 1)
     found = cuda_numbers.compare_batches(other, corpus)
@@ -130,7 +129,7 @@ def test_the_compiled_step_is_compared_in_its_own_arithmetic_and_without_dropout
     compiled, eager = (found.values[name] for name in ("compiled", "eager"))
     assert len(compiled) == len(eager) == 20
     assert compiled != eager
-    assert compiled[0] == pytest.approx(eager[0], rel=5e-2)  # before any update, which so small a batch lets wander
+    assert compiled[0] == pytest.approx(eager[0], rel=5e-2)  # before any update
 
 
 def test_a_speed_is_measured_and_a_loss_that_is_not_finite_fails(corpus, tiny_run, monkeypatch):
@@ -146,7 +145,7 @@ def test_a_speed_is_measured_and_a_loss_that_is_not_finite_fails(corpus, tiny_ru
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_beside_another_is_held_to_the_same_run_alone(tiny_run, tmp_path):
+def test_a_run_that_shared_the_gpu_is_compared_with_the_same_run_by_itself(tiny_run, tmp_path):
     packed = execute(tiny_run(n_steps=3), Store(tmp_path / "a"), Settings(device=CPU, n_threads=1))
     assert cuda_runs.compare_with_lone(packed, HERE, Store(tmp_path / "b")).status == "held"
     curve = [packed.curve[0].model_copy(update={"val_nats_per_token": 9.0}), *packed.curve[1:]]
@@ -157,7 +156,7 @@ def test_a_run_beside_another_is_held_to_the_same_run_alone(tiny_run, tmp_path):
 
 @pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize(("left", "status"), [({42: "oom", 69: "done"}, "held"), ({42: "oom"}, "failed")])
-def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left, status, monkeypatch):
+def test_out_of_memory_needs_a_record_of_that_status_and_a_pool_that_continues(left, status, monkeypatch):
     def stand_in(store: Store, *_: object, **__: object) -> str:
         for seed, how in left.items():
             store.write_record(make_record("transformer", seed, status=how))
@@ -172,7 +171,7 @@ def test_out_of_memory_needs_a_record_that_says_so_and_a_pool_that_goes_on(left,
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_that_is_too_large_and_yet_ends_fails_the_check():
+def test_a_run_that_should_run_out_of_memory_but_ends_fails_the_check():
     found = cuda_runs.out_of_memory(HERE, n_windows=1)
     assert found.status == "failed"
     assert found.text == "a run too large for the memory ended as done, expected oom: None"
@@ -188,7 +187,7 @@ def test_a_pool_of_real_workers_passes_on_a_cpu(check, arguments, monkeypatch):
     assert found.status == "held", found.text
 
 
-def test_mps_shows_by_its_daemon_or_by_its_pipes(tmp_path, monkeypatch):
+def test_mps_is_found_by_its_daemon_or_by_its_pipes(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path / "pipes"))
     (tmp_path / "proc" / "17").mkdir(parents=True)
     (tmp_path / "proc" / "17" / "comm").write_text("python\n")

@@ -1,4 +1,4 @@
-"""The questions are fixed before their runs: distinct seeds, the same for every arm, tuning apart from reporting."""
+"""Experiments are fixed before their runs: distinct seeds, equal for every arm; tuning has another seed."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_reporting_seeds_are_the_published_ones_then_more():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_no_two_runs_are_one_and_seeds_are_the_first_of_those_reported_or_the_tuning_seed(name):
+def test_run_ids_are_distinct_and_seeds_are_the_first_reporting_seeds_or_the_tuning_seed(name):
     experiment = find_experiment(name)
     for cell in experiment.cells:
         first = REPORTING_SEEDS[: len(cell.seeds)]
@@ -44,15 +44,12 @@ def test_no_two_runs_are_one_and_seeds_are_the_first_of_those_reported_or_the_tu
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("paper", {}),
-        ("ablation", {}),
-        ("stress", {}),
-        ("laptop", {}),
+        *((name, {}) for name in ("paper", "ablation", "stress", "laptop")),
         ("matched", {"k_operators": 10, "transformer-params": 10}),
         ("laptop-all", {"k_operators": 5, "transformer": 5}),
     ],
 )
-def test_every_trained_arm_has_the_same_seeds_but_for_the_headline_pair(name, more):
+def test_every_trained_arm_has_the_same_seeds_except_the_headline_pair(name, more):
     trained = [cell for cell in find_experiment(name).cells if cell.config.training is not None]
     others = {cell.seeds for cell in trained if cell.label not in more}
     assert len(others) == 1
@@ -67,7 +64,7 @@ def test_each_matched_baseline_has_the_budget_of_k_operators_on_its_axis_within_
     assert abs(getattr(budget_of(arm(family, axis).model, 256), field) / target - 1) <= 0.01
 
 
-def test_every_arm_of_matched_sees_the_same_tokens():
+def test_every_arm_of_matched_reads_equally_many_tokens():
     seen = {
         cell.config.training.n_steps * cell.config.training.batch_size * cell.config.context for cell in matched().cells
     }
@@ -81,7 +78,7 @@ def test_each_laptop_baseline_has_the_budget_of_k_operators_within_a_fiftieth(la
     assert abs(getattr(budget_of(laptop_arm(label, 1e-3).model, 128), field) / target - 1) <= 0.02
 
 
-def test_every_arm_has_the_same_trials_all_inside_the_space():
+def test_every_arm_has_the_same_trials_within_the_search_space():
     cells = tuning().cells
     searched = {}
     for cell in cells:
@@ -99,14 +96,14 @@ def test_every_arm_has_the_same_trials_all_inside_the_space():
         assert 0 <= trial["dropout"] <= 0.3
 
 
-def test_the_trials_spread_over_each_side_of_the_space():
+def test_the_trials_cover_both_ends_of_the_learning_rates():
     rates = sorted(trial["learning_rate"] for trial in trials())
     assert rates[4] < 3e-3 / 2 < 3e-3 * 2 < rates[-5]
     assert len({trial["dropout"] for trial in trials()}) == N_TRIALS
 
 
 def test_a_tuned_arm_of_matched_is_its_best_recorded_trial():
-    recorded = {one.run_id: one for one in RESULTS.records()[0]}
+    recorded = committed()
     for family, chosen in TUNED_TRIAL.items():
         runs = {run.label: run for run in tuning().runs() if run.label.rpartition("-t")[0] == family}
         losses = {

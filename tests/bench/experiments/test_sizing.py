@@ -1,4 +1,4 @@
-"""The solver meets each budget within a hundredth, with a config that can be built, and says what it took."""
+"""The solver meets each budget within 1 %, with a config that can be built, and lists the changes."""
 
 import dataclasses
 import itertools
@@ -40,23 +40,20 @@ def starts(size):
     """Starting shapes by arm."""
     transformer = NANOGPT.model if size == "paper" else laptop_arm("transformer", 1e-2).model
     return {
-        # from the other size, so that there is something to solve
+        # of the other size, so that it must be resized
         "k_operators": dataclasses.replace(LAPTOP if size == "paper" else PAPER, context=transformer.context),
         "transformer": transformer,
         "transformer_rotary": dataclasses.replace(transformer, position="rotary"),
         "transformer_none": dataclasses.replace(transformer, position="none"),
         "modern": dataclasses.replace(transformer, **MODERN),
         "lstm": LSTMConfig(
-            vocab_size=65,
-            context=transformer.context,
-            d_model=2 * PAPER.d_model if size == "paper" else 128,
-            n_layers=2,
+            vocab_size=65, context=transformer.context, d_model=256 if size == "paper" else 128, n_layers=2
         ),
     }
 
 
 def counted(config, axis):
-    """The value of a model that is really there, not on the meta device."""
+    """The value of a model on the CPU, not on the meta device."""
     model = build(config)
     found = count_parameters(model)
     return {
@@ -70,14 +67,14 @@ def counted(config, axis):
 ARMS = sorted(starts("paper"))
 
 
-def test_the_targets_are_what_k_operators_costs():
+def test_the_targets_are_the_budgets_of_k_operators():
     for size, config in (("paper", PAPER), ("laptop", LAPTOP)):
         assert budget_of(config, config.context)._asdict() == TARGETS[size]
     assert {config.context for config in (PAPER, NANOGPT.model)} == {256}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_model_without_memory_counts_as_a_real_one(architecture):
+def test_a_model_on_the_meta_device_has_the_counts_of_a_real_one(architecture):
     config = TINY_MODELS[architecture]
     budget = budget_of(config, config.context)
     assert {axis: counted(config, axis) for axis in AXES} == budget._asdict()
@@ -86,7 +83,7 @@ def test_a_model_without_memory_counts_as_a_real_one(architecture):
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("size", TARGETS)
-def test_every_arm_meets_every_budget_within_a_hundredth(size, arm, axis):
+def test_every_arm_meets_every_budget_within_one_percent(size, arm, axis):
     start, target = starts(size)[arm], TARGETS[size][axis]
     found = fit_size(start, axis=axis, target=target)
     assert found.value == counted(found.config, axis)
@@ -116,7 +113,7 @@ def test_the_polynomial_predicts_what_a_model_counts(config, rounding, axis):
     assert predicted == pytest.approx(counted(config, axis), rel=rounding or 1e-9)
 
 
-def test_the_same_question_has_one_answer_and_draws_no_random_number():
+def test_equal_calls_give_equal_sizes_and_draw_no_random_number():
     before = torch.get_rng_state()
     first = fit_size(NANOGPT.model, axis="params", target=1_137_869)
     budget_of.cache_clear()
@@ -137,7 +134,7 @@ def test_a_size_lists_its_changes():
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_a_config_that_meets_the_target_is_left_alone(arm):
+def test_a_config_that_meets_the_target_is_unchanged(arm):
     start = starts("paper")[arm]
     for axis in AXES:
         found = fit_size(start, axis=axis, target=getattr(budget_of(start, start.context), axis))
@@ -156,7 +153,7 @@ def test_no_other_lstm_within_the_tolerance_is_nearer_to_the_starting_shape():
     found = fit_size(start, axis="params", target=400_000)
     for depth in range(1, 9):
         for width in range(1, 300):
-            # a layer: two matrices and two biases for each of four gates; embedding; output and its bias
+            # per layer: two matrices and two biases for each of four gates; embedding; output and its bias
             value = depth * (8 * width**2 + 8 * width) + 65 * width + 65 * width + 65
             if abs(value / 400_000 - 1) <= 0.01:
                 other = dataclasses.replace(start, d_model=width, n_layers=depth)
@@ -165,7 +162,7 @@ def test_no_other_lstm_within_the_tolerance_is_nearer_to_the_starting_shape():
 
 @pytest.mark.parametrize("arm", ["transformer", "transformer_rotary", "modern"])
 @pytest.mark.parametrize("size", TARGETS)
-def test_heads_are_even_and_between_32_and_64_or_the_starting_width(size, arm):
+def test_head_widths_are_even_and_between_32_and_64_or_the_starting_width(size, arm):
     start = starts(size)[arm]
     for target in (10_000, 50_000, 200_000, 400_000, 1_000_000, 3_000_000):
         config = fit_size(start, axis="params", target=target, tolerance=0.05).config
@@ -176,7 +173,7 @@ def test_heads_are_even_and_between_32_and_64_or_the_starting_width(size, arm):
         assert width >= min(32, start.d_model // start.n_heads) or config.n_heads == 1
 
 
-def test_variants_of_the_transformer_that_differ_in_position_alone_get_one_shape():
+def test_variants_of_the_transformer_that_differ_only_in_position_have_one_shape():
     arms = starts("paper")
     for axis, target in TARGETS["paper"].items():
         rotary, none = (
@@ -185,7 +182,7 @@ def test_variants_of_the_transformer_that_differ_in_position_alone_get_one_shape
         assert set_arguments(rotary.config) == set_arguments(none.config)
 
 
-def test_the_width_of_the_mlp_changes_only_where_nothing_else_fits():
+def test_the_width_of_the_mlp_changes_only_as_the_last_resort():
     start = NANOGPT.model
     assert fit_size(start, axis="params", target=1_137_869, tolerance=0.01).config.mlp_mult == 4
     tight = fit_size(start, axis="params", target=1_137_869, tolerance=1e-4)
@@ -203,7 +200,7 @@ def test_the_width_of_the_mlp_changes_only_where_nothing_else_fits():
         (1_137_869, 1e-6, "has 1,137,792 (-0.00677 %)"),
     ],
 )
-def test_an_impossible_target_is_refused_with_the_nearest_there_is(target, tolerance, nearest):
+def test_an_impossible_target_is_refused_with_the_nearest_size(target, tolerance, nearest):
     with pytest.raises(ConfigError) as refused:
         fit_size(NANOGPT.model, axis="params", target=target, tolerance=tolerance)
     assert nearest in str(refused.value)
@@ -219,12 +216,12 @@ def test_an_impossible_target_is_refused_with_the_nearest_there_is(target, toler
         ({"axis": "params", "target": 1, "tolerance": 0.0}, "between 0 and 1"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(arguments, words):
+def test_impossible_arguments_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         fit_size(PAPER, **arguments)
 
 
-def test_every_trained_architecture_says_which_sizes_are_free():
+def test_every_trained_architecture_has_free_sizes():
     for config_type, _ in ARCHITECTURES.values():
         named = {*config_type.free_sizes.fields(), *config_type.free_sizes.ratios.values()}
         assert named <= {field.name for field in dataclasses.fields(config_type)}
@@ -235,7 +232,7 @@ def test_every_trained_architecture_says_which_sizes_are_free():
 SIZE = ["size", "--experiment", "paper", "--cell", "nanogpt"]
 
 
-def test_the_command_prints_both_budgets_and_arguments_that_make_the_size(capsys):
+def test_the_command_prints_both_budgets_and_the_arguments_of_the_size(capsys):
     arguments = ["--like", "paper/k_operators", "--axis", "live", "--set", "model.position=rotary"]
     assert call(app, *SIZE, *arguments) == 0
     printed = capsys.readouterr().out
@@ -260,7 +257,7 @@ def test_the_command_prints_both_budgets_and_arguments_that_make_the_size(capsys
         (["--target", 5, "--set", "model.n_head=2"], "did you mean 'n_heads'"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line_with_the_next_step(arguments, words, capsys):
+def test_a_mistake_on_the_command_line_gives_one_line_with_the_next_step(arguments, words, capsys):
     assert call(app, *SIZE, *arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

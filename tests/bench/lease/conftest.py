@@ -27,14 +27,14 @@ with lease.hold(Path(sys.argv[1])) as held:
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look and beat often; LEASE_SECONDS stays, so that what is to be at once cannot be a short wait."""
+    """Poll and write heartbeats often; LEASE_SECONDS is unchanged, so that no wait for it counts as `at_once`."""
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.02)
 
 
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
-    """LEASE_SECONDS, shortened: for leases that nobody keeps alive."""
+    """A shorter LEASE_SECONDS, for leases without a holder."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.4)
     return lease.LEASE_SECONDS
 
@@ -47,7 +47,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def holder_process(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start a real process that holds `tmp_path / "run"` until it has lost it, and wait until it does."""
+    """Start a real process that holds `tmp_path / "run"` until it loses it, and wait until it holds it."""
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""No clock and no file system, however wrong, late or damaged, gives a run to two processes."""
+"""No wrong clock and no slow or damaged file system gives a run to two processes."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ from tests.leases import at_once, beating, leave, state
 
 @pytest.mark.fault("F15")
 @pytest.mark.parametrize("skew_seconds", [-86400.0, 86400.0])
-def test_a_clock_that_is_a_day_off_changes_no_judgement(skew_seconds, tmp_path, short_lease, monkeypatch):
+def test_a_clock_that_is_a_day_off_changes_nothing(skew_seconds, tmp_path, short_lease, monkeypatch):
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() + skew_seconds)
     dead, alive = tmp_path / "dead", tmp_path / "alive"
@@ -32,7 +32,7 @@ def test_a_clock_that_is_a_day_off_changes_no_judgement(skew_seconds, tmp_path, 
 
 
 @pytest.mark.fault("F15")
-def test_heartbeats_are_counted_and_a_file_that_is_only_touched_is_no_sign_of_life(tmp_path, short_lease):
+def test_heartbeats_are_counted_and_a_file_that_is_only_touched_has_none(tmp_path, short_lease):
     with beating(tmp_path, counts=False):
         assert living([tmp_path], seconds=0.3) == {}
         with hold(tmp_path) as held:
@@ -63,7 +63,7 @@ def test_without_locks_a_dead_process_of_this_machine_is_waited_for(tmp_path, no
 
 
 @pytest.mark.fault("F16")
-def test_a_stale_listing_of_the_folder_hides_no_takeover(tmp_path, monkeypatch):
+def test_a_takeover_is_found_in_spite_of_a_stale_listing_of_the_folder(tmp_path, monkeypatch):
     with hold(tmp_path) as held:
         stale = {1: tmp_path / "lease-1.json"}
         monkeypatch.setattr(lease, "_leases", lambda _: stale)
@@ -74,15 +74,15 @@ def test_a_stale_listing_of_the_folder_hides_no_takeover(tmp_path, monkeypatch):
 
 
 @pytest.mark.fault("F16")
-def test_who_is_shown_an_empty_folder_takes_nothing_from_a_living_process(tmp_path, monkeypatch):
+def test_a_process_that_sees_an_empty_folder_does_not_take_a_held_run(tmp_path, monkeypatch):
     leave(tmp_path, 2)
     monkeypatch.setattr(lease, "_leases", lambda _: {})
-    with pytest.raises((RunIsTaken, LeaseLost)), hold(tmp_path) as misled:
-        misled.check()
+    with pytest.raises((RunIsTaken, LeaseLost)), hold(tmp_path) as second:
+        second.check()
 
 
 @pytest.mark.fault("F16")
-def test_a_listing_that_still_names_a_removed_lease_is_asked_again(tmp_path, monkeypatch):
+def test_a_listing_with_a_removed_lease_is_read_again(tmp_path, monkeypatch):
     leave(tmp_path, 2)
     listings = iter([{3: tmp_path / "lease-3.json"}] * 3)
     leases = lease._leases

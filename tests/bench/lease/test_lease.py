@@ -1,4 +1,4 @@
-"""One process at a time works on a run, and a run whose process died is taken up again, whatever any clock says."""
+"""One process at a time works on a run, and a run whose process died is taken over, with any clocks."""
 
 import signal
 import sys
@@ -10,36 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from bench import lease
 from bench.errors import LeaseLost, RunIsTaken
 from bench.lease import Holder, hold, living, read_holder
-from bench.run import Settings, execute
+from bench.run import execute
 from bench.store import Store
 from bench.train import Trainer
+from tests.conftest import EVERY_STEP
 from tests.leases import ELSEWHERE, at_once, beating, lease_files, leave, state
 
-CPU = torch.device("cpu")
-EVERY_STEP = Settings(device=CPU, n_threads=1, checkpoint_seconds=0)
 N_RACERS = 8
 
 
 @pytest.mark.fault("F8")
-def test_a_run_that_a_process_of_this_machine_works_on_is_refused_at_once(tmp_path, monkeypatch, capsys):
+def test_a_run_held_on_this_machine_is_refused_at_once_and_stays_held(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)  # the lock decides, not the heartbeat
-    with hold(tmp_path), at_once(), pytest.raises(RunIsTaken, match="wait for it or stop it"), hold(tmp_path):
-        pass
-    assert "waiting" not in capsys.readouterr().out
-
-
-def test_a_refused_process_leaves_the_holder_undisturbed(tmp_path):
     with hold(tmp_path) as held:
-        with pytest.raises(RunIsTaken), hold(tmp_path):
+        with at_once(), pytest.raises(RunIsTaken, match="wait for it or stop it"), hold(tmp_path):
             pass
         held.check()
         assert lease_files(tmp_path) == ["lease-1.json"]
         assert read_holder(tmp_path).owner == held.holder.owner
+    assert "waiting" not in capsys.readouterr().out
 
 
 def test_a_released_run_is_taken_at_once_as_the_next_attempt(tmp_path):
@@ -63,13 +56,13 @@ def test_a_run_whose_process_was_killed_on_this_machine_is_taken_at_once(tmp_pat
 
 
 @pytest.mark.fault("F8")
-def test_a_run_that_lives_on_another_machine_is_refused(tmp_path):
+def test_a_run_that_another_machine_holds_is_refused(tmp_path):
     with beating(tmp_path), at_once(), pytest.raises(RunIsTaken, match="a process on elsewhere"), hold(tmp_path):
         pass
     assert lease_files(tmp_path) == ["lease-1.json"]
 
 
-def test_two_holders_that_pretend_to_be_two_machines_exclude_each_other(tmp_path, monkeypatch):
+def test_two_holders_with_two_machine_ids_exclude_each_other(tmp_path, monkeypatch):
     with hold(tmp_path) as held:
         monkeypatch.setattr(lease, "boot_id", lambda: ELSEWHERE)
         with at_once(), pytest.raises(RunIsTaken), hold(tmp_path):
@@ -77,7 +70,7 @@ def test_two_holders_that_pretend_to_be_two_machines_exclude_each_other(tmp_path
         held.check()
 
 
-def test_a_run_that_died_on_another_machine_is_taken_once_the_lease_has_run_out(tmp_path, short_lease, capsys):
+def test_a_run_that_died_on_another_machine_is_taken_after_the_lease_time(tmp_path, short_lease, capsys):
     leave(tmp_path)
     begun = time.monotonic()
     with hold(tmp_path) as held:
@@ -87,7 +80,7 @@ def test_a_run_that_died_on_another_machine_is_taken_once_the_lease_has_run_out(
     assert "waiting 0.4 s for a heartbeat of attempt 1 on elsewhere" in capsys.readouterr().out
 
 
-def test_a_run_that_another_machine_releases_is_taken_before_the_lease_runs_out(tmp_path):
+def test_a_run_that_another_machine_releases_is_taken_before_the_lease_time_ends(tmp_path):
     leave(tmp_path)
     timer = threading.Timer(0.2, leave, [tmp_path], {"released": True})
     timer.start()
@@ -99,15 +92,15 @@ def test_a_run_that_another_machine_releases_is_taken_before_the_lease_runs_out(
 @pytest.mark.fault("F8")
 def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_path, short_lease, monkeypatch):
     leave(tmp_path)
-    everyone_has_judged, everyone_has_tried = threading.Barrier(N_RACERS), threading.Barrier(N_RACERS)
+    all_have_decided, all_have_tried = threading.Barrier(N_RACERS), threading.Barrier(N_RACERS)
     wait = lease._wait_for_the_dead
 
-    def wait_for_the_others_too(*arguments: Any, **options: Any) -> int:
+    def wait_for_the_others(*arguments: Any, **options: Any) -> int:
         after = wait(*arguments, **options)
-        everyone_has_judged.wait(60)
+        all_have_decided.wait(60)
         return after
 
-    monkeypatch.setattr(lease, "_wait_for_the_dead", wait_for_the_others_too)
+    monkeypatch.setattr(lease, "_wait_for_the_dead", wait_for_the_others)
     monkeypatch.setattr(lease, "boot_id", lambda: threading.current_thread().name)  # so that no lock decides
     outcomes: list[str] = []
 
@@ -115,11 +108,11 @@ def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_pat
         try:
             with hold(tmp_path) as held:
                 outcomes.append(f"attempt {held.attempt}")
-                everyone_has_tried.wait(60)
+                all_have_tried.wait(60)
                 held.check()
         except RunIsTaken:
             outcomes.append("taken")
-            everyone_has_tried.wait(60)
+            all_have_tried.wait(60)
 
     threads = [threading.Thread(target=take, name=f"{number}-machine") for number in range(N_RACERS)]
     for thread in threads:
@@ -132,27 +125,27 @@ def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_pat
 
 
 @pytest.mark.fault("F8")
-def test_a_lease_that_is_made_while_another_process_looks_is_not_taken_over(tmp_path, monkeypatch):
-    look_there = lease.read_holder
+def test_a_lease_that_is_made_while_another_process_reads_is_not_taken_over(tmp_path, monkeypatch):
+    read = lease.read_holder
 
-    def look_in_vain(folder: Path) -> None:
-        monkeypatch.setattr(lease, "read_holder", look_there)
+    def read_nothing(folder: Path) -> None:
+        monkeypatch.setattr(lease, "read_holder", read)
         leave(folder)
 
-    monkeypatch.setattr(lease, "read_holder", look_in_vain)
+    monkeypatch.setattr(lease, "read_holder", read_nothing)
     with at_once(), pytest.raises(RunIsTaken), hold(tmp_path):
         pass
 
 
-def test_an_observer_that_was_held_up_looks_again_before_it_takes_over(tmp_path, short_lease, monkeypatch):
-    first, look_there = leave(tmp_path), lease.read_holder
+def test_an_observer_that_was_suspended_reads_again_before_it_takes_over(tmp_path, short_lease, monkeypatch):
+    first, read = leave(tmp_path), lease.read_holder
 
     def stall(folder: Path) -> Holder:
-        if look_there(folder) == first:
+        if read(folder) == first:
             leave(folder, heartbeat=1)
             return first
         time.sleep(2 * short_lease)
-        monkeypatch.setattr(lease, "read_holder", look_there)
+        monkeypatch.setattr(lease, "read_holder", read)
         return first
 
     monkeypatch.setattr(lease, "read_holder", stall)
@@ -160,7 +153,7 @@ def test_an_observer_that_was_held_up_looks_again_before_it_takes_over(tmp_path,
         pass
 
 
-def test_a_holder_that_was_thought_dead_learns_that_it_has_lost(tmp_path, short_lease, monkeypatch):
+def test_a_holder_that_was_taken_for_dead_gets_an_error(tmp_path, short_lease, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)
     with hold(tmp_path) as lost:
         lost.check()
@@ -169,14 +162,14 @@ def test_a_holder_that_was_thought_dead_learns_that_it_has_lost(tmp_path, short_
             assert held.attempt == 2
             with pytest.raises(LeaseLost, match="another process took over"):
                 lost.check()
-            lost.release()  # says nothing, since there is nothing left to release
+            lost.release()  # no error, although there is nothing to release
             assert lease_files(tmp_path) == ["lease-2.json"]
             assert read_holder(tmp_path) == held.holder
             held.check()
 
 
 @pytest.mark.fault("F8")
-def test_a_suspended_process_that_wakes_up_stops_and_says_why(tmp_path, holder_process, short_lease, monkeypatch):
+def test_a_suspended_process_that_wakes_up_stops_with_the_reason(tmp_path, holder_process, short_lease, monkeypatch):
     process = holder_process()
     process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(lease, "boot_id", lambda: ELSEWHERE)
@@ -221,13 +214,13 @@ def test_a_training_that_was_taken_over_writes_no_checkpoint_and_no_record(momen
     assert state(folder) == (2, False)
 
 
-def test_who_judged_long_ago_and_takes_only_now_holds_nothing(tmp_path, monkeypatch):
+def test_a_takeover_decided_long_ago_holds_nothing(tmp_path, monkeypatch):
     wait = lease._wait_for_the_dead
     leave(tmp_path, released=True)
 
     def fall_asleep(*arguments: Any, **options: Any) -> int:
         after = wait(*arguments, **options)
-        leave(tmp_path, 3)  # attempt 2 has come and gone, and its file with it
+        leave(tmp_path, 3)  # attempt 2 has ended, and its file was removed
         (tmp_path / "lease-1.json").unlink()
         return after
 
@@ -237,7 +230,7 @@ def test_who_judged_long_ago_and_takes_only_now_holds_nothing(tmp_path, monkeypa
     assert state(tmp_path) == (3, False)
 
 
-def test_who_works_here_is_seen_without_watching(tmp_path, monkeypatch, holder_process):
+def test_holders_on_this_machine_are_found_at_once(tmp_path, monkeypatch, holder_process):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600.0)
     here = tmp_path / "here"
     leave(tmp_path / "killed", boot=lease.boot_id())
@@ -251,7 +244,7 @@ def test_who_works_here_is_seen_without_watching(tmp_path, monkeypatch, holder_p
         assert found[tmp_path / "run"].pid == process.pid
 
 
-def test_who_works_elsewhere_is_seen_by_its_heartbeats(tmp_path):
+def test_holders_elsewhere_are_found_by_their_heartbeats(tmp_path):
     alive, dead, ends = tmp_path / "alive", tmp_path / "dead", tmp_path / "ends"
     leave(dead)
     leave(ends)
@@ -264,13 +257,13 @@ def test_who_works_elsewhere_is_seen_by_its_heartbeats(tmp_path):
     timer.join()
 
 
-def test_without_locks_who_works_here_is_seen_by_its_heartbeats(tmp_path, no_locks):
+def test_without_locks_holders_on_this_machine_are_found_by_their_heartbeats(tmp_path, no_locks):
     with hold(tmp_path), at_once():
         assert set(living([tmp_path], seconds=60)) == {tmp_path}
 
 
-def test_looking_disturbs_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "LOCK_TRIES", 500)  # looks follow one another without a pause here
+def test_looking_for_holders_disturbs_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "LOCK_TRIES", 500)  # here it looks without a pause
     stop = threading.Event()
 
     def keep_looking() -> None:

@@ -1,4 +1,4 @@
-"""Of eight real processes that go for one run at the same moment, one does it."""
+"""Of eight real processes that start one run at the same moment, one does it."""
 
 import contextlib
 import dataclasses
@@ -24,20 +24,20 @@ from bench.errors import AlreadyDone, RunIsTaken
 from bench.record import Record, read, to_bytes
 from bench.run import Settings, execute
 from bench.store import Store
+from tests.conftest import CPU
 from tests.leases import refuse_to_lock
 
-CPU = torch.device("cpu")
 N_RACERS = 8
 
 
 @contextmanager
 def no_lease(_: Path) -> Iterator[SimpleNamespace]:
-    """What `hold` would be without any exclusion."""
+    """`hold` without any exclusion."""
     yield SimpleNamespace(attempt=1, check=lambda: None)
 
 
 def write_naively(store: Store, record: Record) -> Path:
-    """What `Store.write_record` would be without a thought of others."""
+    """`Store.write_record` without a check for other writers."""
     path = store.root / "runs" / record.file_name
     with path.open("wb") as file:
         file.write(to_bytes(record))
@@ -45,13 +45,13 @@ def write_naively(store: Store, record: Record) -> Path:
 
 
 def race(root: Path, run: Run, n_rounds: int, without: tuple[str, ...], barrier: Any, outcomes: Any) -> None:
-    """What each of the processes does: go for the same run at the same moment, round after round."""
+    """One of the processes: start the same run at the same moment as the others, round after round."""
     torch.set_num_threads(1)
-    whole = load_corpus("synthetic", CPU)
-    little = dataclasses.replace(whole, train=whole.train[:2_000], val=whole.val[:300])
+    text = load_corpus("synthetic", CPU)
+    short = dataclasses.replace(text, train=text.train[:2_000], val=text.val[:300])
     ends: list[str] = []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr("bench.run.load_corpus", lambda *_: little)
+        patch.setattr("bench.run.load_corpus", lambda *_: short)
         patch.setattr("bench.recording.describe_machine", functools.cache(describe_machine))
         patch.setattr(lease, "LOCK_WAIT_SECONDS", 0.01)
         patch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
@@ -74,7 +74,7 @@ def race(root: Path, run: Run, n_rounds: int, without: tuple[str, ...], barrier:
 
 
 def race_of_eight(root: Path, run: Run, n_rounds: int, without: tuple[str, ...] = ()) -> list[Counter[str]]:
-    """How often each end was met, round by round."""
+    """The number of processes with each end, per round."""
     context = multiprocessing.get_context("forkserver")  # a clean process imports torch once and is forked from
     context.set_forkserver_preload(["bench.run", "torch._dynamo"])  # the optimizer imports the second when it is made
     barrier, outcomes = context.Barrier(N_RACERS), context.Queue()
@@ -114,6 +114,6 @@ def test_of_eight_processes_that_race_for_one_run_one_writes_its_record(n_rounds
 
 
 @pytest.mark.slow
-def test_a_race_without_leases_and_links_is_seen_as_one(tmp_path, tiny_run):
+def test_a_race_without_leases_and_links_is_found(tmp_path, tiny_run):
     rounds = race_of_eight(tmp_path, tiny_run(n_steps=1, warmup_steps=0), 5, ("leases", "links"))
-    assert any(ends["recorded"] > 1 for ends in rounds)  # or the tests above could not fail
+    assert any(ends["recorded"] > 1 for ends in rounds)  # so the tests above can fail

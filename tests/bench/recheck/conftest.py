@@ -1,4 +1,4 @@
-"""Sources that answer as a test says, in place of processes that take first steps."""
+"""Sources with given answers, in place of processes that run first steps."""
 
 import contextlib
 
@@ -18,7 +18,7 @@ def _present_sources(monkeypatch):
 
 
 class Sources:
-    """Stands in for processes that take first steps: what the present sources and those of the commit answer."""
+    """Replaces processes that run first steps: the answers of the present sources and of those of the commit."""
 
     def __init__(self):
         self.asked = []
@@ -40,12 +40,12 @@ class Sources:
 
 @pytest.fixture
 def sources_here(monkeypatch, tmp_path):
-    """A serial stand-in for the pool, and for the trees of commits."""
+    """Replaces the pool by serial calls, and the worktrees of commits."""
     here = Sources()
 
-    def one_by_one(tasks, n_at_once, do, tell):
+    def one_by_one(tasks, n_at_once, do, report):
         for task in tasks:
-            tell(do(task, here))
+            report(do(task, here))
 
     def commit_of(commit, repository):
         if not COMMIT.startswith(commit):

@@ -1,4 +1,4 @@
-"""An old record is proved by equal bits, on a machine that can tell; else its sources are; else it is left."""
+"""An old record is proved by equal bits on a machine of its kind, else by comparing sources, else it is left."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.rechecking import COMMIT, H200, LOSSES, OLD, OTHER_KINDS, fitted, mac
 from tests.records import FINGERPRINT, make_environment
 
 
-def test_equal_losses_on_the_kind_of_machine_that_made_it_prove_a_record(sources_here):
+def test_equal_losses_on_a_machine_of_its_kind_prove_a_record(sources_here):
     record = old_record(environment={"n_threads": 3})
     (outcome,) = proved([record])
     assert (outcome.state, sources_here.who) == ("proved", ["present"])
@@ -21,21 +21,21 @@ def test_equal_losses_on_the_kind_of_machine_that_made_it_prove_a_record(sources
     assert question["run"]["config"] == record.config
 
 
-def test_one_bit_there_is_a_record_that_the_sources_do_not_confirm(sources_here):
+def test_a_record_that_differs_in_one_bit_there_is_not_confirmed(sources_here):
     sources_here.present["first_train_nats"] = [4.2] * 19 + [4.200000000000001]
     (outcome,) = proved([old_record()])
     assert (outcome.state, outcome.proof) == ("not confirmed", None)
     assert "differ by up to 8.88e-16 nats; these sources do not confirm the record" in outcome.why
 
 
-def test_a_gpu_repeats_what_a_gpu_of_its_model_made(sources_here):
+def test_a_gpu_repeats_a_record_of_the_same_model_of_gpu(sources_here):
     (outcome,) = proved([old_record(environment=H200, mode="fast")], machine(**H200))
     assert (outcome.state, outcome.proof.kind) == ("proved", "repeated")
     assert sources_here.asked[0][1]["device"] == "cuda"
 
 
 @pytest.mark.parametrize("cut", [1, 19])
-def test_a_record_that_diverged_early_is_repeated_as_far_as_it_came(sources_here, cut):
+def test_a_record_that_diverged_early_is_repeated_up_to_that_step(sources_here, cut):
     record = old_record(status="diverged", diagnostics={"first_train_nats": LOSSES[:cut], "by_step": {}})
     sources_here.present["first_train_nats"] = LOSSES[:cut]
     (outcome,) = proved([record])
@@ -53,7 +53,7 @@ def attempt(first_step: int, last_step: int, **environment) -> dict:
     }
 
 
-def test_the_first_steps_are_repeated_as_the_first_attempt_took_them(sources_here):
+def test_the_first_steps_are_repeated_in_the_environment_of_the_first_attempt(sources_here):
     attempts = [attempt(0, 347, n_threads=1), attempt(347, 500, n_threads=2, device_name="Another CPU")]
     (outcome,) = proved([old_record(environment={"n_threads": 2}, attempts=attempts)])
     assert (outcome.state, sources_here.asked[0][1]["n_threads"]) == ("proved", 1)
@@ -67,7 +67,7 @@ def test_first_steps_of_two_environments_cannot_be_repeated(sources_here):
 
 
 @pytest.mark.parametrize("environment", OTHER_KINDS)
-def test_another_kind_of_machine_never_refutes_a_record_but_compares_its_sources(sources_here, environment):
+def test_another_kind_of_machine_compares_the_sources_of_a_record(sources_here, environment):
     sources_here.present["first_train_nats"] = sources_here.committed["first_train_nats"] = [4.1] * 20
     (outcome,) = proved([old_record(environment=environment)])
     assert (outcome.state, outcome.proof.kind) == ("proved", "sources compared")
@@ -77,7 +77,7 @@ def test_another_kind_of_machine_never_refutes_a_record_but_compares_its_sources
     assert [question["device"] for _, question in sources_here.asked] == ["cpu"] * len(sources_here.asked)
 
 
-def test_another_processor_of_the_same_instructions_proves_it_where_the_bits_are_equal(sources_here):
+def test_another_processor_with_the_same_instructions_proves_a_record_by_equal_bits(sources_here):
     (outcome,) = proved([old_record(environment={"device_name": "Another CPU"})])
     assert (outcome.proof.kind, sources_here.who) == ("repeated", ["present"])
 
@@ -121,7 +121,7 @@ def test_sources_that_give_other_losses_confirm_no_record(sources_here):
         ({"commit": "1234567", "dirty": False}, "commit 1234567 is not in this repository"),
     ],
 )
-def test_sources_that_cannot_be_had_leave_a_record_and_say_why(sources_here, made_by, why):
+def test_a_record_of_sources_that_are_not_available_is_left_with_the_reason(sources_here, made_by, why):
     (outcome,) = proved([old_record(42, H200, sources={**made_by, "fingerprint": OLD})])
     assert (outcome.state, sources_here.asked) == ("left", [])
     assert why in outcome.why
@@ -155,7 +155,7 @@ def result_of(record: Record, **changes):
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_a_counted_model_is_fitted_again_and_compared_whole(sources_here, mode):
+def test_a_fitted_model_is_fitted_again_and_compared_completely(sources_here, mode):
     record = fitted(mode=mode)
     sources_here.present = {"fingerprint": FINGERPRINT, **result_of(record)}
     (outcome,) = proved([record])
@@ -166,13 +166,13 @@ def test_a_counted_model_is_fitted_again_and_compared_whole(sources_here, mode):
     assert outcome.state == "not confirmed"
 
 
-def test_what_an_older_fit_did_not_measure_is_no_difference(sources_here):
+def test_a_number_missing_in_an_older_fit_is_no_difference(sources_here):
     record = fitted()
     sources_here.present = {"fingerprint": FINGERPRINT, **result_of(record, permuted={"step": 0}, newer=1)}
     assert proved([record])[0].state == "proved"
 
 
-def test_a_counted_model_of_another_machine_is_compared_where_its_numbers_differ(sources_here):
+def test_a_fitted_model_of_another_machine_is_compared_where_its_numbers_differ(sources_here):
     record = fitted(environment={"instructions": "AVX512"})
     there = result_of(record, parameters_sha256="1" * 64)
     sources_here.present, sources_here.committed = {"fingerprint": FINGERPRINT, **there}, {"fingerprint": OLD, **there}

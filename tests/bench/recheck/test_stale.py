@@ -1,4 +1,4 @@
-"""Which records are stale, what tables show of it, and the command that proves them."""
+"""Stale records: which they are, how tables mark them, and the command that proves them."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def compared(record: Record, **changes) -> Recheck:
     return Recheck.model_validate(fields | changes)
 
 
-def test_what_was_compared_elsewhere_is_repeated_where_that_is_possible():
+def test_a_record_compared_elsewhere_is_repeated_where_that_is_possible():
     here, elsewhere, fresh = old_record(42), old_record(69, H200), make_record(seed=420)
     proofs = proofs_of([compared(here), compared(elsewhere)])
     assert stale([here, elsewhere, fresh], proofs, machine()) == [here]
@@ -41,7 +41,7 @@ def test_what_was_compared_elsewhere_is_repeated_where_that_is_possible():
 
 @pytest.mark.parametrize("environment", OTHER_KINDS)
 @pytest.mark.parametrize("make", [old_record, fitted])
-def test_what_only_a_comparison_can_prove_here_is_compared_once(make, environment):
+def test_a_record_that_only_a_comparison_can_prove_here_is_compared_once(make, environment):
     record = make(environment=environment)
     assert stale([record], proofs_of([compared(record)]), machine()) == []
 
@@ -52,18 +52,17 @@ def test_a_repetition_counts_for_more_than_a_comparison(tmp_path):
     for order in (both, both[::-1]):
         assert standing(record, proofs_of(order)) == "repeated"
     store = make_store(tmp_path, [record])
-    assert len({store.write_recheck(one) for one in both}) == 2  # neither takes the other's place
+    assert len({store.write_recheck(one) for one in both}) == 2  # neither replaces the other
     assert read_results(store).experiments[0].compared == frozenset()
 
 
 def test_a_proof_from_before_comparisons_is_a_repetition():
-    proofs = [read(path, Recheck) for path in sorted(Path("results/rechecks").glob("*.json"))]
-    assert proofs
-    written = Path("results/rechecks").glob("*.json")
-    assert all(read(path, Recheck).kind == "repeated" for path in written if b'"kind"' not in path.read_bytes())
+    older = [path for path in Path("results/rechecks").glob("*.json") if b'"kind"' not in path.read_bytes()]
+    assert older
+    assert {read(path, Recheck).kind for path in older} == {"repeated"}
 
 
-def test_tables_mark_a_comparison_with_a_sign_of_its_own_and_no_dagger(tmp_path):
+def test_tables_mark_a_comparison_with_a_double_dagger_only(tmp_path):
     records = [old_record(42), old_record(69), make_record(label="other", seed=42)]
     store = make_store(tmp_path, records)
     store.write_recheck(compared(records[0]))
@@ -79,7 +78,7 @@ def test_tables_mark_a_comparison_with_a_sign_of_its_own_and_no_dagger(tmp_path)
     assert not any(note.startswith("†") for note in table.notes)
 
 
-def test_the_bulk_command_proves_what_it_can_and_says_what_is_left(sources_here, tmp_path, monkeypatch, capsys):
+def test_the_bulk_command_proves_what_it_can_and_lists_what_is_left(sources_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bench.recheck.check.this_machine", lambda *_: machine())
     edited = {"commit": "a1b2c3d", "dirty": True, "fingerprint": OLD}
     left = old_record(420, H200, sources=edited)
@@ -126,7 +125,7 @@ def test_either_one_record_or_all_of_them(arguments, capsys):
     assert "name one RECORD, or give --stale" in capsys.readouterr().err
 
 
-def test_a_summary_counts_records_and_groups_what_is_left_by_its_reason(sources_here):
+def test_a_summary_counts_records_and_groups_those_left_by_reason(sources_here):
     unknown = {"commit": None, "dirty": None, "fingerprint": OLD}
     records = [old_record(seed, H200, sources=unknown) for seed in (1, 2)]
     shown = summary(proved([old_record(), *records])).splitlines()

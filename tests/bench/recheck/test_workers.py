@@ -1,4 +1,4 @@
-"""Real processes take the first steps of real sources, and end with whoever asked."""
+"""Real processes run the first steps of real sources, and end with their parent."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from tests.rechecking import old_record, proved
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the code in a repository of its own, which recheck takes for the present sources."""
+    """A copy of the code in a new repository, which recheck uses as the present sources."""
     folder = tmp_path / "project"
     for room in ("bench", "models"):
         shutil.copytree(sources.ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,7 +45,7 @@ def edit(project: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def records(project, tiny_run):
-    """One record of this machine, and one that claims to be from another."""
+    """One record of this machine, and one marked as of another machine."""
     run, here = tiny_run(), this_machine(torch.device("cpu"), None)
     made_by = git(project, "rev-parse", "HEAD")[:7], fingerprint(run.config.architecture)
     losses = first_losses(run, load_corpus("synthetic", torch.device("cpu")), torch.device("cpu"), n_steps=3)
@@ -60,7 +60,7 @@ def records(project, tiny_run):
     return [made, made.model_copy(update={"environment": elsewhere, "label": "elsewhere"})]
 
 
-def test_an_edit_that_moves_no_number_is_proved_by_both_means(project, records):
+def test_an_edit_that_changes_no_number_is_proved_in_both_ways(project, records):
     edit(project, "nats = trainer.advance()", "loss = trainer.advance()")
     edit(project, "math.isfinite(nats)", "math.isfinite(loss)")
     edit(project, "losses.append(nats)", "losses.append(loss)")
@@ -70,7 +70,7 @@ def test_an_edit_that_moves_no_number_is_proved_by_both_means(project, records):
 
 
 @pytest.mark.slow
-def test_an_edit_that_moves_a_number_is_found_by_both_means(project, records):
+def test_an_edit_that_changes_a_number_is_found_in_both_ways(project, records):
     edit(project, "scaled = rate * group", "scaled = 1.0001 * rate * group")
     outcomes = proved(records, this_machine(torch.device("cpu"), None))
     assert [outcome.state for outcome in outcomes] == ["not confirmed"] * 2
@@ -79,7 +79,7 @@ def test_an_edit_that_moves_a_number_is_found_by_both_means(project, records):
 @pytest.mark.parametrize(
     ("death", "how"), [("os._exit(9)", "ended with exit code 9"), ("os.kill(os.getpid(), 9)", "was killed by SIGKILL")]
 )
-def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(death, how, tmp_path):
+def test_a_process_that_dies_is_an_error_and_the_next_run_has_a_new_one(death, how, tmp_path):
     bench = tmp_path / "bench"
     bench.mkdir()
     (bench / "__init__.py").write_text("")
@@ -96,14 +96,14 @@ def test_a_process_that_dies_is_an_answer_and_the_next_run_has_a_new_one(death, 
     assert sorted(found) == [f"{n}: no first steps: the process {how}: no memory" for n in (1, 2)]
 
 
-def test_a_folder_without_the_sources_is_not_served_by_others(tmp_path):
+def test_a_folder_without_sources_is_an_error(tmp_path):
     crew = workers.Workers()
     with pytest.raises(NoAnswer, match="instead of those in"):
         crew.ask(tmp_path, {})
     crew.close()
 
 
-def test_a_worker_ends_with_the_process_that_asks_also_in_the_middle_of_a_run(tmp_path):
+def test_a_worker_ends_with_its_parent_also_during_a_run(tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("")
     (tmp_path / "bench" / "sources.py").write_text("import time; print('at work', flush=True); time.sleep(1000)")
@@ -115,6 +115,6 @@ def test_a_worker_ends_with_the_process_that_asks_also_in_the_middle_of_a_run(tm
         assert process.stderr is not None
         process.stdin.write("{}\n")
         process.stdin.flush()
-        assert process.stderr.readline() == "at work\n"  # what the sources print is no answer
+        assert process.stderr.readline() == "at work\n"  # output of the sources is not on stdout
         process.stdin.close()
         assert process.wait(timeout=60) == 0
