@@ -86,7 +86,7 @@ def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) 
         if found != text:
             raise CheckpointError(
                 f"the checkpoint in {folder} was made with different {name}: {_difference(name, found, text)}; "
-                f"remove that folder to start this run anew"
+                f"remove that folder to start this run from step 0"
             )
 
 

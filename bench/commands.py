@@ -107,8 +107,8 @@ def sample(
 ) -> None:
     """Print text sampled from a checkpoint.
 
-    Each character sees at most the run's context of characters before it. Once they no longer fit, the window keeps
-    the newest half and goes on, so that from then on a character sees between half a context and a full one.
+    Each character sees at most the run's context of characters before it. When they no longer fit, the window keeps
+    its newest half: from then on a character sees between half a context and a full one.
     """
     import json
 

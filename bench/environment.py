@@ -52,7 +52,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory this process held: on the device for CUDA, resident otherwise."""
+    """The peak memory of this process, in bytes: on the device for CUDA, resident otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -108,7 +108,7 @@ def hold(folder: Path) -> Iterator[Lease]:
         raise StoreError(f"run folder {folder} cannot be written: {error.strerror}; set BENCH_RUNS_DIR") from error
     with lock:
         locked = _lock(lock.fileno(), folder)
-        lease = _take(folder, after=_wait_for_the_dead(folder, locked=locked))
+        lease = _take(folder, after=_last_attempt(folder, locked=locked))
         lease.start()
         try:
             yield lease
@@ -199,7 +199,7 @@ def _take(folder: Path, after: int) -> Lease:
     return lease
 
 
-def _wait_for_the_dead(folder: Path, *, locked: bool) -> int:
+def _last_attempt(folder: Path, *, locked: bool) -> int:
     """The last attempt, once its holder has released the run or has ended. RunIsTaken where it is running."""
     first = read_holder(folder)
     if first is None:

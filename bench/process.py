@@ -39,9 +39,9 @@ def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signa
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """An event that a stop signal sets, so that a worker stops between steps; never set outside the main thread."""
-    asked = threading.Event()
-    with on_signals(lambda *_: asked.set(), *STOP_SIGNALS):
-        yield asked
+    event = threading.Event()
+    with on_signals(lambda *_: event.set(), *STOP_SIGNALS):
+        yield event
 
 
 class Progress:

@@ -57,7 +57,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     check_length(run, corpus)
     store.check_writable()
     folder = store.run_folder(run.run_id)
-    with hold(folder) as lease, stop_requests() as asked_to_stop:
+    with hold(folder) as lease, stop_requests() as stop_requested:
         if run.run_id in store.statuses():
             raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
         store.check_free(run.label, run.seed, run.run_id)
@@ -65,7 +65,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
         if run.config.architecture in FITTED:
             finished = fit(run, corpus, settings.device)
         else:
-            finished = TrainingLoop(run, corpus, settings, folder, progress, lease, asked_to_stop).train()
+            finished = TrainingLoop(run, corpus, settings, folder, progress, lease, stop_requested).train()
         lease.check()
         store.write_record(finished)
         progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)
@@ -83,10 +83,10 @@ class TrainingLoop:
         folder: Path,
         progress: Progress,
         lease: Lease,
-        asked_to_stop: threading.Event,
+        stop_requested: threading.Event,
     ) -> None:
         self.run, self.corpus, self.settings, self.folder = run, corpus, settings, folder
-        self.progress, self.lease, self.asked_to_stop = progress, lease, asked_to_stop
+        self.progress, self.lease, self.stop_requested = progress, lease, stop_requested
         self.recorder = Recorder(run, corpus, settings.device, settings.runs_per_gpu)
         self.history = History()
         self.last_train_nats: float | None = None
@@ -168,15 +168,15 @@ class TrainingLoop:
                     self.stop_clock()
                     return
                 curve.add(trainer.step, *trainer.advance())
-                asked_to_stop = self.asked_to_stop.is_set()
+                stop_requested = self.stop_requested.is_set()
                 save_is_due = time.monotonic() - saved_at >= self.settings.checkpoint_seconds
-                if asked_to_stop or (save_is_due and not self.evaluation_is_due(trainer)):
+                if stop_requested or (save_is_due and not self.evaluation_is_due(trainer)):
                     self.read_losses(curve)
                     self.save(trainer)
                     saved_at = time.monotonic()
                 elif curve.n_unread >= read_every:
                     self.read_losses(curve)
-                if asked_to_stop:
+                if stop_requested:
                     raise Interrupted(
                         f"stopped at step {trainer.step} of {n_steps}; the same command continues from there"
                     )

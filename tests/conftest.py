@@ -98,8 +98,8 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
     """A short synthetic text on the CPU."""
-    whole = load_corpus("synthetic", torch.device("cpu"))
-    return dataclasses.replace(whole, train=whole.train[:20_000], val=whole.val[:3_000])
+    text = load_corpus("synthetic", torch.device("cpu"))
+    return dataclasses.replace(text, train=text.train[:20_000], val=text.val[:3_000])
 
 
 @pytest.fixture

@@ -74,23 +74,18 @@ def _numbers(name: str, function: str, seconds: float = 30.0, **arguments: str) 
     )
 
 
+def _step(kind: str, name: str, function: str, prepare: str | None = None) -> GpuCheck:
+    """A check of a model's step, in its own lane."""
+    arguments, label = _cell(*HEADLINE[name]), f"{kind}, {name}"
+    return GpuCheck(name=label, lane=label, function=function, prepare=prepare, arguments=arguments)
+
+
 def _compiled(name: str) -> GpuCheck:
-    return GpuCheck(
-        name=f"compiled step, {name}",
-        lane=f"compiled {name}",
-        function="bench.cuda.steps:compiled",
-        arguments=_cell(*HEADLINE[name]),
-    )
+    return _step("compiled step", name, "bench.cuda.steps:compiled")
 
 
 def _speed(name: str) -> GpuCheck:
-    return GpuCheck(
-        name=f"speed, {name}",
-        lane=f"speed {name}",
-        prepare="bench.cuda.steps:prepare",
-        function="bench.cuda.steps:speed",
-        arguments=_cell(*HEADLINE[name]),
-    )
+    return _step("speed", name, "bench.cuda.steps:speed", prepare="bench.cuda.steps:prepare")
 
 
 # In the order of their start, where there are too few cores for all lanes.
@@ -154,26 +149,26 @@ class Lane:
 
     def ask(self, check: GpuCheck, function: str, arguments: dict[str, Any], until: float) -> CheckResult:
         """The result of one request, also of one that fails."""
+        started, not_tried = time.monotonic(), CheckResult(name=check.name, status="not tried", text="interrupted")
         if check.package is not None and importlib.util.find_spec(check.package) is None:
-            return CheckResult(name=check.name, status="not tried", text=INSTALL[check.package])
+            return replace(not_tried, text=INSTALL[check.package])
         if self.stopped.is_set():
-            return CheckResult(name=check.name, status="not tried", text="interrupted")
-        started = time.monotonic()
+            return not_tried
         if started >= until:
-            return CheckResult(name=check.name, status="not tried", text=NO_TIME)
+            return replace(not_tried, text=NO_TIME)
         try:
             child = self.child = self.start() if self.child is None else self.child
             answer = child.ask(function, arguments, check.seconds, until)
         except (TimeoutError, ChildEnded) as error:
             self.end()
-            ended, status, text = time.monotonic(), "failed", str(error)
+            ended = time.monotonic()
+            result = replace(not_tried, seconds=ended - started)
             if self.stopped.is_set():
-                status, text = "not tried", "interrupted"
-            elif isinstance(error, TimeoutError) and ended >= until:
-                status, text = "not tried", f"{text}; {NO_TIME}"
-            elif isinstance(error, TimeoutError):
-                status = check.late
-            return CheckResult(name=check.name, status=status, text=text, seconds=ended - started)
+                return result
+            if isinstance(error, TimeoutError) and ended >= until:
+                return replace(result, text=f"{error}; {NO_TIME}")
+            status = check.late if isinstance(error, TimeoutError) else "failed"
+            return replace(result, status=status, text=str(error))
         if answer.pop("raised"):
             self.end()  # CUDA may be unusable after an error
         return CheckResult(name=check.name, **answer)

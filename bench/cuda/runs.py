@@ -43,10 +43,10 @@ def compare_with_lone(packed: Record, context: Context, store: Store) -> Answer:
     """Compare a record of a run that shared the device with the same run by itself, in this process."""
     on_cuda = context.device.type == "cuda"
     n_threads = packed.environment.n_threads
-    alone = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
+    unshared = execute(run_of(packed), store, Settings(device=context.device, n_threads=n_threads))
     if on_cuda and not packed.packed:
         return Answer(status="failed", text=f"{PAIR[0]} is recorded as having the GPU to itself, but it shared it")
-    if found := record_differences(packed, alone):
+    if found := record_differences(packed, unshared):
         return Answer(status="failed", text=f"{PAIR[0]} next to another run, and now by itself: {'; '.join(found)}")
     return Answer(status="held", text=f"{' and '.join(PAIR)} are done, and {PAIR[0]} has the same bits by itself")
 

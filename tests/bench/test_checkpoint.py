@@ -177,8 +177,8 @@ def test_a_kill_during_a_naive_write_leaves_a_torn_file_that_is_not_used(tmp_pat
     left = dict(kill_at_every_place(writer("naive"), tmp_path))
     for torn in (THIRD, f"{THIRD}.sha256"):
         folder = left[f"half through {torn}"]
-        whole_size = (folder / torn.replace(THIRD, SECOND)).stat().st_size
-        assert (folder / torn).stat().st_size == whole_size // 2
+        complete_size = (folder / torn.replace(THIRD, SECOND)).stat().st_size
+        assert (folder / torn).stat().st_size == complete_size // 2
         content, skipped = checkpoint.load_newest(folder)
         assert content["trainer"]["step"] == 2
         assert len(skipped) == 1
@@ -203,10 +203,10 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_flipped_byte_or_a_cut_is_found_and_the_checkpoint_before_is_used(two_checkpoints, data):
     newest = checkpoint.paths(two_checkpoints)[-1]
     victim = data.draw(st.sampled_from([newest, newest.with_suffix(".pt.sha256")]), "file")
-    whole = victim.read_bytes()
-    at = data.draw(st.integers(0, len(whole) - 1), "at")
+    original = victim.read_bytes()
+    at = data.draw(st.integers(0, len(original) - 1), "at")
     flipped = data.draw(st.integers(0, 255), "xor")  # 0: cut there
-    damaged = whole[:at] + bytes([whole[at] ^ flipped]) + whole[at + 1 :] if flipped else whole[:at]
+    damaged = original[:at] + bytes([original[at] ^ flipped]) + original[at + 1 :] if flipped else original[:at]
     victim.write_bytes(damaged)
     try:
         with pytest.raises(CorruptCheckpoint, match=newest.name):
@@ -216,7 +216,7 @@ def test_a_flipped_byte_or_a_cut_is_found_and_the_checkpoint_before_is_used(two_
         assert len(skipped) == 1
         assert newest.name in skipped[0]
     finally:
-        victim.write_bytes(whole)
+        victim.write_bytes(original)
     assert checkpoint.load(newest)["trainer"]["step"] == 2
 
 

@@ -85,21 +85,16 @@ def needless_macs(model: SequenceModel) -> int:
 
 
 @pytest.mark.parametrize(("kind", "changes"), CASES)
-def test_the_forward_closed_form_counts_what_torch_counts(kind, changes, unfused):
+def test_the_closed_forms_of_forward_and_training_count_what_torch_counts(kind, changes, unfused):
     model = make(kind, **changes)
     with FlopCounterMode(display=False) as counter:
-        model(some_tokens())
-    closed = model.forward_macs_per_token(CONTEXT) * ROWS * CONTEXT
-    assert counter.get_total_flops() == 2 * (closed - unseen_macs(model))
-
-
-@pytest.mark.parametrize(("kind", "changes"), CASES)
-def test_the_training_closed_form_counts_what_torch_counts(kind, changes, unfused):
-    model = make(kind, **changes)
-    with FlopCounterMode(display=False) as counter:
-        model(some_tokens()).sum().backward()
-    closed = train_flops(model.forward_macs_per_token(CONTEXT), ROWS * CONTEXT)
-    assert counter.get_total_flops() == closed - 3 * 2 * unseen_macs(model) - 2 * needless_macs(model)
+        logits = model(some_tokens())
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    macs = model.forward_macs_per_token(CONTEXT)
+    assert forward == 2 * (macs * ROWS * CONTEXT - unseen_macs(model))
+    training = train_flops(macs, ROWS * CONTEXT)
+    assert counter.get_total_flops() == training - 3 * 2 * unseen_macs(model) - 2 * needless_macs(model)
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,14 @@ def test_a_run_has_only_the_faults_planned_for_it(monkeypatch):
 @pytest.mark.usefixtures("on_little_text")
 def test_a_process_that_resumes_after_the_step_has_no_second_fault(tiny_run, tmp_path, monkeypatch):
     run, store = tiny_run(n_steps=6), Store(tmp_path)
-    struck: list[int] = []
-    monkeypatch.setitem(FAULTS, "oom", lambda trainer, _: struck.append(trainer.step))
+    steps: list[int] = []
+    monkeypatch.setitem(FAULTS, "oom", lambda trainer, _: steps.append(trainer.step))
     monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
     with stopping_at(3), pytest.raises(Interrupted):
         execute(run, store, SELDOM)
-    assert struck == [2]
+    assert steps == [2]
     assert execute(run, store, SELDOM).attempts[-1].first_step == 4
-    assert struck == [2]
+    assert steps == [2]
 
 
 @pytest.mark.usefixtures("on_little_text")
@@ -130,8 +130,8 @@ def test_a_process_that_resumes_at_the_step_has_the_fault_again_while_it_is_plan
     run, store = tiny_run(n_steps=6), Store(tmp_path)
     monkeypatch.setenv(VARIABLE, f"{run.name}:2:oom")
     for _ in range(2):
-        struck = execute(run, store, EVERY_STEP)
-        assert (struck.status, struck.stopped_at_step) == ("oom", 2)
+        failed = execute(run, store, EVERY_STEP)
+        assert (failed.status, failed.stopped_at_step) == ("oom", 2)
         store.take_record(run.run_id, store.run_folder(run.run_id))
     monkeypatch.delenv(VARIABLE)
     finished = execute(run, store, EVERY_STEP)
@@ -165,7 +165,7 @@ def test_slow_delays_every_file_of_the_run_from_its_step_on(tiny_run, tmp_path, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Struck:
+class FaultyLaunch:
     """The store of a launch of the grid under the plan, and how its runs ended, by name."""
 
     root: Path
@@ -173,7 +173,7 @@ class Struck:
 
 
 @pytest.fixture(scope="module")
-def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
+def faulty_launch(tmp_path_factory: pytest.TempPathFactory) -> FaultyLaunch:
     """The grid, launched once with real workers under the plan."""
     root = tmp_path_factory.mktemp("faults") / "store"
     with pytest.MonkeyPatch.context() as patch:
@@ -181,13 +181,13 @@ def struck(tmp_path_factory: pytest.TempPathFactory) -> Struck:
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
         patch.setattr("jobs.attempt.WORKER", WORKER)
         ended = launch_missing(grid(), Store(root), SLOTS)
-    return Struck(root, {one.run.name: one for one in ended})
+    return FaultyLaunch(root, {one.run.name: one for one in ended})
 
 
 @pytest.fixture
-def store(struck: Struck, tmp_path: Path) -> Store:
+def store(faulty_launch: FaultyLaunch, tmp_path: Path) -> Store:
     """A copy of the store of the launch."""
-    return Store(shutil.copytree(struck.root, tmp_path / "store"))
+    return Store(shutil.copytree(faulty_launch.root, tmp_path / "store"))
 
 
 def test_every_run_has_a_status_and_its_faults_in_its_log(store):
@@ -202,11 +202,11 @@ def test_every_run_has_a_status_and_its_faults_in_its_log(store):
         ]
 
 
-def test_killed_and_cancelled_runs_have_no_record_and_stop_no_other_run(struck):
-    assert {name: one.status for name, one in struck.ended.items()} == {
+def test_killed_and_cancelled_runs_have_no_record_and_stop_no_other_run(faulty_launch):
+    assert {name: one.status for name, one in faulty_launch.ended.items()} == {
         name: None if ending == "interrupted" else ending for name, ending in ENDINGS.items()
     }
-    reasons = {name: one.reason for name, one in struck.ended.items() if one.status is None}
+    reasons = {name: one.reason for name, one in faulty_launch.ended.items() if one.status is None}
     assert set(reasons.values()) == {"killed by SIGKILL"}, reasons
 
 

@@ -59,7 +59,7 @@ def test_the_first_half_has_the_same_tokens_in_another_order_and_the_second_is_u
     assert moved == 0 if half == 1 else moved > 0.5
 
 
-def test_positions_go_anywhere_and_rows_of_a_batch_have_orders_of_their_own():
+def test_tokens_move_to_any_position_and_rows_of_a_batch_have_different_orders():
     val = torch.arange(64 * CONTEXT + 1) % 64  # each window's first half is 8 distinct tokens, ascending
     reader = Reader()
     permuted(reader, val, CONTEXT)
@@ -71,7 +71,7 @@ def test_positions_go_anywhere_and_rows_of_a_batch_have_orders_of_their_own():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_a_bigram_model_has_the_same_loss(corpus, order):
+def test_a_unigram_or_bigram_model_has_the_same_loss(corpus, order):
     """The first scored position reads the second half's first token, which stays."""
     model = Ngram(NgramConfig(vocab_size=VOCAB_SIZE, order=order)).fit(corpus.train.long())
     plain, disturbed, _ = permuted(model, corpus.val, CONTEXT)

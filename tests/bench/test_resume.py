@@ -115,25 +115,25 @@ def test_temporary_files_of_killed_writers_are_ignored_and_removed(tiny_run, tmp
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_resumed_at_any_step_ends_with_the_same_bits(architecture, tiny_run, tmp_path, monkeypatch):
     run = tiny_run(architecture, n_steps=N_STEPS, eval_every=5)
-    source = Store(tmp_path / "whole")
-    whole = measured(checkpoints_of_every_step(run, source, monkeypatch))
+    source = Store(tmp_path / "uninterrupted")
+    uninterrupted = measured(checkpoints_of_every_step(run, source, monkeypatch))
     for step in range(N_STEPS + 1):
         target = Store(tmp_path / str(step))
         resume_at(step, run, source, target)
-        assert measured(execute(run, target, EVERY_STEP)) == whole, f"resumed at step {step}"
+        assert measured(execute(run, target, EVERY_STEP)) == uninterrupted, f"resumed at step {step}"
 
 
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_that_gets_a_stop_signal_saves_its_step_and_resumes_from_it(tiny_run, tmp_path):
     run = tiny_run(n_steps=6)
-    whole = execute(run, Store(tmp_path / "whole"), SELDOM)
+    uninterrupted = execute(run, Store(tmp_path / "uninterrupted"), SELDOM)
     store = Store(tmp_path / "stopped")
     with stopping_at(2), pytest.raises(Interrupted, match="step 3 of 6"):
         execute(run, store, SELDOM)
     assert not store.record_paths()
     finished = execute(run, store, SELDOM)
     assert [(one.first_step, one.last_step) for one in finished.attempts] == [(0, 3), (3, 6)]
-    assert measured(finished) == measured(whole)
+    assert measured(finished) == measured(uninterrupted)
     assert finished.cost.train_seconds >= sum(one.train_seconds for one in finished.attempts) - 1e-6
     assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == "done"
     with pytest.raises(AlreadyDone):
@@ -150,54 +150,26 @@ def fresh(part: str, run: Run, corpus: Corpus) -> Any:
     return Trainer(run, corpus, CPU).state()[part]
 
 
-def without_moment(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
+def without_moment(content: dict[str, Any], name: str) -> None:
     """Set one item of AdamW's state to zero, as it is before the first update."""
-
-    def leave_out(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
-        for state in content["trainer"]["optimizer"]["state"].values():
-            state[name] = torch.zeros_like(state[name])
-
-    return leave_out
+    for state in content["trainer"]["optimizer"]["state"].values():
+        state[name] = torch.zeros_like(state[name])
 
 
-def without_history(name: str) -> Callable[[dict[str, Any], Run, Corpus], None]:
-    """Remove one item that was measured before the interruption."""
-
-    def leave_out(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
-        content["history"][name] = vars(History())[name]
-
-    return leave_out
-
-
-def without_model(content: dict[str, Any], run: Run, corpus: Corpus) -> None:
-    content["trainer"]["model"] = fresh("model", run, corpus)
-
-
-def without_one_tensor(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
-    model = content["trainer"]["model"]
-    del model[next(iter(model))]
-
-
-def without_optimizer(content: dict[str, Any], run: Run, corpus: Corpus) -> None:
-    content["trainer"]["optimizer"] = fresh("optimizer", run, corpus)
-
-
-def without_groups(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
-    del content["trainer"]["optimizer"]["param_groups"]
-
-
-def without_step(content: dict[str, Any], _run: Run, _corpus: Corpus) -> None:
-    content["trainer"]["step"] = 0
-
-
-LEFT_OUT: dict[str, Callable[[dict[str, Any], Run, Corpus], None]] = {
-    "trainer.step": without_step,
-    "trainer.model": without_model,
-    "one tensor of trainer.model": without_one_tensor,
-    "trainer.optimizer": without_optimizer,
-    "trainer.optimizer.param_groups": without_groups,
-    **{f"trainer.optimizer.state.{name}": without_moment(name) for name in ("exp_avg", "exp_avg_sq", "step")},
-    **{f"history.{field.name}": without_history(field.name) for field in dataclasses.fields(History)},
+LEFT_OUT: dict[str, Callable[[dict[str, Any], Run, Corpus], object]] = {
+    "trainer.step": lambda content, *_: content["trainer"].update(step=0),
+    "trainer.model": lambda content, *of: content["trainer"].update(model=fresh("model", *of)),
+    "one tensor of trainer.model": lambda content, *_: content["trainer"]["model"].popitem(),
+    "trainer.optimizer": lambda content, *of: content["trainer"].update(optimizer=fresh("optimizer", *of)),
+    "trainer.optimizer.param_groups": lambda content, *_: content["trainer"]["optimizer"].pop("param_groups"),
+    **{
+        f"trainer.optimizer.state.{name}": lambda content, *_, name=name: without_moment(content, name)
+        for name in ("exp_avg", "exp_avg_sq", "step")
+    },
+    **{
+        f"history.{name}": lambda content, *_, name=name: content["history"].update({name: vars(History())[name]})
+        for name in vars(History())
+    },
 }
 
 
@@ -227,16 +199,16 @@ def interruption(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> In
     config = tiny_config("k_operators", n_steps=10, eval_every=5, **rates)
     run = Run(label="k_operators", config=config, seed=42, mode="exact")
     folder = tmp_path_factory.mktemp("interruption")
-    source, target = Store(folder / "whole"), Store(folder / "resumed")
+    source, target = Store(folder / "uninterrupted"), Store(folder / "resumed")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.run.load_corpus", lambda *_: corpus)
-        whole = checkpoints_of_every_step(run, source, patch)
+        uninterrupted = checkpoints_of_every_step(run, source, patch)
         resume_at(RESUME_AT, run, source, target)
         resumed = execute(run, target, EVERY_STEP)
-    assert whole.result is not None
-    assert whole.result.sweep.best.step < RESUME_AT < whole.result.sweep.final.step
-    assert measured(resumed) == measured(whole)
+    assert uninterrupted.result is not None
+    assert uninterrupted.result.sweep.best.step < RESUME_AT < uninterrupted.result.sweep.final.step
+    assert measured(resumed) == measured(uninterrupted)
     return Interruption(run, source, seen_in_record(resumed))
 
 

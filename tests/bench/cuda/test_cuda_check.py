@@ -30,12 +30,12 @@ HERE = Context(device=torch.device("cpu"))
 class StandIn(CheckProcess):
     """Replaces a process: answers with given values, or raises a given error."""
 
-    def __init__(self, answers: dict[str, Any], asked: list[str]) -> None:
-        self.answers, self.asked, self.ended = answers, asked, False
+    def __init__(self, answers: dict[str, Any], requests: list[str]) -> None:
+        self.answers, self.requests, self.ended = answers, requests, False
 
     def ask(self, function: str, arguments: dict[str, Any], seconds: float, until: float) -> dict[str, Any]:
         assert not self.ended
-        self.asked.append(function)
+        self.requests.append(function)
         answer = self.answers[function]
         if isinstance(answer, Exception):
             raise answer
@@ -49,11 +49,11 @@ class Session:
     """Runs checks with stand-ins, and keeps the requests, the processes and the results."""
 
     def __init__(self, **answers: Any) -> None:
-        self.answers, self.asked, self.shown = answers, [], []  # type: ignore[var-annotated]
+        self.answers, self.requests, self.shown = answers, [], []  # type: ignore[var-annotated]
         self.children: list[StandIn] = []
 
     def start(self) -> StandIn:
-        self.children.append(StandIn(self.answers, self.asked))
+        self.children.append(StandIn(self.answers, self.requests))
         return self.children[-1]
 
     def run(self, *checks: GpuCheck, seconds: float = 60.0) -> dict[str, CheckResult]:
@@ -69,7 +69,7 @@ def check(name: str, lane: str = "one", **fields: Any) -> GpuCheck:
 def test_checks_of_a_lane_share_a_process_and_prepared_checks_run_last():
     session = Session(a={}, b={}, warm={"text": "compiled in 5 s"}, timed={})
     found = session.run(check("a"), check("timed", "two", prepare="warm"), check("b", "three"))
-    assert session.asked == ["a", "warm", "b", "timed"]
+    assert session.requests == ["a", "warm", "b", "timed"]
     assert [one.name for one in session.shown] == ["a", "b", "timed"]
     assert found["timed"].text == "timed; compiled in 5 s"
     assert len(session.children) == 3
@@ -81,7 +81,7 @@ def test_checks_of_a_lane_share_a_process_and_prepared_checks_run_last():
 def test_a_check_that_cannot_be_prepared_is_not_timed():
     session = Session(warm={"status": "failed", "text": "RuntimeError: no"}, timed={})
     found = session.run(check("timed", prepare="warm"))
-    assert (found["timed"].line, session.asked) == ("failed     timed: RuntimeError: no", ["warm"])
+    assert (found["timed"].line, session.requests) == ("failed     timed: RuntimeError: no", ["warm"])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_interruption_ends_every_process_and_starts_no_check():
     checks = [check("timed", "one", prepare="warm"), check("a", "two"), check("b", "two")]
     with pytest.raises(KeyboardInterrupt):
         run_checks(checks, seconds=60, start=session.start, n_lanes=1, report=interrupt)
-    assert (session.asked, shown) == (["warm", "a"], ["held       a: a"])
+    assert (session.requests, shown) == (["warm", "a"], ["held       a: a"])
     assert all(child.ended for child in session.children)
 
 

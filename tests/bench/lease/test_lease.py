@@ -93,14 +93,14 @@ def test_a_run_that_another_machine_releases_is_taken_before_the_lease_time_ends
 def test_of_eight_machines_that_find_one_dead_lease_exactly_one_takes_it(tmp_path, short_lease, monkeypatch):
     leave(tmp_path)
     all_have_decided, all_have_tried = threading.Barrier(N_RACERS), threading.Barrier(N_RACERS)
-    wait = lease._wait_for_the_dead
+    wait = lease._last_attempt
 
     def wait_for_the_others(*arguments: Any, **options: Any) -> int:
         after = wait(*arguments, **options)
         all_have_decided.wait(60)
         return after
 
-    monkeypatch.setattr(lease, "_wait_for_the_dead", wait_for_the_others)
+    monkeypatch.setattr(lease, "_last_attempt", wait_for_the_others)
     monkeypatch.setattr(lease, "boot_id", lambda: threading.current_thread().name)  # so that no lock decides
     outcomes: list[str] = []
 
@@ -215,7 +215,7 @@ def test_a_training_that_was_taken_over_writes_no_checkpoint_and_no_record(momen
 
 
 def test_a_takeover_decided_long_ago_holds_nothing(tmp_path, monkeypatch):
-    wait = lease._wait_for_the_dead
+    wait = lease._last_attempt
     leave(tmp_path, released=True)
 
     def fall_asleep(*arguments: Any, **options: Any) -> int:
@@ -224,7 +224,7 @@ def test_a_takeover_decided_long_ago_holds_nothing(tmp_path, monkeypatch):
         (tmp_path / "lease-1.json").unlink()
         return after
 
-    monkeypatch.setattr(lease, "_wait_for_the_dead", fall_asleep)
+    monkeypatch.setattr(lease, "_last_attempt", fall_asleep)
     with pytest.raises((RunIsTaken, LeaseLost)), hold(tmp_path) as late:
         late.check()
     assert state(tmp_path) == (3, False)

@@ -21,21 +21,21 @@ class Sources:
     """Replaces processes that run first steps: the answers of the present sources and of those of the commit."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
         self.present = {"fingerprint": FINGERPRINT, "first_train_nats": LOSSES}
         self.committed = {"fingerprint": OLD, "first_train_nats": LOSSES}
 
     def ask(self, folder, question):
         present = folder == recheck.ROOT
-        self.asked.append(("present" if present else "committed", question))
+        self.requests.append(("present" if present else "committed", question))
         answer = self.present if present else self.committed
         if "error" in answer:
             raise NoAnswer(answer["error"])
         return answer
 
     @property
-    def who(self):
-        return [one for one, _ in self.asked]
+    def called(self):
+        return [one for one, _ in self.requests]
 
 
 @pytest.fixture

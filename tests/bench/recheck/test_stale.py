@@ -91,10 +91,10 @@ def test_the_bulk_command_proves_what_it_can_and_lists_what_is_left(sources_here
     assert output.startswith("to repeat here: 1 of 3; to prove by comparing sources: 2\n1/3 ")
     assert read_results(store).experiments[0].stale == {left.run_id}
 
-    sources_here.asked.clear()
+    sources_here.requests.clear()
     (tmp_path / "runs" / left.file_name).unlink()
     assert call(app, "recheck", "--stale", "--store", tmp_path) == 0
-    assert (capsys.readouterr().out, sources_here.asked) == ("no record is stale\n", [])
+    assert (capsys.readouterr().out, sources_here.requests) == ("no record is stale\n", [])
 
 
 @pytest.mark.parametrize("how", ["one", "all"])
@@ -116,7 +116,7 @@ def test_a_record_of_the_present_sources_that_only_another_machine_can_repeat_ne
     store = make_store(tmp_path, [make_record(fingerprint=FINGERPRINT, environment=make_environment(**H200))])
     assert call(app, "recheck", store.record_paths()[0]) == 0
     assert "the present sources made it" in capsys.readouterr().out
-    assert sources_here.asked == []
+    assert sources_here.requests == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["x.json", "--stale"]])
