@@ -1,25 +1,25 @@
-"""Everything that only reads records. The files, by concept:
+"""Tables, figures, verdicts and the report: everything that only reads records. The files, by concept:
 
 Runs
-    runs            a store as cells of experiments with their records
+    runs            the experiments of a store, their cells and records; trials and replicates
     frame           one row per run: the frame behind the tables, and runs.csv
     mixing          refuses means over runs that must not be mixed
-    arms            which arms are trials, variants, baselines
-    outside         contributed records and replications, in no mean
+    arms            which arms are variants or baselines
+    outside         contributed records and replications, which are in no mean
     series          readings by step
 Statistics
     statistics      mean, spread, perplexity, paired t, Welch, equivalence, Holm
     student         Student's t, power, seeds needed
     resampling      permutation and sign-flip tests, block bootstrap
     contrasts       each arm against the reference arm
-Facts of others
+Published facts
     published       published figures and claims, from results/published.toml
-    deviations      where our protocol is not the published one
+    deviations      how our protocol differs from the published one
 Output
     claims          the rules of C1 to C10, verdicts, the ledger
     tables, figures  one file per table and per figure
     table, notes    a table as Markdown, CSV and LaTeX; the lines below it
     page            the report, one HTML page
     output          making and writing all of it
-    explain         the runs behind a row
+    explain         the runs of an arm
 """

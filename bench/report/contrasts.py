@@ -1,27 +1,27 @@
-"""Each arm of an experiment against its reference arm: the difference, how sure it is, and what it may be called."""
+"""Each arm of an experiment against its reference arm: the difference with intervals, tests and a verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.record import Record
-from bench.report.mixing import protocol_of
+from bench.report.mixing import measured_alike
 from bench.report.resampling import block_bootstrap, sign_flip_p
 from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
 from bench.report.student import seeds_needed
 
-FEWEST_FOR_SIGN_FLIP = 6  # with 5 pairs its least p is 0.0625, so it could never be below 5 %
+MIN_PAIRS_FOR_SIGN_FLIP = 6  # with 5 pairs the lowest possible p is 0.0625, above 5 %
 BLOCK, N_RESAMPLES = 8, 10_000  # windows in a block; resamples of the bootstrap over windows
 POWER, ALPHA = 0.8, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """An arm minus the reference arm, in nats per token at the sweep's best evaluation.
+    """An arm minus the reference arm, in nats per token at the best evaluation of the sweep.
 
-    `ours` and `theirs` hold the runs compared: of the common seeds in one order where they are paired. They are empty
-    where nothing can be compared; `why_not` then has the reason.
+    `ours` and `theirs` hold the runs compared: if paired, those of the common seeds, in the same order. If the arms
+    cannot be compared they are empty, and `why_not` is the reason.
     """
 
     arm: CellResults
@@ -30,8 +30,8 @@ class Contrast:
     ours: tuple[Record, ...] = ()
     theirs: tuple[Record, ...] = ()
     why_not: str | None = None
-    primary: bool = False  # the one comparison whose p-value is not adjusted
-    holm_p: float | None = None  # of all others
+    primary: bool = False  # the comparison whose p-value is not adjusted
+    holm_p: float | None = None  # adjusted p-value of the other comparisons
 
     @cached_property
     def _nats(self) -> tuple[list[float], list[float]]:
@@ -39,29 +39,34 @@ class Contrast:
 
     @cached_property
     def comparison(self) -> Comparison | None:
-        """Paired t or Welch; None where a side has no run."""
+        """Paired t-test or Welch's; None if an arm has no run."""
         ours, theirs = self._nats
         if not ours or not theirs:
             return None
         return paired_t(ours, theirs) if self.paired else welch(ours, theirs)
 
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided p-value of the comparison; None without one."""
+        return None if self.comparison is None else self.comparison.p_value
+
     @cached_property
     def equivalence(self) -> Equivalence | None:
-        """Two one-sided tests at the margin that was fixed beforehand."""
+        """Two one-sided tests at the margin fixed before the runs."""
         if self.comparison is None or self.comparison.interval is None:
             return None
         return tost(*self._nats, paired=self.paired, margin=MARGIN_NATS)
 
     @cached_property
     def sign_flip_p(self) -> float | None:
-        """Exact, two-sided; None without enough pairs."""
-        if not self.paired or len(self.ours) < FEWEST_FOR_SIGN_FLIP:
+        """Exact two-sided p-value; None with too few pairs."""
+        if not self.paired or len(self.ours) < MIN_PAIRS_FOR_SIGN_FLIP:
             return None
         return sign_flip_p([one - other for one, other in zip(*self._nats, strict=True)])
 
     @cached_property
     def text_interval(self) -> tuple[float, float] | None:
-        """95 % interval over the text: blocks of windows resampled, the runs as they are, averaged window by window."""
+        """95 % interval over the text: bootstrap over blocks of windows, each averaged over the runs first."""
         ours, theirs = window_means(self.ours), window_means(self.theirs)
         if not ours or len(ours) != len(theirs):
             return None
@@ -70,7 +75,7 @@ class Contrast:
 
     @property
     def distinguishable(self) -> bool | None:
-        """Whether the 95 % interval over seeds leaves 0 out; None without an interval."""
+        """Whether the 95 % interval over seeds excludes 0; None without an interval."""
         if self.comparison is None or self.comparison.interval is None:
             return None
         low, high = self.comparison.interval
@@ -78,12 +83,12 @@ class Contrast:
 
     @property
     def equivalent(self) -> bool:
-        """Whether the difference is within the margin, at 5 %."""
+        """Whether the difference is within the margin, tested at 5 %."""
         return self.equivalence is not None and self.equivalence.verdict == "equivalent"
 
     @property
     def verdict(self) -> str:
-        """The result for the arm, in words."""
+        """The result for the arm in words, or why there is none."""
         if self.comparison is None:
             return self.why_not or ""
         if self.distinguishable is None:
@@ -97,7 +102,7 @@ class Contrast:
 
     @property
     def n_text(self) -> str:
-        """Pairs, or runs on both sides, and of how many where some are lost."""
+        """`5 pairs` or `5 against 3`, with the expected number where runs are missing."""
         if self.paired:
             expected = len(set(self.arm.expected) & set(self.reference.expected))
             return f"{of_expected(len(self.ours), expected)} pairs"
@@ -106,12 +111,12 @@ class Contrast:
 
     @property
     def partial(self) -> bool:
-        """Whether a run that should count on either side is not done."""
+        """Whether an expected run of either arm is not done."""
         return any(len(cell.done) < len(cell.expected) for cell in (self.arm, self.reference))
 
     @property
     def seeds_line(self) -> str | None:
-        """`gap 0.08, sd 0.046 and 0.050: 8 seeds` an arm for a power of 80 %, from what was measured."""
+        """`gap 0.08, sd 0.046 and 0.050: 8 seeds per arm`, for 80 % power at the measured gap and spreads."""
         ours, theirs = self._nats
         sds = sample_sd(ours), sample_sd(theirs)
         if self.comparison is None or sds[0] is None or sds[1] is None or not self.comparison.difference:
@@ -123,10 +128,9 @@ class Contrast:
 
 
 def contrasts(experiment: Results) -> tuple[Contrast, ...]:
-    """Every trained arm but the reference against it, in the order of the manifest; empty without a reference.
+    """Every other trained arm against the reference arm, in the order of the manifest; empty without a reference.
 
-    The first arm's comparison is the primary one, unless the reference is first; the others' p-values are adjusted
-    together.
+    The first arm is the primary comparison, unless it is the reference; the p-values of all others are adjusted.
     """
     reference = experiment.reference
     if reference is None:
@@ -134,18 +138,13 @@ def contrasts(experiment: Results) -> tuple[Contrast, ...]:
     trained = [cell for cell in experiment.cells if not cell.fitted]
     found = [_contrast(cell, reference) for cell in trained if cell is not reference]
     found = [replace(one, primary=one.arm is trained[0]) for one in found]
-    adjusted = [one for one in found if not one.primary and p_value(one) is not None]
-    p_values = holm([p for one in adjusted if (p := p_value(one)) is not None])
-    by_label = {one.arm.label: p for one, p in zip(adjusted, p_values, strict=True)}
+    p_values = {one.arm.label: p for one in found if not one.primary and (p := one.p_value) is not None}
+    by_label = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return tuple(replace(one, holm_p=by_label.get(one.arm.label)) for one in found)
 
 
-def p_value(contrast: Contrast) -> float | None:
-    return None if contrast.comparison is None else contrast.comparison.p_value
-
-
 def window_means(records: Sequence[Record]) -> list[float]:
-    """The mean over runs of each window's loss at each run's best step; empty where a run lacks its windows."""
+    """The loss of each window at each run's best step, averaged over runs; empty if a run has no losses by window."""
     by_run = [windows for record in records if (windows := _best_windows(record))]
     if not by_run or len(by_run) < len(records) or len({len(windows) for windows in by_run}) > 1:
         return []
@@ -163,14 +162,10 @@ def _contrast(arm: CellResults, reference: CellResults) -> Contrast:
         return Contrast(arm=arm, reference=reference, paired=False, why_not=why_not)
     ours, theirs = ({record.seed: record for record in cell.done} for cell in (arm, reference))
     common = [seed for seed in ours if seed in theirs]
-    if len(common) >= 2:  # the same seed draws the same batches, whatever the model
+    if len(common) >= 2:  # the same seed draws the same batches for every model
         ours, theirs = ({seed: side[seed] for seed in common} for side in (ours, theirs))
     return Contrast(
-        arm=arm,
-        reference=reference,
-        paired=len(common) >= 2,
-        ours=tuple(ours.values()),
-        theirs=tuple(theirs.values()),
+        arm=arm, reference=reference, paired=len(common) >= 2, ours=tuple(ours.values()), theirs=tuple(theirs.values())
     )
 
 
@@ -182,6 +177,4 @@ def _why_not(arm: CellResults, reference: CellResults) -> str | None:
     one, other = arm.done[0], reference.done[0]
     if one.mode != other.mode:
         return f"not compared: modes {one.mode} and {other.mode}"
-    if one.corpus.sha256 != other.corpus.sha256 or protocol_of(one) != protocol_of(other):
-        return "not compared: measured otherwise"
-    return None
+    return None if measured_alike(one, other) else "not compared: measured differently"

@@ -1,4 +1,4 @@
-"""The deviations of our protocol from the published one, read from `results/deviations.toml`, with reasons."""
+"""The deviations of our protocol from the published ones, with reasons, read from `results/deviations.toml`."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ DEVIATIONS = ROOT / "results" / "deviations.toml"
 
 
 class DeviationsError(UserError):
-    """The file of deviations is missing or does not make sense."""
+    """The file of deviations is missing or invalid."""
 
 
 class Deviation(Strict):
-    """One thing that we do in another way than a published system."""
+    """One deviation of our protocol from that of a published system."""
 
-    system: str  # whose way it is that we leave
-    published: str  # what they do
-    ours: str
+    system: str  # the published system
+    published: str  # what it does
+    ours: str  # what we do
     why: str
-    effect: str | None = None  # on a number, where it is known
+    effect: str | None = None  # on the numbers, if known
 
 
 class _File(Strict):

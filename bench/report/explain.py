@@ -1,6 +1,7 @@
-"""The runs behind one row of a table, how its config differs from the next one's, and the commands that repeat it."""
+"""The runs of one arm, the differences of its config to another arm's, and the commands that repeat the runs."""
 
 import shlex
+from collections.abc import Iterable
 
 from tabulate import tabulate
 
@@ -15,7 +16,7 @@ from bench.store import Store
 
 
 def explain(store: Store, experiment_name: str, label: str) -> str:
-    """The runs behind one arm, in each mode that has it, as plain text. UserError lists what there is otherwise."""
+    """The runs of one arm in each mode, as plain text. UserError for an unknown name lists the known ones."""
     found = read_results(store)
     experiment = found.experiment(experiment_name)
     if experiment is None:
@@ -40,18 +41,20 @@ def explain(store: Store, experiment_name: str, label: str) -> str:
 
 def neighbour(experiment: Results, cell: CellResults) -> CellResults | None:
     """The arm to compare with: the reference arm, else the one before, else the one after."""
-    if experiment.reference is not None and experiment.reference is not cell:
-        return experiment.reference
-    place = experiment.cells.index(cell)
-    others = experiment.cells[max(place - 1, 0) : place + 2]
-    return next((other for other in others if other is not cell), None)
+    index = experiment.cells.index(cell)
+    others = (experiment.reference, *experiment.cells[max(index - 1, 0) : index + 2])
+    return next((other for other in others if other is not None and other is not cell), None)
 
 
 def _runs(experiment: Results, cell: CellResults) -> str:
     columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
     rows = [[clean(text) for text in _run(record, experiment)] for record in cell.records]
     rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
-    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
+    return _tabulate(rows, columns)
+
+
+def _tabulate(rows: Iterable[Iterable[str]], columns: list[str]) -> str:
+    return tabulate([[*row] for row in rows], columns, tablefmt="simple", disable_numparse=True)
 
 
 def _run(record: Record, experiment: Results) -> list[str]:
@@ -68,21 +71,16 @@ def _run(record: Record, experiment: Results) -> list[str]:
 def _against_neighbour(experiment: Results, cell: CellResults) -> str:
     other = neighbour(experiment, cell)
     if other is None:
-        return "The only arm of its experiment: no config to compare with."
+        return "The only arm of its experiment: there is no config to compare with."
     name = clean(other.label)
     if not cell.records or not other.records:
-        lacking = clean((cell if not cell.records else other).label)
-        return f"{lacking} has no record, so its config cannot be compared with {name}'s."
+        missing = clean((other if cell.records else cell).label)
+        return f"{missing} has no record, so its config cannot be compared with {name}'s."
     rows = config_differences(cell.records[0].config, other.records[0].config)
     if not rows:
-        return f"Its config is that of {name}."
-    table = tabulate(
-        [[clean(text) for text in row] for row in rows],
-        ["field", clean(cell.label), name],
-        tablefmt="simple",
-        disable_numparse=True,
-    )
-    return f"Its config against that of {name}, where they differ:\n\n{table}"
+        return f"Its config is equal to that of {name}."
+    table = _tabulate([map(clean, row) for row in rows], ["field", clean(cell.label), name])
+    return f"The fields in which its config differs from that of {name}:\n\n{table}"
 
 
 def _remake(store: Store, experiment: Results, cell: CellResults, *, name_mode: bool) -> str:
@@ -90,7 +88,7 @@ def _remake(store: Store, experiment: Results, cell: CellResults, *, name_mode: 
     words += ["--mode", experiment.mode] if name_mode else []
     of = f" in mode {experiment.mode}" if name_mode else ""
     lines = [
-        f"Train what is missing of it{of} (-k takes every run whose name has these words):",
+        f"Train the missing runs{of} (-k selects every run whose name contains these words):",
         f"  {clean(shlex.join([*words, '--store', str(store.root)]))}",
     ]
     if cell.records:

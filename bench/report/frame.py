@@ -1,6 +1,6 @@
-"""The tidy frame behind the tables: a row per run of an experiment, written as `runs.csv`.
+"""The tidy frame behind the tables: one row per run of an experiment, written as `runs.csv`.
 
-A run that two experiments list has a row in each; a run without a record has one too, with status `not run`.
+A run of two experiments has a row in each. A run without a record has a row with status `not run`.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ LOSSES = {  # column -> (protocol, selection)
 }
 COUNTED = ("n_train_tokens", "train_flops", "forward_macs_per_token", "state_bytes", "activation_bytes", "peak_bytes")
 PARAMETERS = ("n_params", "n_live_params", "n_params_without_positions")
-CELL = ("experiment", "mode", "arm", "group", "seed", "status")  # what a run without a record has as well
+CELL = ("experiment", "mode", "arm", "group", "seed", "status")  # the columns that a run without a record has too
 COLUMNS = (
     *CELL, "replicate", "stopped_at_step", "origin", "run_id", "sources", "commit", "dirty", "corpus", "corpus_sha256",
     "architecture", "learning_rate", "n_steps", "context", *LOSSES, "best_step", *PARAMETERS, *COUNTED,
@@ -31,16 +31,14 @@ COLUMNS = (
 
 
 def frame_of(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
-    """The rows as a frame; every column holds Python's own values, None where a number is missing."""
+    """The rows as a frame of Python objects; a missing value is None."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [{column: row.get(column) for column in COLUMNS} for row in rows], columns=COLUMNS, dtype=object
-    )
+    return pd.DataFrame([[row.get(column) for column in COLUMNS] for row in rows], columns=COLUMNS, dtype=object)
 
 
 def record_row(record: Record) -> dict[str, Any]:
-    """The values of one record, by column. A fitted model takes no training steps, so it has no cost of training."""
+    """The values of one record by column. A fitted model has no training steps, so it has no training cost."""
     training, cost, environment = record.config.get("training") or {}, record.cost, record.environment
     n_steps = training.get("n_steps")
     timed = record.status == "done" and not record.packed
@@ -75,7 +73,7 @@ def record_row(record: Record) -> dict[str, Any]:
 
 
 def as_csv(runs: "pd.DataFrame") -> str:
-    """A frame as CSV: floats with all their digits, an empty cell where a value is missing."""
+    """A frame as CSV: floats with all digits, missing values as empty cells."""
     import pandas as pd
 
     rows = [[csv_text(value) if isinstance(value, str) else value for value in row] for row in runs.to_numpy()]

@@ -1,4 +1,4 @@
-"""Refuses a mean over runs that must not be mixed: two of one seed, two modes, corpora, protocols or configs."""
+"""Refuses means over runs that must not be mixed: of one seed twice, of two modes, corpora, protocols or configs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -7,15 +7,15 @@ from bench.dotted import differing
 from bench.errors import UserError
 from bench.record import Manifest, Record
 
-FITTED = "fitted"  # in place of the seed of a model without one
+FITTED = "fitted"  # instead of a seed, for models that are counted and not trained
 
 
 class MixedRunsError(UserError):
-    """Records that must not be in one mean; the message names them and the remedy."""
+    """Records that must not be in one mean; the message names them and what to do."""
 
 
 def refuse_mixed_runs(where: str, records: Sequence[Record]) -> None:
-    """MixedRunsError where the records of a cell differ in more than their seed, or two have the same seed."""
+    """MixedRunsError if the records of a cell differ in more than their seed, or two have the same seed."""
     _refuse_duplicate_seeds(where, records)
     _refuse_mixed(where, records, "modes", lambda record: record.mode)
     _refuse_mixed(where, records, "corpora", lambda record: f"{record.corpus.name} ({record.corpus.sha256[:12]})")
@@ -39,13 +39,11 @@ def _refuse_mixed(where: str, records: Sequence[Record], what: str, kind: Callab
         groups[kind(record)].append(record)
     if len(groups) > 1:
         text = "; ".join(f"{key}: {_names(group)}" for key, group in sorted(groups.items()))
-        raise MixedRunsError(
-            f"{where}: one mean cannot mix {what} ({text}); launch the experiment again with one of them"
-        )
+        raise MixedRunsError(f"{where}: one mean cannot mix {what} ({text}); launch the experiment again with one")
 
 
 def _refuse_mixed_configs(where: str, records: Sequence[Record]) -> None:
-    """Runs of a cell differ only in seed. A field that an older record lacks is no difference: it had its default."""
+    """Runs of a cell differ only in seed. A field missing in an older record is no difference: it had its default."""
     for record in records[1:]:
         key = next(iter(differing(records[0].config, record.config)), None)
         if key is not None:
@@ -56,7 +54,7 @@ def _refuse_mixed_configs(where: str, records: Sequence[Record]) -> None:
 
 
 def refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
-    """Names become file names, so they must be plain, and unique in each mode."""
+    """MixedRunsError if a name cannot be a file name, or two manifests have the same name and mode."""
     for manifest in manifests:
         if not manifest.name.replace("-", "").replace("_", "").isalnum():
             raise MixedRunsError(f"experiment {manifest.name!r}: a name is letters, digits, '-' and '_'; rename it")
@@ -67,11 +65,16 @@ def refuse_ambiguous_names(manifests: Sequence[Manifest]) -> None:
 
 
 def protocol_of(record: Record) -> tuple[int, int, int, int, int]:
-    """What two done records must share to be measured alike: protocol version, context, predictions per protocol."""
+    """How a done record was measured: protocol version, context, predictions by the three protocols."""
     assert record.result is not None
     results = (record.result.sweep, record.result.sampled, record.result.strided)
     sweep, sampled, strided = (result.best.n_tokens for result in results)
     return record.protocol_version, int(record.config.get("context", 0)), sweep, sampled, strided
+
+
+def measured_alike(one: Record, other: Record) -> bool:
+    """Whether two done records were measured on the same text by the same protocols."""
+    return one.corpus.sha256 == other.corpus.sha256 and protocol_of(one) == protocol_of(other)
 
 
 def _protocol_text(record: Record) -> str:
@@ -80,7 +83,7 @@ def _protocol_text(record: Record) -> str:
 
 
 def seed_text(record: Record) -> str:
-    """The seed of a record in words."""
+    """The seed of a record as text; `fitted` if it has none."""
     return FITTED if record.seed is None else str(record.seed)
 
 

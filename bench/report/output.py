@@ -1,4 +1,4 @@
-"""All tables and figures of a store, made and written: the same bytes from the same records."""
+"""Makes and writes all tables and figures of a store: the same bytes from the same records."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 KINDS = (*TABLES, "modes", "published", "ledger")
 SUFFIXES = ("md", "csv", "tex")
-RELATIVE = ("differences", "relative-budgets")  # kinds that are formed against the reference arm
+RELATIVE = ("differences", "relative-budgets")  # kinds of table relative to the reference arm
 RUNS = "runs.csv"
-BESIDE = ("replications", "contributed")  # kinds of what is averaged into no other table
+NOT_AVERAGED = ("replications", "contributed")  # kinds of table of records that are in no mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The tables of a store, notes on the whole store, and the files that could not be read."""
+    """The tables of a store, notes on the store, and the files that could not be read."""
 
     tables: tuple[Table, ...]
     measurements: tuple[Measurements, ...]  # of throughput, for the figures
     results: StoreResults  # for the figures
-    runs: "pd.DataFrame"  # a row per run
+    runs: "pd.DataFrame"  # one row per run
     published: Published
     notes: tuple[str, ...]
     errors: tuple[UserError, ...]
@@ -51,12 +51,12 @@ class Tables:
 
     @property
     def exit_code(self) -> int:
-        """1 where a record could not be read, though the rest is here."""
+        """1 if a file could not be read, else 0."""
         return 1 if self.errors else 0
 
     @property
     def text(self) -> str:
-        """All tables as Markdown, as printed."""
+        """All tables and the notes as Markdown."""
         return self._markdown(self.tables)
 
     def select(self, kinds: tuple[str, ...], experiment: str) -> str:
@@ -75,7 +75,11 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     theirs = None if compare is None else read_results(compare)
     outside = read_outside(store, ours)
     measurements, unread = store.measurements()
-    tables = (*_tables(ours, published, theirs, outside), *_beside(ours, outside), *map(throughput_table, measurements))
+    tables = (
+        *_tables(ours, published, theirs, outside),
+        *_not_averaged(ours, outside),
+        *map(throughput_table, measurements),
+    )
     return Tables(
         tables=tables,
         measurements=tuple(measurements),
@@ -89,7 +93,10 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
 
 
 def write_tables(store: Store, tables: Tables) -> list[Path]:
-    """Write tables, figures and runs.csv where bytes differ, remove what nothing makes any more; the paths."""
+    """Write the tables, figures and runs.csv that changed, and delete those no longer made; returns their paths.
+
+    StoreError if the store cannot be written.
+    """
     contents = {
         store.root / "tables" / f"{table.name}.{suffix}": text.encode()
         for table in tables.tables
@@ -105,7 +112,7 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
             if not path.is_file() or path.read_bytes() != content:
                 write_atomically(path, content)
                 touched.append(path)
-        for path in _made_before(store.root) if tables.complete else ():
+        for path in _existing(store.root) if tables.complete else ():
             if path not in contents:
                 path.unlink()
                 touched.append(path)
@@ -115,7 +122,7 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
 
 
 def _tables(ours: StoreResults, published: Published, theirs: StoreResults | None, outside: Outside) -> Iterator[Table]:
-    """Tables by experiment; published values last, and only where we have an experiment."""
+    """Tables by experiment, then published values and the ledger, if there is an experiment."""
     for experiment in ours.experiments:
         second = tuple(one.record for one in outside.replications if one.experiment == experiment.name)
         yield from _tables_of(experiment, ours, published, theirs, second)
@@ -132,7 +139,7 @@ def _tables_of(
     theirs: StoreResults | None,
     replications: tuple[Record, ...],
 ) -> Iterator[Table]:
-    """Every kind of table that the experiment has something for: of both modes in one, where it ran in both."""
+    """The tables of an experiment by kind; if it ran in both modes, each table has both."""
     modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
     views = [
         View(
@@ -145,8 +152,8 @@ def _tables_of(
         for one in modes
     ]
     for kind, make in TABLES.items():
-        silent = [kind in RELATIVE and view is not views[0] and _lacks_reference(view) for view in views]
-        made = [None if says_nothing else make(view) for view, says_nothing in zip(views, silent, strict=True)]
+        empty = [kind in RELATIVE and view is not views[0] and _without_reference(view) for view in views]
+        made = [None if is_empty else make(view) for view, is_empty in zip(views, empty, strict=True)]
         table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
         if table is not None:
             yield table
@@ -154,8 +161,8 @@ def _tables_of(
         yield table
 
 
-def _lacks_reference(view: View) -> bool:
-    """Whether the reference arm has not run in the mode of this view, so that nothing is relative to it."""
+def _without_reference(view: View) -> bool:
+    """Whether the reference arm has no run in the mode of this view."""
     reference = view.experiment.reference
     return reference is not None and not reference.records
 
@@ -171,14 +178,11 @@ def _notes(store: Store, ours: StoreResults, published: Published) -> Iterator[s
         yield f"Not run: {', '.join(not_run)}. Start one with: python -m jobs launch --experiment NAME"
 
 
-def _beside(ours: StoreResults, outside: Outside) -> Iterator[Table]:
+def _not_averaged(ours: StoreResults, outside: Outside) -> Iterator[Table]:
     """The tables of records that are in no mean, by experiment."""
-    for experiment in ours.experiments:
-        made = (
-            replications_table(experiment.name, outside.replications),
-            contributed_table(experiment.name, outside.contributions),
-        )
-        yield from (table for table in made if table is not None)
+    for name in (experiment.name for experiment in ours.experiments):
+        made = replications_table(name, outside.replications), contributed_table(name, outside.contributions)
+        yield from filter(None, made)
 
 
 def _unlisted(outside: Outside) -> Iterator[str]:
@@ -189,15 +193,15 @@ def _unlisted(outside: Outside) -> Iterator[str]:
 
 
 def _named(published: Published) -> list[str]:
-    """The experiments that published figures and claims are judged on, each once, in the order they are named."""
+    """The names of the experiments that published figures and claims need, each once."""
     judged = (name for claim in published.claim for name in claim.experiments)
     return list(dict.fromkeys([published.experiment, *judged]))
 
 
-def _made_before(root: Path) -> list[Path]:
-    """The tables and figures that lie below a store's root, by the names that these files give."""
-    endings = tuple(f"-{kind}.{suffix}" for kind in (*KINDS, *BESIDE) for suffix in SUFFIXES)
+def _existing(root: Path) -> list[Path]:
+    """The files of tables and figures in a store, recognised by their names."""
+    endings = tuple(f"-{kind}.{suffix}" for kind in (*KINDS, *NOT_AVERAGED) for suffix in SUFFIXES)
     tables = [path for path in (root / "tables").glob("*") if path.name.endswith(endings)]
-    speeds = [path for suffix in SUFFIXES for path in (root / "tables").glob(f"{THROUGHPUT}-*.{suffix}")]
+    throughput = [path for suffix in SUFFIXES for path in (root / "tables").glob(f"{THROUGHPUT}-*.{suffix}")]
     figures = [path for path in (root / "figures").glob("*") if is_figure(path)]
-    return sorted({*tables, *speeds, *figures})
+    return sorted({*tables, *throughput, *figures})

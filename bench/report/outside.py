@@ -1,4 +1,4 @@
-"""Records outside a store's own runs, in no mean: contributed ones, and replications."""
+"""Records that are in no mean: contributed records, and replications (second records of a run)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """A second record of a run, with the record that it repeats."""
+    """A second record of a run, with the first record."""
 
     experiment: str
     label: str
@@ -28,7 +28,7 @@ class Replication:
 
 @dataclass(frozen=True, kw_only=True)
 class Contribution:
-    """A record that others made of an arm."""
+    """A record of an arm that others made."""
 
     experiment: str
     label: str
@@ -37,7 +37,7 @@ class Contribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """All of both, by the experiments that they belong to, and how many belong to none, by folder."""
+    """All replications and contributions; `n_unlisted` counts by folder those that belong to no experiment."""
 
     replications: tuple[Replication, ...]
     contributions: tuple[Contribution, ...]
@@ -47,7 +47,7 @@ class Outside:
 
 @dataclass(kw_only=True)
 class _Arm:
-    """An arm of an experiment in all its modes: the runs that it lists, and the records that there are of them."""
+    """An arm of an experiment in all modes: the ids of its runs, and their records."""
 
     experiment: str
     label: str
@@ -56,7 +56,7 @@ class _Arm:
 
 
 def read_outside(store: Store, ours: StoreResults) -> Outside:
-    """The records in `contributed/` and `replications/`. A record of several experiments is in each of them."""
+    """The records in `contributed/` and `replications/`. A record of several experiments is listed for each."""
     contributed, unread = store.records_in("contributed")
     repeated, unread_too = store.records_in("replications")
     arms = _arms(ours) if contributed or repeated else []
@@ -66,51 +66,48 @@ def read_outside(store: Store, ours: StoreResults) -> Outside:
         replications=tuple(replications),
         contributions=tuple(contributions),
         n_unlisted={
-            "contributed": _n_lost(contributed, (one.record for one in contributions)),
-            "replications": _n_lost(repeated, (one.record for one in replications)),
+            "contributed": _n_unlisted(contributed, contributions),
+            "replications": _n_unlisted(repeated, replications),
         },
         errors=(*unread, *unread_too),
     )
 
 
 def all_runs(ours: StoreResults, outside: Outside) -> "pd.DataFrame":
-    """Every run that a store's tables know: those that means are over, then replications and contributed ones."""
+    """The frame of all runs of a store: those that means are taken over, then replications, then contributions."""
     rows, fitted = [], set()
     for results in (*ours.experiments, *ours.in_other_mode):
         for row in results.rows():
             key = row["experiment"], row["arm"]
-            if row["seed"] != FITTED or key not in fitted:  # a fitted model is one run, whatever the mode
+            if row["seed"] != FITTED or key not in fitted:  # a fitted model is one run for both modes
                 rows.append(row)
             fitted |= {key} if row["seed"] == FITTED else set()
     for origin, found in (("replications", outside.replications), ("contributed", outside.contributions)):
-        rows += [
-            {"experiment": one.experiment, "arm": one.label, **record_row(one.record), "origin": origin}
-            for one in found
-        ]
+        for one in found:
+            rows.append({"experiment": one.experiment, "arm": one.label, **record_row(one.record), "origin": origin})
     return frame_of(rows)
 
 
 def _arms(ours: StoreResults) -> list[_Arm]:
     arms: dict[tuple[str, str], _Arm] = {}
     for experiment in (*ours.experiments, *ours.in_other_mode):
-        listed = {cell.label: cell.run_ids.values() for cell in experiment.manifest.cells}
-        for cell in experiment.cells:
+        for listed, cell in zip(experiment.manifest.cells, experiment.cells, strict=True):
             new = _Arm(experiment=experiment.name, label=cell.label)
             arm = arms.setdefault((experiment.name, cell.label), new)
-            arm.run_ids.update(listed[cell.label])
+            arm.run_ids.update(listed.run_ids.values())
             arm.records += cell.records
     return list(arms.values())
 
 
 def _contributions(record: Record, arms: Iterable[_Arm]) -> Iterator[Contribution]:
-    """The arms that a contributed record is of: those that list its run, or have one that differs in seed or mode."""
+    """The arms of a contributed record: those that list its run, or have a record that differs only in seed or mode."""
     for arm in arms:
         if record.run_id in arm.run_ids or any(_of_one_arm(record, other) for other in arm.records[:1]):
             yield Contribution(experiment=arm.experiment, label=arm.label, record=record)
 
 
 def _replications(record: Record, contributed: Iterable[Record], arms: Iterable[_Arm]) -> Iterator[Replication]:
-    """A second record with the first one of its run: ours, else the contributed one."""
+    """A second record with the first record of its run: ours, else a contributed one."""
     for arm in arms:
         first = next((one for one in (*arm.records, *contributed) if one.run_id == record.run_id), None)
         if record.run_id in arm.run_ids and first is not None:
@@ -127,7 +124,6 @@ def _of_one_arm(one: Record, other: Record) -> bool:
     return alike(one.config, other.config)
 
 
-def _n_lost(records: Iterable[Record], shown: Iterable[Record]) -> int:
-    """How many of the records are not shown."""
-    seen = {id(record) for record in shown}
-    return sum(id(record) not in seen for record in records)
+def _n_unlisted(records: Iterable[Record], shown: Iterable[Contribution | Replication]) -> int:
+    ids = {id(one.record) for one in shown}
+    return sum(id(record) not in ids for record in records)

@@ -1,4 +1,4 @@
-"""Published figures and claims, read from `results/published.toml`: shown next to our results, in no mean."""
+"""Published figures and claims, read from `results/published.toml`; they are shown next to ours, in no mean."""
 
 import tomllib
 from pathlib import Path
@@ -15,7 +15,7 @@ PUBLISHED = ROOT / "results" / "published.toml"
 
 
 class PublishedError(UserError):
-    """The file of published figures is missing or does not make sense."""
+    """The file of published figures is missing or invalid."""
 
 
 class PublishedRun(Strict):
@@ -28,7 +28,7 @@ class PublishedRun(Strict):
 
 
 class Figure(Strict):
-    """One published perplexity. What its source does not state is None."""
+    """One published perplexity. What the source does not state is None."""
 
     system: str
     source: str  # DOI, or repository and commit
@@ -36,20 +36,20 @@ class Figure(Strict):
     selection: Literal["best", "final"]
     perplexity: float
     perplexity_sd: float | None = None
-    perplexity_up_to: float | None = None  # where a range is printed
+    perplexity_up_to: float | None = None  # upper end, if a range is printed
     nats_per_token: float | None = None
     parameters_printed: str | None = None
     n_params: int | None = None
-    counts_positions: bool | None = None  # whether n_params holds the position table
+    counts_positions: bool | None = None  # whether n_params includes the position table
     n_runs: int | None = None
     n_distinct_seeds: int | None = None
-    arms: list[str]  # labels of our arms that it is compared with
+    arms: list[str]  # labels of our arms to compare it with
     remark: str | None = None
     runs: tuple[PublishedRun, ...] = ()
 
     @property
     def n_text(self) -> str:
-        """`n = 5`, or `7 runs of 5 seeds` where a seed was used twice."""
+        """`n = 5`, or `7 runs of 5 seeds` if a seed was used twice."""
         if self.n_runs is None:
             return "n not stated"
         if self.n_runs == self.n_distinct_seeds:
@@ -58,18 +58,18 @@ class Figure(Strict):
 
 
 class Claim(Strict):
-    """A claim of the preprint, and the rule that judges it: its numbers here, its steps in `claims.rules`."""
+    """A claim of the preprint, with the name and thresholds of the rule in `claims.rules` that judges it."""
 
     id: str
     statement: str
     source: str
-    experiments: list[str]  # that it is judged on
+    experiments: list[str]  # the experiments that it is judged on
     rule: str
     thresholds: dict[str, float]
 
 
 class Published(Strict):
-    """All figures and claims, and the one experiment and corpus of ours that figures may be compared with."""
+    """All figures and claims, and our one experiment and corpus that figures may be compared with."""
 
     experiment: str
     corpus: str
@@ -77,7 +77,7 @@ class Published(Strict):
     claim: tuple[Claim, ...] = ()
 
     def beside(self, experiment: str, corpus: str, label: str) -> list[Figure]:
-        """The figures to show with our arm: only in the experiment that follows the published recipes."""
+        """The figures to show next to our arm; empty except in the experiment with the published recipes."""
         if (experiment, corpus) != (self.experiment, self.corpus):
             return []
         return [figure for figure in self.figure if label in figure.arms]
@@ -89,12 +89,12 @@ def load_published(path: Path = PUBLISHED) -> Published:
 
 
 def read_toml(path: Path, content: type[Content], refusal: type[UserError]) -> Content:
-    """The file at `path` as a `content`. `refusal` names the file and the reason."""
+    """The TOML file at `path` as a `content`. Raises `refusal` with the file and the reason."""
     try:
         return content.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise refusal(f"{path}: cannot be read: {error.strerror}; restore it from the repository") from error
     except ValidationError as error:
         raise refusal(f"{path}: {': '.join(first_problem(error))}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except ValueError as error:  # neither TOML nor UTF-8
         raise refusal(f"{path}: {error}; restore it from the repository") from error

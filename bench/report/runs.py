@@ -1,4 +1,4 @@
-"""From a store to the cells of its experiments, each with its records; refuses a mean over what must not be mixed."""
+"""Reads a store: its experiments, their cells and the records of each cell. Refuses runs that must not be mixed."""
 
 import gc
 from collections import Counter, defaultdict
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResults:
-    """A cell of an experiment and what the store holds of it: the records in the order of their seeds."""
+    """A cell of an experiment with its records, in the order of their seeds."""
 
     label: str
     expected: tuple[str, ...]  # seeds as text, or "fitted"
     records: tuple[Record, ...]  # of any status
     missing: tuple[str, ...]  # the seeds without a record
-    group: str | None = None  # the arm that a tuning trial or a replicate belongs to
+    group: str | None = None  # the arm that a trial or a replicate belongs to
 
     @property
     def fitted(self) -> bool:
-        """Whether the model is counted rather than trained, so that its number is exact."""
+        """Whether the model is fitted by counting, not trained, so that its loss is exact."""
         return self.expected == (FITTED,)
 
     @cached_property
     def done(self) -> tuple[Record, ...]:
-        """The records that measured something: those that a mean is over."""
+        """The records with a result: those that means are taken over."""
         return tuple(record for record in self.records if record.status == "done" and record.result is not None)
 
     @property
     def n_results(self) -> int:
-        """How many runs came to a result: done or diverged."""
+        """Number of runs that are done or diverged."""
         return len(self.done) + sum(record.status == "diverged" for record in self.records)
 
     @property
@@ -51,7 +51,7 @@ class CellResults:
 
     @property
     def statuses(self) -> str:
-        """How many runs came to what, in words: `3 done, 1 diverged, 1 not run`; `not run` where none has a record."""
+        """Number of runs by status: `3 done, 1 diverged, 1 not run`; `not run` if there is no record."""
         if not self.records:
             return "not run"
         counts = Counter(_status_of(record) for record in self.records)
@@ -61,7 +61,7 @@ class CellResults:
 
     @property
     def shortfall(self) -> str | None:
-        """The status of the runs that are not done, in words; None where all are done."""
+        """The runs that are not done, with status and seed: `3 of 5 runs done (...)`; None if all are done."""
         if len(self.done) == len(self.expected):
             return None
         statuses: dict[str, list[str]] = defaultdict(list)
@@ -77,15 +77,12 @@ class CellResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """An experiment's cells, in the order of its manifest. `stale` holds the ids of runs that other sources made.
-
-    `compared` holds the ids of those proved only by comparing sources on another machine.
-    """
+    """The results of an experiment: its cells, in the order of its manifest."""
 
     manifest: Manifest
     cells: tuple[CellResults, ...]
-    stale: frozenset[str]
-    compared: frozenset[str] = frozenset()
+    stale: frozenset[str]  # ids of runs made from other sources than the current ones
+    compared: frozenset[str] = frozenset()  # ids of runs proved only by comparing sources on another machine
 
     @property
     def name(self) -> str:
@@ -99,16 +96,16 @@ class Results:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a trained run has a record. A counted model has no mode, so it does not count."""
+        """Whether a trained run has a record. Fitted models have no mode, so they do not count."""
         return any(cell.records and not cell.fitted for cell in self.cells)
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
-        """A row per run: see bench/report/frame.py for its columns."""
+        """One row per run; the columns are in bench/report/frame.py."""
         return frame_of(self.rows())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the frame: in each cell those with a record by seed, then those without."""
+        """The rows of the frame, by cell: runs with a record by seed, then runs without."""
         for cell in self.cells:
             known = {"experiment": self.name, "mode": self.mode, "arm": cell.label, "group": cell.group}
             for record in cell.records:
@@ -117,7 +114,7 @@ class Results:
                 yield {**known, "seed": seed, "status": "not run"}
 
     def sources_of(self, record: Record) -> str:
-        """`current`, or how it was shown that the current sources give the same numbers, or `other`."""
+        """The sources of a record: `current` (or proved equal), `compared` (on another machine) or `other`."""
         if record.run_id in self.stale:
             return "other"
         return "compared" if record.run_id in self.compared else "current"
@@ -128,21 +125,40 @@ class Results:
         return [record for cell in self.cells for record in cell.done]
 
     def cell(self, label: str) -> CellResults | None:
-        """The cell of this label, if there is one."""
+        """The cell with this label; None if there is none."""
         return next((cell for cell in self.cells if cell.label == label), None)
 
     @property
     def reference(self) -> CellResults | None:
-        """The cell that differences are taken to, if there is one."""
+        """The reference arm, which differences are taken to; None if there is none."""
         return None if self.manifest.reference is None else self.cell(self.manifest.reference)
+
+    @cached_property
+    def trials(self) -> dict[str, list[CellResults]]:
+        """The trials of a search, by arm: the groups of cells whose configs differ."""
+        return self._groups(True)
+
+    @cached_property
+    def replicates(self) -> dict[str, list[CellResults]]:
+        """Cells that repeat an arm, by arm: the groups of cells whose configs are equal."""
+        return self._groups(False)
+
+    def _groups(self, configs_differ: bool) -> dict[str, list[CellResults]]:
+        groups: dict[str, list[CellResults]] = defaultdict(list)
+        for cell in self.cells:
+            if cell.group is not None:
+                groups[cell.group].append(cell)
+        configs = {group: [cell.records[0].config for cell in cells if cell.records] for group, cells in groups.items()}
+        differ = {group: any(one != found[0] for one in found) for group, found in configs.items()}
+        return {group: cells for group, cells in groups.items() if differ[group] == configs_differ}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreResults:
-    """A store as its experiments. `errors` name the files that could not be read; the rest is read without them.
+    """The results of all experiments of a store. `errors` name the files that could not be read.
 
-    An experiment that was launched in both modes is in `experiments` in the one that claims are judged on: where the
-    smallest trained arm has the most seeds with a result, `exact` where that is equal. `in_other_mode` holds the other.
+    If an experiment was launched in both modes, `experiments` has the mode that claims are judged on: the one whose
+    smallest trained arm has more seeds with a result, `exact` if both have as many. `in_other_mode` has the other.
     """
 
     experiments: tuple[Results, ...]
@@ -152,15 +168,15 @@ class StoreResults:
     in_other_mode: tuple[Results, ...] = ()
 
     def experiment(self, name: str) -> Results | None:
-        """The experiment of this name in its chosen mode, if there is one."""
+        """The experiment with this name in its chosen mode; None if there is none."""
         return next((experiment for experiment in self.experiments if experiment.name == name), None)
 
     def other(self, name: str) -> Results | None:
-        """The experiment of this name in the mode that was not chosen, if a trained run of that mode has a record."""
+        """The experiment in the mode that was not chosen; None if no trained run of that mode has a record."""
         return next((one for one in self.in_other_mode if one.name == name and one.has_trained), None)
 
     def in_mode(self, mode: str) -> "StoreResults":
-        """The same store with every experiment in `mode` where it has that one, else as it is."""
+        """The same store with `mode` as the chosen mode of every experiment that ran in it."""
         here = {one.name: one for one in self.experiments}
         there = {one.name: one for one in self.in_other_mode if one.mode == mode and one.has_trained}
         return replace(
@@ -171,7 +187,7 @@ class StoreResults:
 
 
 def read_results(store: Store) -> StoreResults:
-    """Every experiment of a store with its records. MixedRunsError where a mean would mix what must not be mixed."""
+    """All experiments of a store. MixedRunsError if a cell has runs that must not be in one mean."""
     with _without_garbage_collection():
         records, record_errors = store.records()
     manifests, manifest_errors = store.manifests()
@@ -195,7 +211,7 @@ def read_results(store: Store) -> StoreResults:
 
 
 def of_expected(n: int, expected: int) -> str:
-    """`5`, or `3 of 5` where some are missing."""
+    """`5`, or `3 of 5` if some are missing."""
     return str(n) if n == expected else f"{n} of {expected}"
 
 
@@ -221,10 +237,10 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
 
 
 def _chosen_mode(found: Sequence[Results]) -> Results:
-    """The mode whose smallest trained arm has the most seeds with a result; `exact` where both have as many.
+    """The mode whose smallest trained arm has more seeds with a result; `exact` if both have as many.
 
-    A seed that diverged is a result too, so that no outcome decides where a claim is judged. An arm that has run in
-    neither mode is left out: a grid that was cut short would otherwise always count as no seed.
+    A diverged seed counts as a result, so that no outcome decides on which mode a claim is judged. An arm without a run
+    in either mode is left out: otherwise an unfinished grid would always count as 0 seeds.
     """
     n_results = [{cell.label: cell.n_results for cell in one.cells if not cell.fitted} for one in found]
     run = {label for counts in n_results for label, n in counts.items() if n}
@@ -240,18 +256,14 @@ def _cell(experiment: str, cell: ManifestCell, by_run_id: dict[str, list[Record]
     where, run_ids = f"experiment {experiment}, arm {cell.label}", cell.run_ids
     for run_id in run_ids.values():
         if len(by_run_id.get(run_id, ())) > 1:
-            labels = ", ".join(sorted(record.file_name for record in by_run_id[run_id]))
-            raise MixedRunsError(
-                f"{where}: run {run_id} has more than one record ({labels}); keep one of them in runs/"
-            )
+            names = ", ".join(sorted(record.file_name for record in by_run_id[run_id]))
+            raise MixedRunsError(f"{where}: run {run_id} has more than one record ({names}); keep one in runs/")
     found = [(seed, by_run_id[run_id][0]) for seed, run_id in run_ids.items() if run_id in by_run_id]
     records = sorted((record for _, record in found), key=lambda record: (record.seed or 0, record.run_id))
     refuse_mixed_runs(where, records)
     for seed, record in found:
         if seed != seed_text(record):
-            raise MixedRunsError(
-                f"{where}: the manifest lists {record.file_name} as seed {seed}; launch it again to renew it"
-            )
+            raise MixedRunsError(f"{where}: the manifest lists {record.file_name} as seed {seed}; launch it again")
     return CellResults(
         label=cell.label,
         group=cell.group,
@@ -277,7 +289,7 @@ def _seed_key(seed: str) -> tuple[int, str]:
 
 
 def _seeds(texts: Sequence[str]) -> str:
-    """`seed 42`, `seeds 42, 69`, or nothing but the word for a fitted model."""
+    """`seed 42`, `seeds 42, 69` or `the fitted model`."""
     if list(texts) == [FITTED]:
         return "the fitted model"
     return f"seed{'s' if len(texts) > 1 else ''} {', '.join(texts)}"
@@ -285,7 +297,7 @@ def _seeds(texts: Sequence[str]) -> str:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Reading makes a million objects and no cycle: looking for cycles meanwhile takes a third of the time."""
+    """Reading makes a million objects and no reference cycle: the collector would take a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

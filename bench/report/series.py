@@ -1,4 +1,4 @@
-"""Values over the steps of a cell's runs, summarised over seeds."""
+"""Readings by step of the runs of a cell, summarised over seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.record import Record
 from bench.report.statistics import mean
 
-Readings = dict[int, float]  # of one run, by step
+Readings = dict[int, float]  # of one run: step -> value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Series:
 
 
 def over_seeds(runs: Iterable[Readings]) -> Series | None:
-    """At the steps that all runs with any reading share; None where there is no such step."""
+    """The summary at the steps that all runs with readings have; None if there is no such step."""
     known = [readings for readings in runs if readings]
     if not known:
         return None
@@ -40,22 +40,22 @@ def over_seeds(runs: Iterable[Readings]) -> Series | None:
 
 
 def validation_nats(record: Record) -> Readings:
-    """The training curve without step 0, where every untrained model is about as bad as a guess."""
+    """Validation losses by step, without step 0, where no model is better than guessing."""
     return {one.step: one.val_nats_per_token for one in record.curve if one.step > 0}
 
 
 def scalar(record: Record, name: str) -> Readings:
-    """A reading that is one number per step, such as eta; empty where the record has none."""
+    """A reading with one number per step, such as eta; empty if the record has none."""
     return _read(record, lambda readings: number(readings.get(name)))
 
 
 def of_layer(record: Record, name: str, layer: int) -> Readings:
-    """A reading that is a list with a number for each layer."""
+    """One layer of a reading with one number per layer."""
     return _read(record, lambda readings: number(item(readings.get(name), layer)))
 
 
 def over_layers(record: Record, name: str) -> Readings:
-    """The mean of a reading that is a list, by layer or by refinement; one that is a single number as it is."""
+    """The mean over layers (or refinements) of a reading; a single number is returned as it is."""
 
     def read(readings: dict[str, object]) -> float | None:
         value = readings.get(name)
@@ -66,7 +66,7 @@ def over_layers(record: Record, name: str) -> Readings:
 
 
 def gamma_quantile(record: Record, layer: int, which: int) -> Readings:
-    """0 to 4: minimum, quartiles and maximum of gamma; older records lack the lower and the upper quartile."""
+    """Gamma's minimum, quartiles and maximum (which = 0 to 4); older records have no lower and upper quartile."""
 
     def read(readings: dict[str, object]) -> float | None:
         quantiles = item(readings.get("gamma_quantiles"), layer)
@@ -79,20 +79,19 @@ def gamma_quantile(record: Record, layer: int, which: int) -> Readings:
 
 
 def n_layers(records: Sequence[Record], *names: str) -> int:
-    """The length of the longest list under any of these names."""
-    found = (
-        readings.get(name) for record in records for readings in record.diagnostics.by_step.values() for name in names
-    )
+    """The number of layers: the length of the longest list among the readings with these names."""
+    by_step = (readings for record in records for readings in record.diagnostics.by_step.values())
+    found = (readings.get(name) for readings in by_step for name in names)
     return max((len(each) for each in found if isinstance(each, list)), default=0)
 
 
 def number(value: object) -> float | None:
-    """`value` where it is a finite number: a record may hold anything under a reading's name."""
+    """`value` if it is a finite number, else None: readings in a record may have any type."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def item(values: object, index: int) -> object:
-    """Of a list that may be shorter, or no list."""
+    """`values[index]`; None if `values` is not a list or is shorter."""
     return values[index] if isinstance(values, list) and index < len(values) else None
 
 

@@ -1,9 +1,8 @@
 """Statistics of a few numbers: mean, spread, difference, confidence. Pure functions on sequences of floats.
 
-Fewer than two values have no spread, and an infinite value has none either: what depends on it is None, never NaN.
-Equal values have a spread of 0, an interval of width 0, and a p-value of 0 or 1. The tails come from scipy.special,
-which is imported where it is used: scipy.stats, which the tests compare with, takes longer to import than the tables
-to make.
+The spread of fewer than two values, or with an infinite value, is None, and so is what depends on it; never NaN.
+Equal values have a spread of 0, an interval of width 0, and a p-value of 0 or 1. scipy.special is imported where it is
+used; scipy.stats, which the tests compare with, takes longer to import than the tables take to make.
 """
 
 import math
@@ -13,15 +12,15 @@ from typing import Literal
 
 from bench.report.student import Difference, square
 
-# Losses this close, in nats per token, may be called equivalent. Fixed before the runs: at a perplexity of 4.4 this is
-# 0.09, about the published gap that is put to the test (4.43 against 4.35), and under twice the standard deviation
-# between the published seeds (0.054), so that ten seeds per arm can tell.
+# Losses closer than this, in nats per token, are called equivalent. Fixed before the runs: at a perplexity of 4.4 it is
+# 0.09, about the published gap under test (4.43 against 4.35), and less than twice the standard deviation between the
+# published seeds (0.054), so that ten seeds per arm are enough.
 MARGIN_NATS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A mean with its n; spread and interval are None where n or an infinite value gives none."""
+    """A mean with its n; spread and interval are None for n = 1 or an infinite value."""
 
     n: int
     mean: float
@@ -31,11 +30,11 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A difference of means with its two-sided t interval and p-value; None where n or an infinite value gives none."""
+    """A difference of means with its two-sided t interval and p-value; None for n = 1 or an infinite value."""
 
     n_a: int
-    n_b: int  # as many as n_a where paired; 0 where b is a given number
-    difference: float  # mean of a less mean of b
+    n_b: int  # equal to n_a if paired; 0 if b is a given number
+    difference: float  # mean of a minus mean of b
     interval: tuple[float, float] | None
     p_value: float | None
 
@@ -47,16 +46,16 @@ Verdict = Literal["equivalent", "non-inferior", "worse", "better", "undecided"]
 class Equivalence:
     """A difference of losses (below 0: a is better) relative to a margin, at 5 %, by its 90 % t interval.
 
-    equivalent    within the margin on both sides                better   below it: by more than the margin
-    non-inferior  below the upper margin, by non_inferiority     worse    above it: by more than the margin
-    undecided     the interval crosses a margin that matters, or there is none
+    equivalent    the interval is within both margins               better   it is below the lower margin
+    non-inferior  it is below the upper margin (non_inferiority)    worse    it is above the upper margin
+    undecided     it crosses a margin that is tested, or there is no interval
     Whether there is a difference at all is tested by `welch` and `paired_t`.
     """
 
     difference: float
     margin: float
     interval_90: tuple[float, float] | None
-    p_value: float | None  # of the hypothesis that the difference is not within the margin, or not below it
+    p_value: float | None  # of the null hypothesis that the difference is not within the margin, or not below it
     verdict: Verdict
 
 
@@ -66,7 +65,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def perplexity(nats_per_token: float) -> float:
-    """exp of a mean cross-entropy in nats; infinite where a float cannot hold it."""
+    """exp of a mean cross-entropy in nats; infinite if it is too large for a float."""
     try:
         return math.exp(nats_per_token)
     except OverflowError:
@@ -74,7 +73,7 @@ def perplexity(nats_per_token: float) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean, the same in any order of the values, and never outside them."""
+    """Arithmetic mean, the same for any order of the values, and never outside their range. ValueError if empty."""
     if not values:
         raise ValueError("mean of an empty list")
     try:
@@ -82,68 +81,68 @@ def mean(values: Sequence[float]) -> float:
     except OverflowError:
         return math.inf
     if math.isnan(rounded):
-        raise ValueError("NaN is not a measurement, and has no mean")
-    return min(max(rounded, min(values)), max(values))  # five of 1.602 round to its neighbour
+        raise ValueError("mean of values with NaN")
+    return min(max(rounded, min(values)), max(values))  # five times 1.602 would give its neighbour
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (n - 1); None below two values or where one is infinite."""
+    """Sample standard deviation (n - 1); None for fewer than two values or an infinite one."""
     if len(values) < 2 or not math.isfinite(squares := _squares(values)):
         return None
     return math.sqrt(squares / (len(values) - 1))
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Student's t interval of the mean; None where there is no standard deviation."""
+    """Student's t interval of the mean; None without a standard deviation."""
     estimate = _of_mean(values)
     return None if estimate is None else estimate.interval(confidence)
 
 
 def upper_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """One-sided t bound: the mean is below it with this confidence. None where there is no standard deviation."""
+    """One-sided t bound: the mean is below it with this confidence. None without a standard deviation."""
     estimate = _of_mean(values)
     return None if estimate is None else estimate.interval(2 * confidence - 1)[1]
 
 
 def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """One-sided t bound: the mean is above it with this confidence. None where there is no standard deviation."""
+    """One-sided t bound: the mean is above it with this confidence. None without a standard deviation."""
     estimate = _of_mean(values)
     return None if estimate is None else estimate.interval(2 * confidence - 1)[0]
 
 
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Comparison:
-    """Welch's t-test of two samples whose spreads may differ; needs two values on each side."""
+    """Welch's t-test of two samples whose spreads may differ; needs two values in each."""
     return _comparison(len(a), len(b), _difference(mean(a), mean(b)), _of_difference(a, b), confidence)
 
 
 def paired_t(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Comparison:
-    """Student's t-test of the differences a - b, value by value: the same seeds, in the same order."""
+    """Student's t-test of the paired differences a - b: the same seeds, in the same order."""
     differences = _differences(a, b)
     return _comparison(len(a), len(b), mean(differences), _of_mean(differences), confidence)
 
 
 def one_sample(a: Sequence[float], value: float, confidence: float = 0.95) -> Comparison:
-    """Student's t-test of a sample against a number taken as exact, such as a published one."""
+    """Student's t-test of a sample against a number without error, such as a published one."""
     differences = _differences(a, [value] * len(a))
     return _comparison(len(a), 0, mean(differences), _of_mean(differences), confidence)
 
 
 def tost(a: Sequence[float], b: Sequence[float], *, paired: bool, margin: float = MARGIN_NATS) -> Equivalence:
-    """Two one-sided t-tests: is the difference of losses within the margin, on both sides?"""
+    """Two one-sided t-tests (TOST): is the difference of losses within the margin on both sides?"""
     return _equivalence(a, b, paired=paired, margin=margin, both_sides=True)
 
 
 def non_inferiority(
     a: Sequence[float], b: Sequence[float], *, paired: bool, margin: float = MARGIN_NATS
 ) -> Equivalence:
-    """One one-sided t-test: is a worse than b by less than the margin, if at all?"""
+    """One one-sided t-test: is a better than b, or worse by less than the margin?"""
     return _equivalence(a, b, paired=paired, margin=margin, both_sides=False)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given: below 0.05, the family errs in 5 % of cases (Holm 1979).
+    """p-values adjusted by Holm's method (1979), in the order given: it bounds the family-wise error rate.
 
-    The smallest is multiplied by how many there are, the next by one fewer, and so on; none falls below the one before.
+    The smallest is multiplied by their number n, the next by n - 1, and so on; none is below the one before it.
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -154,9 +153,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def anova_p(groups: Sequence[Sequence[float]]) -> float | None:
-    """One-way analysis of variance: p-value of the hypothesis that all groups have one mean.
+    """One-way analysis of variance: p-value of the null hypothesis that all groups have the same mean.
 
-    None where that cannot be tested: fewer than two groups, an empty one, no group of two values, an infinite value.
+    None if it cannot be tested: fewer than two groups, an empty group, no group of two values, an infinite value.
     """
     values = [value for group in groups for value in group]
     df_between, df_within = len(groups) - 1, len(values) - len(groups)
@@ -225,20 +224,20 @@ def _differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 def _difference(a: float, b: float) -> float:
     if math.isinf(a) and a == b:
-        raise ValueError("two infinite values have no difference")
+        raise ValueError("difference of two infinite values")
     return a - b
 
 
 def _squares(values: Sequence[float]) -> float:
-    """Sum of squared deviations from the mean, the same in any order; infinite where a value or the sum is."""
+    """Sum of squared deviations from the mean, the same for any order; infinite if a value or the sum is."""
     centre = mean(values)
     return math.inf if math.isinf(centre) else sum(sorted(square(value - centre) for value in values))
 
 
 def expected_best(values: Sequence[float], n: int, k: int) -> float | None:
-    """Mean over all subsets of k of n trials of the lowest value in it; None where a subset has none.
+    """Expected lowest value of k of n trials, over all subsets of size k; None if a subset may have no value.
 
-    `values` are those of the trials that gave one; the other n - len(values) are worse than any.
+    `values` are those of the trials that have one; the other n - len(values) count as worse than any value.
     """
     if not 1 <= k <= n or n - len(values) >= k:
         return None

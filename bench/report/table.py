@@ -1,4 +1,4 @@
-"""One table as Markdown, CSV and LaTeX: every cell plain text, made safe for the form it is written in."""
+"""A table of plain text, written as Markdown, CSV and LaTeX; each format escapes its special characters."""
 
 import re
 from collections.abc import Callable
@@ -13,44 +13,44 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING = "–"  # a cell whose number is missing
-MINUS = "−"  # of numbers: unlike a hyphen, no spreadsheet takes it for the start of a formula
+MINUS = "−"  # of negative numbers: a spreadsheet reads a leading hyphen as a formula
 LATEX_SYMBOLS = {  # tabulate escapes $
     "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$", MINUS: "$-$", "–": "--",
 }  # fmt: skip
 NEGATIVE_NUMBER = re.compile(rf"{MINUS}(\d[\d,]*(\.\d+)?)")
-MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word is only itself
+MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word needs no escape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One view over an experiment's cells, or over a device's throughput: plain text, escaped when it is rendered."""
+    """A table of an experiment, or of the throughput of a device, as plain text; escaped when written."""
 
     experiment: str  # or "throughput"
-    kind: str  # one of KINDS, or the device
+    kind: str  # one of KINDS, or the device for throughput
     intro: str
     columns: tuple[str, ...]
-    n_left: int  # columns that are words, aligned left; the rest are numbers
+    n_left: int  # number of text columns, aligned left; the others are aligned right
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The stem of its files."""
+        """File name without suffix."""
         return f"{self.experiment}-{self.kind}"
 
     def markdown(self) -> str:
-        """A heading, the table and its legend."""
+        """Heading, intro, table and notes."""
         notes = "\n".join(f"- {markdown_text(note)}" for note in self.notes)
         table = self._tabulate("pipe", markdown_text)
         return f"## {self.experiment}: {self.kind}\n\n{markdown_text(self.intro)}\n\n{table}\n\n{notes}\n"
 
     def csv(self) -> str:
-        """The cells only; one that a spreadsheet would take for a formula starts with an apostrophe."""
+        """Columns and rows, without notes; see csv_text."""
         text: str = self._frame(csv_text).to_csv(index=False, lineterminator="\n")
         return text
 
     def latex(self) -> str:
-        """A booktabs tabular to \\input, its legend as comments."""
+        """A booktabs tabular for \\input, with the notes as comments."""
         table = self._tabulate("latex_booktabs", clean)
         for symbol, command in LATEX_SYMBOLS.items():
             table = table.replace(symbol, command)
@@ -71,12 +71,13 @@ class Table:
 
 
 def markdown_text(text: str) -> str:
+    """`text` with the special characters of Markdown escaped."""
     return "".join(f"\\{char}" if char in MARKDOWN_SPECIALS else char for char in clean(text))
 
 
 def csv_text(text: str) -> str:
-    """`text` as a cell of CSV: one that a spreadsheet would take for a formula starts with an apostrophe."""
+    """`text` as a CSV cell; what a spreadsheet would read as a formula gets a leading apostrophe."""
     cleaned = clean(text)
     if negative := NEGATIVE_NUMBER.fullmatch(cleaned):
-        return f"-{negative[1]}"  # as programs read it; a number by itself is no formula
+        return f"-{negative[1]}"  # with the hyphen that programs read; a plain number is not a formula
     return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned

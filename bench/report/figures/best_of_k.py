@@ -3,7 +3,6 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.arms import trials
 from bench.report.figures.drawing import Drawn, drawn_of, legend, line_style, new_figure, note
 from bench.report.published import Published
 from bench.report.runs import Results, sweep_nats
@@ -41,7 +40,7 @@ def best_of_k(experiment: Results, published: Published) -> list[Drawn]:
 
 def _perplexities(experiment: Results) -> dict[str, list[float | None]]:
     """The perplexity of every trial that ended, by the arm it belongs to; None where it gave none."""
-    ended = {arm: [cell for cell in cells if cell.records] for arm, cells in trials(experiment).items()}
+    ended = {arm: [cell for cell in cells if cell.records] for arm, cells in experiment.trials.items()}
     return {
         arm: [perplexity(min(sweep_nats(cell.done))) if cell.done else None for cell in cells]
         for arm, cells in ended.items()

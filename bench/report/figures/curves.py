@@ -13,7 +13,6 @@ from bench.report.arms import (
     learning_rate,
     seeds_text,
     trained,
-    trials,
     unfinished,
     variants,
 )
@@ -50,7 +49,7 @@ def curves(experiment: Results, published: Published) -> list[Drawn]:
     """One or more figures with at most eight lines each."""
     known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
     tried = [
-        cell for cells in trials(experiment).values() for cell in cells
+        cell for cells in experiment.trials.values() for cell in cells
     ]  # shown in the figure of the expected best of k
     cells = [cell for cell in trained(experiment) if cell.label in known and cell not in tried]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]

@@ -1,4 +1,4 @@
-"""The table of best of k: what the best of k trials of a search would be expected to reach."""
+"""The best-of-k table: the expected perplexity of the best of k trials of a search."""
 
 from collections.abc import Sequence
 
@@ -6,37 +6,34 @@ from bench.report.notes import number, state_notes
 from bench.report.runs import CellResults, of_expected
 from bench.report.statistics import expected_best
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, trial_perplexity
+from bench.report.tables.view import View, partial, trial_perplexity
 
 
 def best_of_k_table(view: View) -> Table | None:
-    """The expected best of k trials of each arm; None where no arm has a trial that is done."""
-    arms = {group: _done(cells) for group, cells in view.trials.items()}
-    if not any(arms.values()):
+    """The expected best of k trials, by arm; None if no trial is done."""
+    trials = view.experiment.trials
+    if not any(map(_done, trials.values())):
         return None
-    longest = max(len(cells) for cells in view.trials.values())
-    curves = {group: _curve(cells, longest) for group, cells in view.trials.items()}
+    longest = max(map(len, trials.values()))
+    curves = {group: _curve(cells, longest) for group, cells in trials.items()}
     rows = [[f"{k}", *(curves[group][k - 1] for group in curves)] for k in range(1, longest + 1)]
-    counts = "; ".join(_counts(group, cells) for group, cells in view.trials.items())
     notes = [
         "Expected validation perplexity (sweep, best) of the best of k trials drawn without replacement from an arm's "
-        "n: the mean over all subsets of k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th lowest perplexity. "
-        "It is "
-        "unbiased for k fresh trials, and falls as k grows.",
-        "A trial that ended without a number counts in n as worse than any: with as many of those as k or more, there "
-        "is a subset without a best, and no expectation. A trial that has not run does not count.",
-        f"Trials: {counts}.",
+        "n: the mean over all subsets of size k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th lowest perplexity. "
+        "It is unbiased for k new trials, and decreases with k.",
+        "A trial that ended without a number counts in n as worse than all others: with k or more of them, some subset "
+        "has no best, so there is no expectation. A trial that has not run is not counted.",
+        f"Trials: {'; '.join(_counts(group, cells) for group, cells in trials.items())}.",
         *state_notes(view.experiment),
     ]
     return view.table("best-of-k", ["k", *curves], 0, rows, notes)
 
 
 def _curve(cells: Sequence[CellResults], longest: int) -> list[str]:
-    """The cells of an arm's column, from k = 1."""
+    """The column of an arm, from k = 1."""
     values, n = _done(cells), _n_ended(cells)
     expected = [expected_best(values, n, k) for k in range(1, longest + 1)]
-    partly = "" if n == len(cells) else f" ({n} of {len(cells)})"
-    return [NOTHING if value is None else f"{number(value)}{partly}" for value in expected]
+    return [NOTHING if value is None else partial(number(value), n, len(cells)) for value in expected]
 
 
 def _done(cells: Sequence[CellResults]) -> list[float]:

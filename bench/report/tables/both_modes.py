@@ -1,4 +1,4 @@
-"""One table of an experiment that ran in both modes: the rows of each mode's own table, arm by arm."""
+"""The tables of an experiment that ran in both modes: the rows of both modes in one table, by arm."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -11,27 +11,27 @@ from bench.report.tables.view import MODE, TRIAL, arm_label, mode_of
 
 MODES_NOTE = (
     "mode: exact is float32, eager and deterministic; fast is bf16 and compiled. Means, differences, ratios and "
-    "p-values are formed within one mode. – marks a counted model, which has none."
+    "p-values are within one mode. –: a counted model has no mode."
 )
 Item = TypeVar("Item", bound=Hashable)
-Pair = tuple[Results, Results]  # an experiment in its chosen mode, and in its other one
+Pair = tuple[Results, Results]  # an experiment in its chosen mode and in the other
 
 
 def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Table | None:
-    """The tables that one function made of an experiment in each of its modes, as one; None where neither is there.
+    """One table from the same table of an experiment in each mode; None if there is neither.
 
-    An arm without a record in one mode has no row for it where the other mode has one. An arm without a record in
-    either, and a counted model, has one row.
+    An arm with records in only one mode has one row, that of this mode. An arm without any record, and a counted model,
+    have one row.
     """
     chosen, other = modes
     in_order = interleaved(*([] if table is None else [row[0] for row in table.rows] for table in (first, second)))
     first = None if first is None else _with_mode(first, chosen, other, is_chosen=True)
     second = None if second is None else _with_mode(second, other, chosen, is_chosen=first is None)
     if first is None or second is None:
-        silent, only = (chosen, second) if first is None else (other, first)
+        empty, only = (chosen, second) if first is None else (other, first)
         if only is None:
             return None
-        return replace(only, notes=(*only.notes, f"Mode {silent.mode} has nothing to show here.", MODES_NOTE))
+        return replace(only, notes=(*only.notes, f"Mode {empty.mode} has no rows here.", MODES_NOTE))
     columns = interleaved(first.columns, second.columns)
     rows = [dict(zip(table.columns, row, strict=True)) for table in (first, second) for row in table.rows]
     return replace(
@@ -48,7 +48,7 @@ def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Tab
 
 
 def merged_notes(first: Sequence[str], second: Sequence[str], modes: Pair) -> list[str]:
-    """The notes of both modes, each once; a note on one mode names it."""
+    """The notes of both modes, each once; a note of only one mode starts with the mode."""
     return [
         note if note in first and note in second else f"Mode {modes[note not in first].mode}: {note}"
         for note in interleaved(first, second)
@@ -56,22 +56,22 @@ def merged_notes(first: Sequence[str], second: Sequence[str], modes: Pair) -> li
 
 
 def interleaved(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
-    """Both sequences as one, each item once; an item only in the second goes before its successor there."""
+    """Both sequences merged, each item once; an item only in the second is before the item that follows it there."""
     merged = list(dict.fromkeys(first))
-    place = len(merged)
+    index = len(merged)
     for item in reversed(list(dict.fromkeys(second))):
         if item in merged:
-            place = merged.index(item)
+            index = merged.index(item)
         else:
-            merged.insert(place, item)
+            merged.insert(index, item)
     return merged
 
 
 def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) -> Table:
-    """The table with a column of modes, less the rows that the table of the other mode has in their place."""
+    """The table with a column of modes, without the rows that only the table of the other mode should have."""
     cells = {arm_label(here, cell): cell for cell in here.cells}
-    names_cell = table.columns.index(TRIAL) if TRIAL in table.columns else 0  # else it names a cell, or none
-    found = [(row, cells.get(row[names_cell])) for row in table.rows]
+    label_column = table.columns.index(TRIAL) if TRIAL in table.columns else 0
+    found = [(row, cells.get(row[label_column])) for row in table.rows]
     found = [(row, cell) for row, cell in found if cell is None or _has_row(cell, there, is_chosen=is_chosen)]
     if MODE in table.columns:
         return replace(table, rows=tuple(row for row, _ in found))
@@ -84,7 +84,7 @@ def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) 
 
 
 def _has_row(cell: CellResults, there: Results, *, is_chosen: bool) -> bool:
-    """Whether a cell has a row next to that of the same label in the other mode."""
+    """Whether a cell has a row in addition to that of the same label in the other mode."""
     same = there.cell(cell.label)
     if same is None or (cell.records and not same.records):
         return True
@@ -94,15 +94,15 @@ def _has_row(cell: CellResults, there: Results, *, is_chosen: bool) -> bool:
 
 
 def _with_machines(first: Sequence[str], second: Sequence[str], modes: Pair) -> tuple[list[str], list[str]]:
-    """The notes of both tables; where these name machines, both name those of both modes, each run counted once."""
+    """The notes of both tables; if they list machines, both list those of both modes, each run counted once."""
     chosen, other = modes
     named = machines(chosen), machines(other)
     if not any(note in notes for notes, names in zip((first, second), named, strict=True) for note in names):
         return list(first), list(second)
     trained = tuple(cell for cell in other.cells if not (cell.fitted and chosen.cell(cell.label)))
     of_both = machines(replace(chosen, cells=(*chosen.cells, *trained)))
-    without = (
-        [note for note in notes if note not in names] for notes, names in zip((first, second), named, strict=True)
+    one, two = (
+        [*(note for note in notes if note not in names), *of_both]
+        for notes, names in zip((first, second), named, strict=True)
     )
-    one, two = ([*notes, *of_both] for notes in without)
     return one, two

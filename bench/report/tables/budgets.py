@@ -1,4 +1,4 @@
-"""The table of budgets: every arm on all axes on which it could be matched."""
+"""The table of budgets: every arm on all axes on which arms may be matched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from bench.report.tables.view import View, arm_label, common, marked, n_of
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One quantity that may be held equal between arms: a column of the frame, and of the table."""
+    """A quantity that may be held equal between arms: a column of the frame and of the table."""
 
     name: str
     column: str
     text: Callable[[float], str] = "{:,.0f}".format
-    done: bool = False  # only of complete runs: one that ended early took less
-    measured: bool = False  # on a machine, so that runs differ, rather than counted
-    most: bool = False  # of the runs, rather than their mean
+    done: bool = False  # only over done runs: others ended early
+    measured: bool = False  # on a machine, so runs differ; the others are counted
+    maximum: bool = False  # over the runs, instead of the mean
 
 
 AXES = (
@@ -32,12 +32,12 @@ AXES = (
     Axis(name="state bytes", column="state_bytes"),
     Axis(name="activation bytes", column="activation_bytes"),
     Axis(name="seconds per step", column="seconds_per_step", text="{:.4g}".format, measured=True),
-    Axis(name="peak bytes", column="peak_bytes", done=True, measured=True, most=True),
+    Axis(name="peak bytes", column="peak_bytes", done=True, measured=True, maximum=True),
 )
 
 
 def budgets_table(view: View) -> Table | None:
-    """Every arm on all axes; None for a search, or where no run has a record."""
+    """Every arm on all axes; None for a search, or if there is no record."""
     if not has_budgets(view):
         return None
     rows = [
@@ -54,24 +54,24 @@ def budgets_table(view: View) -> Table | None:
 
 
 def has_budgets(view: View) -> bool:
-    """Whether the arms are no trials of a search, and one has a record."""
-    return not view.trials and any(cell.records for cell in view.experiment.cells)
+    """Whether an arm has a record and the experiment is not a search."""
+    return not view.experiment.trials and any(cell.records for cell in view.experiment.cells)
 
 
 def axis_notes() -> list[str]:
-    """The meaning of the axes."""
+    """Notes that define the axes."""
     return [
-        "live: without the entries that can never act; without positions: without a table of learned positions. "
+        "live: without entries that never have an effect; without positions: without the table of learned positions. "
         "forward MACs: multiply-adds of one forward pass; training FLOPs: 3 × forward × 2 × training tokens; state: "
-        "what decoding keeps of one text at the end of its window, and activation: what the backward pass keeps of one "
-        "window, both in float32. All these are counted, from each model's closed form.",
-        "seconds per step, mean ± sample standard deviation, and peak bytes, the maximum over runs, are measured: they "
-        "compare only on one machine.",
+        "what decoding keeps of one text at the end of its window; activation: what the backward pass keeps of one "
+        "window; both in float32. All these are counted by a formula for each model.",
+        "seconds per step (mean ± sample standard deviation) and peak bytes (maximum over runs) are measured: compare "
+        "them only on one machine.",
     ]
 
 
 def values_on(view: View, cell: CellResults, axis: Axis) -> list[float]:
-    """The value of each run of a cell that has one."""
+    """The values of an axis over the runs of a cell."""
     return view.column(cell, axis.column, done=axis.done)
 
 
@@ -84,6 +84,6 @@ def _on_axis(view: View, cell: CellResults, axis: Axis) -> str:
     if not axis.measured:
         return common(map(axis.text, values))
     found = summarise(values)
-    if axis.most:
+    if axis.maximum:
         return marked(axis.text(max(values)), cell, len(values))
     return marked(axis.text(found.mean) + ("" if found.sd is None else f" ± {found.sd:.2g}"), cell, len(values))

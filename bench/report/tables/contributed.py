@@ -1,4 +1,4 @@
-"""The table of contributed runs: what others made of an experiment, apart from ours, never averaged with it."""
+"""The table of contributed runs: runs of an experiment that others made, never averaged with ours."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from bench.report.tables.view import plain_mean_sd, summary_of
 
 COLUMNS = ("arm", "mode", "device", "origin", "n", "sweep, best", "sweep, final")
 NOTES = (
-    "Contributed: others made these runs. Their seal, config and corpus were checked when they were taken in, but "
-    "they were not run here. They are in no mean with ours, and no claim uses them.",
+    "Contributed: others made these runs. Their seal, config and corpus were checked when they were merged, but they "
+    "were not run here. They are in no mean with ours, and no claim uses them.",
     "Validation perplexity, mean ± sample standard deviation (n - 1) over n distinct seeds, as in the table of "
-    "perplexities, a row for each device.",
+    "perplexities; one row per arm, mode and device.",
 )
 
 Key = tuple[str, str, str, str]  # arm, mode, device, corpus
 
 
 def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table | None:
-    """A row per arm, mode and device of what others made of an experiment; None where there is nothing."""
+    """One row per arm, mode and device of contributed runs of an experiment; None if there are none."""
     groups: dict[Key, list[Record]] = defaultdict(list)
     for one in found:
         if one.experiment == experiment:
@@ -33,7 +33,7 @@ def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table |
     return Table(
         experiment=experiment,
         kind="contributed",
-        intro="What did others measure who ran the same arms?",
+        intro="What did others measure with the same arms?",
         columns=COLUMNS,
         n_left=4,
         rows=tuple(rows),
@@ -42,7 +42,7 @@ def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table |
 
 
 def _key(one: Contribution) -> Key:
-    """What the runs of one row share; only such runs may be in one mean."""
+    """What the runs of one row have in common, so that they may be in one mean."""
     record = one.record
     mode = NOTHING if record.seed is None else record.mode
     return one.label, mode, record.environment.device_name, record.corpus.name
@@ -50,7 +50,7 @@ def _key(one: Contribution) -> Key:
 
 def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
     label, mode, device, corpus = key
-    _refuse_a_seed_twice(label, records)
+    _refuse_duplicate_seeds(label, records)
     done = [record for record in records if record.result is not None]
     if len({protocol_of(record) for record in done}) > 1:
         names = ", ".join(sorted(record.file_name for record in done))
@@ -68,7 +68,7 @@ def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
     )
 
 
-def _refuse_a_seed_twice(label: str, records: Sequence[Record]) -> None:
+def _refuse_duplicate_seeds(label: str, records: Sequence[Record]) -> None:
     for seed, n in Counter(record.seed for record in records).items():
         if n > 1:
             names = ", ".join(sorted(record.file_name for record in records if record.seed == seed))

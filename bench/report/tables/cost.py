@@ -1,4 +1,4 @@
-"""The table of cost: time, speed, memory and arithmetic of training, as measured."""
+"""The table of cost: time, speed, memory and FLOPs of training."""
 
 from bench.report.notes import machine_notes, packed_notes
 from bench.report.runs import CellResults
@@ -10,13 +10,13 @@ COLUMNS = ("arm", "n", "train seconds", "tokens/s", "peak MiB", "train tokens", 
 
 
 def cost_table(view: View) -> Table | None:
-    """A row per trained arm; None where there is none, or no run is done."""
+    """One row per trained arm; None if there is none, or no run is done."""
     rows = [_row(view, cell) for cell in view.experiment.cells if not cell.fitted]
     if not rows or not view.experiment.done:
         return None
     notes = [
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
-        "the maximum over runs; train FLOPs: 3 × forward, from each model's closed form.",
+        "maximum over runs; train FLOPs: 3 × forward, counted by a formula for each model.",
         *packed_notes(view.experiment),
         *machine_notes(view.experiment),
     ]

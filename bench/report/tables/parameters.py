@@ -1,4 +1,4 @@
-"""The table of parameters: counts by every convention, and by part of the model."""
+"""The table of parameters: the counts under three conventions, and by part of the model."""
 
 from bench.record import Record
 from bench.report.table import NOTHING, Table
@@ -8,7 +8,7 @@ CONVENTIONS = {"total": "n_params", "without positions": "n_params_without_posit
 
 
 def parameters_table(view: View) -> Table | None:
-    """Parameter counts under every convention."""
+    """Parameter counts of every arm; None if there is no record."""
     experiment = view.experiment
     first = next((cell.records[0] for cell in experiment.cells[:1] if cell.records), None)
     if not any(cell.records for cell in experiment.cells):
@@ -25,9 +25,9 @@ def parameters_table(view: View) -> Table | None:
     ]
     columns = ["arm", *CONVENTIONS, "relative to first row", "published", "by part"]
     notes = [
-        "without positions: less the table of learned positions, as nanoGPT counts itself; live: less the entries "
-        "that can never act, such as those a causal mask hides; relative to first row: total / without positions / "
-        "live, each over the first row's. A fitted model counts its free probabilities.",
+        "without positions: without the table of learned positions, as nanoGPT counts; live: without entries that "
+        "never have an effect, such as those hidden by a causal mask; relative to first row: total / without "
+        "positions / live, each over that of the first row. For a fitted model, its free probabilities are counted."
     ]
     return view.table("parameters", columns, 1, rows, notes)
 

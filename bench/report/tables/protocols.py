@@ -1,4 +1,4 @@
-"""The table of protocols: the same runs by the two further protocols of validation loss."""
+"""The table of protocols: the perplexities of the same runs by the two other protocols."""
 
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.table import Table
@@ -6,9 +6,9 @@ from bench.report.tables.view import View, arm_label, mean_sd, n_of, published_p
 
 
 def protocols_table(view: View) -> Table | None:
-    """The same runs by the two other protocols."""
+    """One row per arm; None for a search, or if no run is done."""
     experiment = view.experiment
-    if view.trials or not experiment.done:
+    if experiment.trials or not experiment.done:
         return None
     keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
     rows = [
@@ -22,8 +22,8 @@ def protocols_table(view: View) -> Table | None:
     ]
     columns = ["arm", "n", *(f"{protocol}, {selection}" for protocol, selection in keys), "published"]
     notes = [
-        "Validation perplexity of the same runs under two further protocols, mean ± sample standard deviation over "
-        "n distinct seeds. best: of the weights with the lowest sweep loss; final: after the last step.",
+        "Validation perplexity of the same runs by two other protocols, mean ± sample standard deviation over n "
+        "distinct seeds. best: with the weights of the lowest sweep loss; final: after the last step.",
         *protocol_legend(experiment, "sampled"),
         *protocol_legend(experiment, "strided"),
         *state_notes(experiment),

@@ -1,4 +1,4 @@
-"""The table of published figures: each next to ours under the same protocol and selection, if there is one."""
+"""The table of published figures: each next to ours by the same protocol and selection."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,13 @@ COLUMNS = (
     "its n",
     "ours",
     "our n",
-    "ours less published",
+    "ours minus published",
     "our mode",
 )
 
 
 def published_table(store: StoreResults, published: Published) -> Table:
-    """Every published figure, also without an arm of ours and before that arm has run."""
+    """Every published figure, also if we have no arm for it or the arm has not run."""
     experiment, other = store.experiment(published.experiment), store.other(published.experiment)
     modes = [(one, summaries_of(one)) for one in (experiment, other) if one is not None]
     rows = [
@@ -42,9 +42,9 @@ def published_table(store: StoreResults, published: Published) -> Table:
         n_left=3,
         rows=tuple(rows),
         notes=(
-            "Validation perplexity. protocol: how the published figure was measured; ours was measured the "
-            f"same way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
-            "standard deviation over n distinct seeds. ours less published: of the means.",
+            "Validation perplexity. protocol: how the published figure was measured; ours was measured in the same "
+            f"way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
+            "standard deviation over n distinct seeds. ours minus published: of the means.",
             *(_remark(figure) for figure in published.figure),
             *_notes(experiment, other),
         ),
@@ -52,19 +52,19 @@ def published_table(store: StoreResults, published: Published) -> Table:
 
 
 def _notes(experiment: Results | None, other: Results | None) -> list[str]:
-    """How ours was measured, and what is missing of it, in each mode that has runs."""
+    """Notes on protocols and missing runs in each mode that has runs."""
     if experiment is None:
         return []
-    lists = [
+    first, *second = (
         [*protocol_legend(one, "sweep"), *protocol_legend(one, "sampled"), *state_notes(one)]
         for one in (experiment, other)
         if one is not None
-    ]
-    return lists[0] if other is None else merged_notes(lists[0], lists[1], (experiment, other))
+    )
+    return first if other is None else merged_notes(first, *second, (experiment, other))
 
 
 def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) -> list[tuple[Results | None, Summaries]]:
-    """The modes in which our arm has a record; only the first where it has none or is a counted model."""
+    """The modes in which our arm has a record; only the first if it has none or is a counted model."""
     cells = [None if label is None else one.cell(label) for one, _ in modes]
     found = [mode for mode, cell in zip(modes, cells, strict=True) if cell is not None and cell.records]
     if any(cell is not None and cell.fitted for cell in cells):
@@ -73,11 +73,7 @@ def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) ->
 
 
 def _row(
-    figure: Figure,
-    label: str | None,
-    experiment: Results | None,
-    summaries: Summaries,
-    corpus: str,
+    figure: Figure, label: str | None, experiment: Results | None, summaries: Summaries, corpus: str
 ) -> tuple[str, ...]:
     cell = None if label is None or experiment is None else experiment.cell(label)
     ours = summaries.get((label or "", figure.protocol, figure.selection))
@@ -88,20 +84,15 @@ def _row(
         figure.parameters_printed or NOTHING,
         figure_text(figure),
         figure.n_text.removeprefix("n ").removeprefix("= "),
-        *_ours(figure, label, experiment, cell, ours, corpus),
+        *_ours(figure, experiment, cell, ours, corpus),
     )
 
 
 def _ours(
-    figure: Figure,
-    label: str | None,
-    experiment: Results | None,
-    cell: CellResults | None,
-    summary: Summary | None,
-    corpus: str,
+    figure: Figure, experiment: Results | None, cell: CellResults | None, summary: Summary | None, corpus: str
 ) -> tuple[str, str, str, str]:
     """Our value, its n, the difference and the mode."""
-    if label is None:
+    if not figure.arms:
         return "no arm of ours", NOTHING, NOTHING, NOTHING
     if experiment is None or cell is None:
         return "not run", NOTHING, NOTHING, NOTHING

@@ -1,4 +1,4 @@
-"""The table of relative budgets: that of budgets, each number over that of the reference arm."""
+"""The table of relative budgets: the budgets of each arm over those of the reference arm."""
 
 from bench.report.notes import state_notes
 from bench.report.runs import CellResults
@@ -9,7 +9,7 @@ from bench.report.tables.view import View, arm_label, marked, n_of, ratio
 
 
 def relative_budgets_table(view: View) -> Table | None:
-    """The table of budgets, each number over that of the reference arm, or of the first arm without one."""
+    """The budgets of each arm over those of the reference arm, or of the first arm if there is none."""
     if not has_budgets(view):
         return None
     experiment = view.experiment
@@ -23,7 +23,7 @@ def relative_budgets_table(view: View) -> Table | None:
         for cell in experiment.cells
     ]
     notes = [
-        f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}): 1.00 is matched.",
+        f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}); 1.00: matched.",
         *axis_notes(),
         *state_notes(experiment),
     ]
@@ -34,8 +34,8 @@ def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis)
     ours, theirs = values_on(view, cell, axis), values_on(view, reference, axis)
     if not ours or not theirs:
         return NOTHING
-    together = max if axis.most else mean
-    text = ratio(together(ours), together(theirs))
+    aggregate = max if axis.maximum else mean
+    text = ratio(aggregate(ours), aggregate(theirs))
     if not axis.measured:
         return text
     if len(theirs) < len(reference.expected) and cell is not reference:

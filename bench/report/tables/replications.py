@@ -1,4 +1,4 @@
-"""The table of replications: a second record of a run next to the first, made at another time or on another machine."""
+"""The table of replications: second records of runs, from another time or machine, next to the first ones."""
 
 from collections.abc import Sequence
 
@@ -20,24 +20,24 @@ COLUMNS = (
     "difference, nats per token",
 )
 NOTES = (
-    "A replication is a second record of a run: the same config, mode and seed, trained again. It is averaged into no "
-    "other table. Perplexities as in the table of perplexities; the difference is the replication less the first.",
-    "differs in: device, vector instructions, threads, torch and sources of the replication, where they are not those "
-    "of the first record.",
-    "bits: equal, where every evaluation and the final parameters are; first steps, where only the losses of the first "
-    "20 steps are, which are taken in exact mode; differ, otherwise.",
+    "A replication is a second record of a run: the same config, mode and seed, trained again. It is in no mean of "
+    "other tables. Perplexities as in the table of perplexities; the difference is the replication minus the first.",
+    "differs in: device, vector instructions, threads, torch and sources of the replication that differ from those of "
+    "the first record.",
+    "bits: equal: all evaluations and the final parameters are equal; first steps: only the losses of the first 20 "
+    "steps are equal, which are computed in mode exact; differ: otherwise.",
 )
 
 
 def replications_table(experiment: str, found: Sequence[Replication]) -> Table | None:
-    """A row per replication of an experiment, in the order of arm, mode and seed; None where there is none."""
+    """One row per replication of an experiment, by arm, mode and seed; None if there are none."""
     of_experiment = [one for one in found if one.experiment == experiment]
     if not of_experiment:
         return None
     return Table(
         experiment=experiment,
         kind="replications",
-        intro="How far from its first record does a run end when it is trained again?",
+        intro="How much does a run differ from its first record when it is trained again?",
         columns=COLUMNS,
         n_left=5,
         rows=tuple(_row(one) for one in sorted(of_experiment, key=_order)),
@@ -66,13 +66,13 @@ def _row(one: Replication) -> tuple[str, ...]:
 
 
 def _perplexity(record: Record) -> str:
-    """The sweep's best, or the status of the run."""
+    """The best sweep perplexity, or the status of the run."""
     nats = record.nats()
     return record.status if nats is None else number(perplexity(nats))
 
 
 def _bits(new: Record, first: Record) -> str:
-    """How much of two records is equal, bit for bit."""
+    """Which part of two records is equal, bit for bit."""
     measured = new.result is not None and first.result is not None
     if measured and new.curve == first.curve and _parameters(new) == _parameters(first):
         return "equal"
@@ -85,7 +85,7 @@ def _parameters(record: Record) -> str | None:
 
 
 def _differs(new: Record, first: Record) -> str:
-    """How machine and sources differ from those of the first record; unknown values are left out."""
+    """What of machine and sources differs from the first record; unknown values are left out."""
     ours, theirs = _circumstances(new), _circumstances(first)
     both = ((name, ours[name], theirs[name]) for name in ours)
     texts = (name.format(here) for name, here, there in both if None not in (here, there) and here != there)
@@ -93,7 +93,7 @@ def _differs(new: Record, first: Record) -> str:
 
 
 def _circumstances(record: Record) -> dict[str, str | int | None]:
-    """What may change the bits of a run, by the text that names it."""
+    """What may change the bits of a run, by how it is written in the table."""
     environment = record.environment
     return {
         "{}": environment.device_name,

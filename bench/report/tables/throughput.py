@@ -1,4 +1,4 @@
-"""The table of throughput: what `make bench` measured on one machine. Numbers of two files are never compared."""
+"""The table of throughput: what `make bench` measured on one machine. Numbers of two machines are never compared."""
 
 import math
 from collections import defaultdict
@@ -13,25 +13,23 @@ REFERENCE_BACKEND = "mask"
 
 
 def throughput_table(measured: Measurements) -> Table:
-    """One row per point, whether it ran or not."""
+    """One row per point, also if it did not fit into memory."""
     rows = [(order_of(one.facts), _timed_row(one, measured.timed)) for one in measured.timed]
     rows += [(order_of(point), _row_not_run(point)) for point in measured.not_run]
-    columns = [
-        "phase",
-        "model",
-        "form",
-        "context",
-        "batch",
-        "precision",
-        "tokens/s",
-        "seconds per step",
-        "least to most",
+    columns = ["phase", "model", "form", "context", "batch", "precision", "tokens/s", "seconds per step"]
+    columns += [
+        "minimum to maximum",
+        "n",
+        f"× {BASELINE}",
+        f"× {REFERENCE_BACKEND}",
+        "of floor",
+        "peak MiB",
+        "parameters",
     ]
-    columns += ["n", f"× {BASELINE}", f"× {REFERENCE_BACKEND}", "of floor", "peak MiB", "parameters"]
     return Table(
         experiment=THROUGHPUT,
         kind=measured.slug,
-        intro="How fast is each model on this machine, and each form of its recurrence?",
+        intro="How fast is each model, and each form of its recurrence, on this machine?",
         columns=tuple(columns),
         n_left=3,
         rows=tuple(row for _, row in sorted(rows)),
@@ -39,10 +37,10 @@ def throughput_table(measured: Measurements) -> Table:
     )
 
 
-def _timed_row(one: Timed, beside: Sequence[Timed]) -> tuple[str, ...]:
+def _timed_row(one: Timed, timed: Sequence[Timed]) -> tuple[str, ...]:
     facts = one.facts
-    least, median, most = one.seconds
-    alike = [other for other in beside if other.terms == one.terms]
+    lowest, median, highest = one.seconds
+    alike = [other for other in timed if other.terms == one.terms]
     baseline = [other for other in alike if other.facts.model == BASELINE]
     reference = [o for o in alike if (o.facts.model, o.facts.backend) == (facts.model, REFERENCE_BACKEND)]
     return (
@@ -50,7 +48,7 @@ def _timed_row(one: Timed, beside: Sequence[Timed]) -> tuple[str, ...]:
         f"{facts.dtype}, {facts.mode}",
         digits(one.tokens_per_second, 3),
         digits(median),
-        f"{digits(least, like=median)} to {digits(most, like=median)}" if one.stats.rounds > 1 else NOTHING,
+        f"{digits(lowest, like=median)} to {digits(highest, like=median)}" if one.stats.rounds > 1 else NOTHING,
         str(one.stats.rounds),
         _ratio(one, baseline),
         _ratio(one, reference),
@@ -75,7 +73,7 @@ def _gib(n_bytes: int) -> str:
 
 
 def _ratio(one: Timed, of: Sequence[Timed]) -> str:
-    """Speed over that of the only one in `of`; nothing where there is none, or none to prefer."""
+    """Speed over that of the only one in `of`; `–` if there is not exactly one."""
     if len(of) != 1:
         return NOTHING
     ratio = one.tokens_per_second / of[0].tokens_per_second
@@ -83,7 +81,7 @@ def _ratio(one: Timed, of: Sequence[Timed]) -> str:
 
 
 def digits(value: float, n: int = 4, like: float | None = None) -> str:
-    """A positive number with at least `n` digits and no exponent; one of a spread has the decimals of its median."""
+    """A positive number with at least `n` digits and no exponent; a range has the decimals of its median `like`."""
     decimals = max(0, n - 1 - math.floor(math.log10(value if like is None else like)))
     return f"{value:,.{decimals}f}"
 
@@ -94,16 +92,16 @@ def digits(value: float, n: int = 4, like: float | None = None) -> str:
 def _legend(measured: Measurements) -> list[str]:
     notes = [
         "tokens/s: the tokens of a round over its median seconds; seconds per step: of one training step, forward "
-        "pass, "
-        "evaluation or generated token, the median over n rounds, and their minimum to maximum. In growth, a step "
-        "is a forward and a backward pass of the part named.",
+        "pass, evaluation or generated token, the median over n rounds, and their minimum to maximum. In growth, a "
+        "step is a forward and a backward pass of the part named.",
         f"× {BASELINE}, × {REFERENCE_BACKEND}: tokens/s over those of {BASELINE}, and over those of the same model "
         f"with the {REFERENCE_BACKEND} backend, in the same phase, at the same context, batch and precision. Every "
-        "number is of one session on one machine: no ratio is formed between two, and runs packed onto one device "
-        "never enter.",
-        "of floor: the seconds that the model's matrix products take at the rate that the machine reached around the "
-        "measurement, over the seconds taken. peak MiB: the most memory taken, above what was held before. A point "
-        "that does not fit was predicted to take more than a safe share of the free memory, and was not run.",
+        "number is of one session on one machine: no ratio is between two machines, and runs that share a device are "
+        "left out.",
+        "of floor: the seconds that the matrix products of the model take at the rate that the machine reached "
+        "before and after the measurement, over the seconds measured. peak MiB: the maximum memory used, above "
+        "what was in use before. A point that does not fit was predicted to need more than a safe share of the "
+        "free memory, and was not run.",
         f"Measured on {machine_text(measured)}; {_commit_text(measured.machine)}.",
     ]
     rates = _rates_text(measured)
@@ -117,7 +115,7 @@ def _commit_text(machine: MeasuredMachine) -> str:
 
 
 def _rates_text(measured: Measurements) -> str:
-    """The rates behind the floors by precision; the session's one where the measurements carry none."""
+    """The rates behind the floors by precision; the one of the session if the measurements have none."""
     rates: dict[str, list[float]] = defaultdict(list)
     for one in measured.timed:
         if one.facts.matmul_gflops is not None:

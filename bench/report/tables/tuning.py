@@ -1,4 +1,4 @@
-"""The table of a search: every trial with its settings and its result."""
+"""The table of a search: every trial with its settings and result."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,14 @@ from bench.report.tables.view import TRIAL, View, arm_label, trial_perplexity
 
 
 def tuning_table(view: View) -> Table | None:
-    """All trials, one per row, arm by arm as the manifest has them; None where nothing was searched."""
-    if not view.trials:
+    """One row per trial, by arm in the order of the manifest; None if the experiment is not a search."""
+    trials = view.experiment.trials
+    if not trials:
         return None
-    searched = {group: _searched(cells) for group, cells in view.trials.items()}
+    searched = {group: _searched(cells) for group, cells in trials.items()}
     keys = sorted({key for found in searched.values() for key in found})
     rows = []
-    for group, cells in view.trials.items():
+    for group, cells in trials.items():
         ranks = _ranks(cells)
         for cell in cells:
             fields = dotted(cell.records[0].config) if cell.records else {}
@@ -33,10 +34,9 @@ def tuning_table(view: View) -> Table | None:
             )
     columns = ["arm", TRIAL, *(_column(key, keys) for key in keys), "sweep, best", "rank in its arm", "outcome"]
     notes = [
-        "One run per trial. sweep, best: validation perplexity at the evaluation with the lowest sweep loss. A "
-        "setting is "
-        "shown where the trials of its arm differ in it; the rest of their configs is equal.",
-        "rank in its arm: among the trials that are done, 1 is the lowest perplexity.",
+        "One run per trial. sweep, best: validation perplexity at the evaluation with the lowest sweep loss. A setting "
+        "is shown if the trials of its arm differ in it; all other settings are equal.",
+        "rank in its arm: among the done trials, 1 is the lowest perplexity.",
         *protocol_legend(view.experiment, "sweep"),
         *machine_notes(view.experiment),
     ]
@@ -44,21 +44,21 @@ def tuning_table(view: View) -> Table | None:
 
 
 def _ranks(cells: Sequence[CellResults]) -> dict[str, str]:
-    """`1 of 20`: the place of each trial among those that are done."""
+    """`1 of 20`: the rank of each trial among those that are done."""
     found = {cell.label: value for cell in cells if (value := trial_perplexity(cell)) is not None}
     ordered = sorted(found.values())
     return {label: f"{ordered.index(value) + 1} of {len(ordered)}" for label, value in found.items()}
 
 
 def _searched(cells: Sequence[CellResults]) -> set[str]:
-    """The dotted keys in which an arm's trials differ."""
+    """The dotted keys in which the trials of an arm differ."""
     configs = [dotted(cell.records[0].config) for cell in cells if cell.records]
     keys = {key for config in configs for key in config}
     return {key for key in keys if len({value_text(config.get(key)) for config in configs}) > 1}
 
 
 def _column(key: str, keys: Sequence[str]) -> str:
-    """The last word of a dotted key, where no other key ends with it."""
+    """The last word of a dotted key; the complete key if another key ends with the same word."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 

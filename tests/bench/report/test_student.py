@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.report.statistics import welch
-from bench.report.student import MOST_SEEDS, seeds_needed, welch_power
+from bench.report.student import MAX_SEEDS, seeds_needed, welch_power
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_thousand_seeds_is_the_most_that_is_asked_for():
     # for large n, n = 2 (1.96 + 0.8416)²/difference² = 15.70/difference²: 997 for 0.1255, 1005 for 0.125
     assert seeds_needed(0.1255, 1, 1) == pytest.approx(997, abs=2)
     assert seeds_needed(0.125, 1, 1) is None
-    assert MOST_SEEDS == 1000
+    assert MAX_SEEDS == 1000
 
 
 def test_a_difference_of_many_errors_is_found_for_certain_and_is_no_nan():

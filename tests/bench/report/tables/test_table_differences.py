@@ -115,7 +115,7 @@ def test_the_first_arm_is_primary_and_the_others_are_adjusted_together(tmp_path)
     # smaller twice, then the larger once
     assert [rows[label]["p"] for label in "abc"] == ["0.074", "0.013", "0.002"]
     assert [rows[label]["p, Holm"] for label in "abc"] == ["primary", "0.013", "0.005"]
-    assert "p, Holm: a is the primary comparison, named beforehand, and is not adjusted; the other 2 comparisons" in (
+    assert "p, Holm: a is the primary comparison, chosen beforehand, and not adjusted; the other 2 comparisons" in (
         " ".join(table.notes)
     )
 
@@ -167,8 +167,8 @@ def test_an_arm_or_a_reference_that_did_not_run_stays_visible(tmp_path):
     ("changes", "why"),
     [
         ({"mode": "fast"}, "not compared: modes fast and exact"),
-        ({"context": 128}, "not compared: measured otherwise"),
-        ({"corpus": "synthetic", "entropy_rate_nats": 1.0}, "not compared: measured otherwise"),
+        ({"context": 128}, "not compared: measured differently"),
+        ({"corpus": "synthetic", "entropy_rate_nats": 1.0}, "not compared: measured differently"),
     ],
 )
 def test_what_was_measured_otherwise_is_not_compared(tmp_path, changes, why):
@@ -200,7 +200,7 @@ def test_the_interval_over_the_text_is_of_the_difference_window_by_window(tmp_pa
 
 def test_a_table_says_how_many_seeds_would_tell_apart(tmp_path):
     store = stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS])
-    (needed,) = (note for note in table_of(store, "differences").notes if note.startswith("Seeds that would"))
+    (needed,) = (note for note in table_of(store, "differences").notes if note.startswith("Seeds needed"))
     assert "k_operators, gap 0.0200, sd 0.0200 and 0.0265: " in needed
     assert needed.endswith("seeds per arm (you have 3).")
     assert any("(you have 3)." in note for note in table_of(store).notes)

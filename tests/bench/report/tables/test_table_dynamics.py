@@ -34,7 +34,7 @@ def test_each_reading_is_a_mean_over_layers_and_then_over_seeds(tmp_path):
         "eta, last": "0.300 ± 0.141",
         "refinement step, last": "3.000 ± 0.000",
         "recurrent share, first": "0.850 ± 0.071",
-        "recurrent share, least": "0.200 ± 0.000",
+        "recurrent share, minimum": "0.200 ± 0.000",
         "recurrent share, last": "0.400 ± 0.283",
         "gate, last": "0.300 ± 0.000",
         "alpha, last": "0.200 ± 0.000",

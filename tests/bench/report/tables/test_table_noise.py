@@ -35,7 +35,7 @@ def test_the_spread_of_replicates_stands_beside_that_of_seeds(tmp_path):
         "arm": "k_operators",
         "mode": "fast",
         "seed": "42",
-        "runs of it": "3",
+        "runs": "3",
         "sweep, best, one seed": "4.413 ± 0.015",
         "sd, nats per token, one seed": "0.0035",  # of the logarithms: 0.0153 / 4.413
         "seeds": "3",
@@ -57,7 +57,7 @@ def test_half_of_the_runs_marks_every_number(tmp_path):
     same, different = replicates(), seeds()
     manifests = noise(same), manifest_of(different, "paper", mode="fast")
     row = cells(table_of(make_store(tmp_path, [*same[:2], *different[:2]], *manifests), "noise", "noise"))
-    assert row["runs of it"] == row["seeds"] == "2 of 3"
+    assert row["runs"] == row["seeds"] == "2 of 3"
     assert row["sweep, best, one seed"] == "4.405 ± 0.007 (2 of 3)"
     assert row["sweep, best, all seeds"] == "4.450 ± 0.071 (2 of 3)"
     assert row["share of variance"].endswith("(2 of 3 and 2 of 3)")
@@ -85,4 +85,4 @@ def test_a_second_record_of_a_run_counts_as_a_run_of_its_seed_where_a_like_devic
     )
     store = make_store(tmp_path, same, noise(same))
     write_once(tmp_path / "replications" / "second.json", to_bytes(second))
-    assert cells(table_of(store, "noise", "noise"))["runs of it"] == n
+    assert cells(table_of(store, "noise", "noise"))["runs"] == n

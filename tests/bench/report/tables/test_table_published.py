@@ -53,11 +53,11 @@ def test_each_published_figure_has_a_row_with_ours_under_its_own_protocol(tmp_pa
         "its n": "7 runs of 5 seeds",
         "ours": "4.435 ± 0.054",
         "our n": "5",
-        "ours less published": "0.005",
+        "ours minus published": "0.005",
         "our mode": "exact",
     }
     row = next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[2] == "nanogpt_2023")
-    assert (row["protocol"], row["ours"], row["ours less published"]) == ("sampled, best", "4.500", "0.152")
+    assert (row["protocol"], row["ours"], row["ours minus published"]) == ("sampled, best", "4.500", "0.152")
 
 
 def test_figures_without_an_arm_of_ours_are_shown_as_such(tmp_path):
@@ -79,11 +79,11 @@ def test_half_of_the_seeds_marks_ours_and_its_difference(tmp_path):
     row = cells(table_of(store, "published", "paper"), K_OPERATORS)
     assert row["our n"] == "3 of 5"
     assert row["ours"].endswith("(3 of 5)")
-    assert row["ours less published"].endswith("(3 of 5)")
+    assert row["ours minus published"].endswith("(3 of 5)")
 
 
 def test_ours_on_another_text_stands_beside_nothing(tmp_path):
     records = [make_record(corpus="synthetic", entropy_rate_nats=1.0)]
     store = make_store(tmp_path, records, manifest_of(records, "paper", corpus="synthetic"))
     row = cells(table_of(store, "published", "paper"), K_OPERATORS)
-    assert (row["ours"], row["ours less published"]) == ("on another text", NOTHING)
+    assert (row["ours"], row["ours minus published"]) == ("on another text", NOTHING)

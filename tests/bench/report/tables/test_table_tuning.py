@@ -69,11 +69,7 @@ def test_the_curve_has_a_column_for_each_arm_and_marks_the_one_that_is_not_whole
     records += [trial("b", 0, 5.0), trial("b", 1, 7.0)]
     table = table_of(stored(tmp_path, records, "b-t02"), "best-of-k")
     assert table.columns == ("k", "a", "b")
-    assert table.rows == (
-        ("1", "6.000", "6.000 (2 of 3)"),
-        ("2", "4.667", "5.000 (2 of 3)"),
-        ("3", "4.000", NOTHING),
-    )
+    assert table.rows == (("1", "6.000", "6.000 (2 of 3)"), ("2", "4.667", "5.000 (2 of 3)"), ("3", "4.000", NOTHING))
     assert any(note == "Trials: a 3; b 2 of 3." for note in table.notes)
 
 

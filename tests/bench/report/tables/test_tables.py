@@ -18,16 +18,7 @@ from bench.report.statistics import mean, sample_sd
 from bench.store import Store
 from tests.command_line import run_python
 from tests.records import make_environment, make_manifest, make_record, manifest_of
-from tests.stores import (
-    DISTINCT,
-    SEEDS,
-    cells,
-    five_seeds,
-    make_store,
-    many_records,
-    table_of,
-    write_without_sync,
-)
+from tests.stores import DISTINCT, SEEDS, cells, five_seeds, make_store, many_records, table_of, write_without_sync
 
 ROOT = Path(__file__).parents[4]
 
@@ -198,7 +189,7 @@ def test_runs_by_other_sources_carry_a_dagger_and_a_footnote(tmp_path):
     records = [make_record(seed=42), make_record(seed=69, fingerprint="e" * 64), make_record("fresh", 42)]
     table = table_of(make_store(tmp_path, records))
     assert (cells(table)["n"], cells(table, 1)["n"]) == ("2 †", "1")
-    assert any(note.startswith("† 1 run made by other sources") for note in table.notes)
+    assert any(note.startswith("† 1 run made from other sources") for note in table.notes)
     assert r"2 $\dagger$" in table.latex()
 
 
@@ -210,7 +201,7 @@ def test_the_machines_are_named_and_a_change_of_machine_is_told(tmp_path):
     notes = table_of(make_store(tmp_path, records)).notes
     machines = "Big GPU (cuda, 8 threads), torch 2.13.0: 1 run; Plain CPU (cpu, 1 thread), torch 2.13.0: 2 runs"
     assert f"Made on {machines}." in notes
-    assert any(note.startswith("More than one machine") for note in notes)
+    assert any(note.startswith("These runs were made on more than one machine") for note in notes)
     assert any(note.startswith("Resumed with another machine") and records[2].file_name in note for note in notes)
 
 

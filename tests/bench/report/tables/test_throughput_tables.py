@@ -44,7 +44,7 @@ def test_a_row_reads_as_worked_by_hand(tmp_path):
         "precision": "float32, exact",
         "tokens/s": "512",
         "seconds per step": "0.2000",
-        "least to most": "0.1800 to 0.2400",
+        "minimum to maximum": "0.1800 to 0.2400",
         "n": "5",
         "× nanoGPT": "–",
         "× mask": "–",
@@ -143,7 +143,7 @@ def test_one_round_has_no_spread(tmp_path):
     one = timed()
     one["stats"]["rounds"] = 1
     row = cells(table_of(tmp_path, one))
-    assert (row["n"], row["seconds per step"], row["least to most"]) == ("1", "2.000", "–")
+    assert (row["n"], row["seconds per step"], row["minimum to maximum"]) == ("1", "2.000", "–")
 
 
 def test_points_that_do_not_fit_stand_among_the_others(tmp_path):
@@ -171,7 +171,7 @@ def test_the_legend_names_the_session(tmp_path):
     notes = table_of(tmp_path, timed(), timed("nanoGPT", "", matmul_gflops=90.5), dirty=True).notes
     assert "Measured on Plain CPU (cpu, 2 threads), torch 2.13.0; commit a1b2c3d4e5f6 with changes (dirty)." in notes
     assert "Matrix products ran at 80.0 to 90.5 GFLOP/s in float32." in notes
-    assert any("packed onto one device never enter" in note for note in notes)
+    assert any("runs that share a device are left out" in note for note in notes)
 
 
 def test_rates_are_told_by_precision_and_fall_back_on_the_sessions(tmp_path):
