@@ -1,6 +1,6 @@
 """The tables of an experiment that ran in both modes: the rows of both modes in one table, by arm."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -43,12 +43,13 @@ def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Tab
             for row in rows
             if row[columns[0]] == name
         ),
-        notes=(*merged_notes(*_with_machines(first.notes, second.notes, modes), modes), MODES_NOTE),
+        notes=(*merged_notes(_with_machines(first.notes, second.notes, modes), modes), MODES_NOTE),
     )
 
 
-def merged_notes(first: Sequence[str], second: Sequence[str], modes: Pair) -> list[str]:
+def merged_notes(notes: Iterable[Sequence[str]], modes: Pair) -> list[str]:
     """The notes of both modes, each once; a note of only one mode starts with the mode."""
+    first, second = notes
     return [
         note if note in first and note in second else f"Mode {modes[note not in first].mode}: {note}"
         for note in interleaved(first, second)

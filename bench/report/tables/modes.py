@@ -49,9 +49,9 @@ def modes_table(view: View, other: View) -> Table | None:
         "The modes differ not only in arithmetic: fast ran on a GPU; exact may have run on a CPU, with another torch "
         "and other dropout masks, since random numbers differ between kinds of device.",
         "sweep, best: validation perplexity, the mean over the common seeds only.",
-        *merged_notes(*(protocol_legend(one, "sweep") for one in both), both),
-        *merged_notes(*map(state_notes, both), both),
-        *merged_notes(*(_machines_of(pairs, one) for one in both), both),
+        *merged_notes((protocol_legend(one, "sweep") for one in both), both),
+        *merged_notes(map(state_notes, both), both),
+        *merged_notes((_machines_of(pairs, one) for one in both), both),
     ]
     return view.table("modes", COLUMNS, 1, [_row(one, stale) for one in pairs], notes)
 

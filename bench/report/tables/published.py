@@ -55,12 +55,12 @@ def _notes(experiment: Results | None, other: Results | None) -> list[str]:
     """Notes on protocols and missing runs in each mode that has runs."""
     if experiment is None:
         return []
-    first, *second = (
+    both = [
         [*protocol_legend(one, "sweep"), *protocol_legend(one, "sampled"), *state_notes(one)]
         for one in (experiment, other)
         if one is not None
-    )
-    return first if other is None else merged_notes(first, *second, (experiment, other))
+    ]
+    return both[0] if other is None else merged_notes(both, (experiment, other))
 
 
 def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) -> list[tuple[Results | None, Summaries]]:
