@@ -72,7 +72,7 @@ def test_tables_mark_a_comparison_with_a_double_dagger_only(tmp_path):
     table = table_of(store)
     assert cells(table)["n"] == "2 ‡"
     (note,) = [note for note in table.notes if note.startswith("‡")]
-    assert "sources compared on another machine" in note
+    assert "compared on another machine" in note
     assert "does not prove the compiled step" in note
     assert "compared" in explain(store, "laptop", "k_operators")
     assert not any(note.startswith("†") for note in table.notes)
