@@ -4,6 +4,7 @@ Every model sees the same batches at the same seed, and a resumed run needs no s
 counter-based: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter, on wrapping int64.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -43,9 +44,17 @@ def windows(tokens: Tensor, starts: Tensor, context: int) -> tuple[Tensor, Tenso
     return cut[:, :-1], cut[:, 1:]
 
 
-def train_batch(tokens: Tensor, seed: int, step: int | Tensor, batch_size: int, context: int) -> tuple[Tensor, Tensor]:
-    """The batch of one step: inputs and targets (batch_size, context), at starts 0..n-context-1."""
-    starts = window_starts(seed, "batches", step, batch_size, len(tokens) - context, tokens.device)
+def train_batch(
+    tokens: Tensor, seed: int, step: int | Tensor, batch_size: int, context: int, cuts: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """The batch of one step: inputs and targets (batch_size, context), at starts 0..n-context-1.
+
+    `cuts` are positions where a separate text starts, in ascending order: no window crosses one.
+    """
+    n_starts = len(tokens) - context * (1 + len(cuts))
+    starts = window_starts(seed, "batches", step, batch_size, n_starts, tokens.device)
+    for cut in cuts:
+        starts = starts + context * (starts >= cut - context)
     return windows(tokens, starts, context)
 
 

@@ -7,7 +7,9 @@
 All in float32 without dropout, in batches of fixed size; none uses the random numbers of training.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +21,21 @@ EVAL_BATCH = 64  # most windows per batch; fixed, since another batch size may r
 SAMPLED_WINDOWS = 64  # windows per batch of `sampled`, as in nanoGPT
 
 
+def window_losses(model: nn.Module, tokens: Tensor, starts: Tensor, context: int, skip: int = 0) -> Tensor:
+    """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on."""
+    return _window_means(token_losses(model, tokens, starts, context, skip))
+
+
 @torch.no_grad()
-def window_losses(
+def token_losses(
     model: nn.Module,
     tokens: Tensor,
     starts: Tensor,
     context: int,
     skip: int = 0,
     disturb: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Mean loss in nats of each window (n,), float64 on the CPU, over its positions from `skip` on.
+) -> list[Tensor]:
+    """Losses in nats of each window's positions from `skip` on, (b, T - skip) float64, by batch.
 
     `disturb` maps the input token ids (B, T) to others; the targets stay.
     """
@@ -40,11 +47,15 @@ def window_losses(
         for some in starts.split(rows_at_once(EVAL_BATCH, context, tokens.device)):
             x, y = windows(tokens, some, context)
             logits = model(x if disturb is None else disturb(x))[:, skip:].float()
-            losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double().mean(1))
+            losses.append(cross_entropy(logits.transpose(1, 2), y[:, skip:], reduction="none").double())
     finally:
         model.train(was_training)
         torch.set_float32_matmul_precision(precision)
-    return torch.cat(losses).cpu()
+    return losses
+
+
+def _window_means(losses: list[Tensor]) -> Tensor:
+    return torch.cat([batch.mean(1) for batch in losses]).cpu()
 
 
 def sweep(model: nn.Module, val: Tensor, context: int) -> Tensor:
@@ -79,10 +90,11 @@ def strided(model: nn.Module, val: Tensor, context: int) -> tuple[float, int]:
     return losses.mean().item(), len(losses) * step
 
 
-def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float, int]:
+def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float, int, list[float]]:
     """Mean loss in nats over the second halves of the sweep's windows, the same with the first halves in random order,
-    and the number of predictions. Each row of a batch has one order, the same in every run on a kind of device (batches
-    are larger on CUDA), so that losses can be paired.
+    the number of predictions, and the mean rise at each scored position (context - context // 2), rounded to 6
+    decimals. Each row of a batch has one order, the same in every run on a kind of device (batches are larger on CUDA),
+    so that losses can be paired.
     """
     half = context // 2
     starts = sweep_starts(val, context)
@@ -94,9 +106,46 @@ def permuted(model: nn.Module, val: Tensor, context: int) -> tuple[float, float,
         x[:, :half] = x[:, :half].gather(1, orders[: len(x)])
         return x
 
-    plain = window_losses(model, val, starts, context, skip=half)
-    disturbed = window_losses(model, val, starts, context, skip=half, disturb=shuffled)
-    return plain.mean().item(), disturbed.mean().item(), len(starts) * (context - half)
+    plain = token_losses(model, val, starts, context, skip=half)
+    disturbed = token_losses(model, val, starts, context, skip=half, disturb=shuffled)
+    rise = (torch.cat(disturbed) - torch.cat(plain)).mean(0)
+    means = _window_means(plain).mean().item(), _window_means(disturbed).mean().item()
+    return *means, len(starts) * (context - half), [round(value, 6) for value in rise.tolist()]
+
+
+Replacements = list[tuple[Tensor, Tensor]]  # parameters, and the values that they have for a while
+KNOCKOUT_EVERY = 4  # knock-outs are scored on every fourth window, so that they cost little
+
+
+def knockout_losses(
+    model: nn.Module, val: Tensor, context: int, knockouts: dict[str, Replacements]
+) -> tuple[dict[str, float | None], int]:
+    """Mean loss in nats without each part, of every fourth window of the sweep, and the number of predictions.
+
+    `none` is the complete model on the same windows; None in place of a loss that is not finite.
+    """
+    starts = sweep_starts(val, context)[::KNOCKOUT_EVERY]
+    losses: dict[str, float | None] = {}
+    for name, replacements in {"none": [], **knockouts}.items():
+        with replaced(replacements):
+            nats = window_losses(model, val, starts, context).mean().item()
+        losses[name] = nats if math.isfinite(nats) else None
+    return losses, len(starts) * context
+
+
+@contextmanager
+def replaced(replacements: Replacements) -> Iterator[None]:
+    """Give parameters other values for a while; their own, bit for bit, afterwards."""
+    before = [parameter.detach().clone() for parameter, _ in replacements]
+    with torch.no_grad():
+        for parameter, value in replacements:
+            parameter.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (parameter, _), value in zip(replacements, before, strict=True):
+                parameter.copy_(value)
 
 
 def half_sums(losses: Tensor, context: int) -> tuple[tuple[float, int], tuple[float, int]]:

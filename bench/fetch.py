@@ -12,7 +12,7 @@ from bench.errors import CorpusError
 
 DATA_DIR_VARIABLE = "BENCH_DATA_DIR"
 CONNECT_SECONDS = 10
-MAX_DOWNLOAD_BYTES = 2_000_000
+MAX_DOWNLOAD_BYTES = 5_000_000
 
 
 def find_text(name: str, data_dir: Path | None = None) -> Path:

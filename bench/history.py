@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.config import RunConfig
 from bench.corpus import Corpus
-from bench.evaluate import best_step, half_sums, permuted, sampled, strided, sweep
-from bench.record import CrossFitted, Measurement, Permuted, ProtocolResult, Result
+from bench.evaluate import best_step, half_sums, knockout_losses, permuted, sampled, strided, sweep
+from bench.record import CrossFitted, Knockouts, Measurement, Permuted, ProtocolResult, Result
 from models import FittedModel, SequenceModel, readings_of
 
 FITTED_SEED = 0
@@ -45,10 +45,17 @@ class History:
         self.interval_norms += gradient_norm
         self.interval_greatest_norm = max(self.interval_greatest_norm, gradient_norm)
 
-    def add_readings(self, step: int, model: SequenceModel, val: Tensor, context: int) -> None:
-        """Store the model's readings and the gradient norms since the last evaluation: call it before the next one."""
+    def add_readings(self, step: int, model: SequenceModel, val: Tensor, context: int, *, at_end: bool = False) -> None:
+        """Store the model's readings, its losses without either path, at both ends of training the readings of its
+        weights, and the gradient norms since the last evaluation: call it before the next one.
+        """
         n_windows = min(READ_WINDOWS, len(val) // context)
-        readings = readings_of(model, val[: n_windows * context].long().view(n_windows, context))
+        read = readings_of(model)
+        readings = read.dynamics(model, val[: n_windows * context].long().view(n_windows, context))
+        if paths := read.paths(model):
+            readings["knockout_nats"] = knockout_losses(model, val, context, paths)[0]
+        if step == 0 or at_end:
+            readings |= read.weights(model)
         if self.interval_steps:
             mean = self.interval_norms / self.interval_steps
             readings["gradient_norm"] = {"mean": mean, "max": self.interval_greatest_norm}
@@ -125,13 +132,10 @@ def measure(
     """Every protocol. `models` yields (step, model) for the best and the final step, once if they are equal."""
     on_sweep = history.sweep_result(config.context)
     by_step = {}
-    disturbed: Permuted | None = None
+    of_best: dict[str, Any] = {}
     for step, model in models:
         if step == on_sweep.best.step:
-            plain, in_random_order, n_tokens = permuted(model, corpus.val, config.context)
-            disturbed = Permuted(
-                step=step, nats_per_token=plain, nats_per_token_permuted=in_random_order, n_tokens=n_tokens
-            )
+            of_best = measure_best(step, model, corpus, config.context)
         nats, n_tokens = sampled(model, corpus.val, config.context, seed, config.n_sampled_batches)
         at_random = Measurement(step=step, nats_per_token=nats, n_tokens=n_tokens)
         nats, n_tokens = strided(model, corpus.val, config.context)
@@ -143,5 +147,23 @@ def measure(
         strided=ProtocolResult(best=best[1], final=final[1], cross_fitted=None),
         window_nats=history.rounded_window_losses(on_sweep),
         parameters_sha256=parameters_sha256,
-        permuted=disturbed,
+        **of_best,
     )
+
+
+def measure_best(step: int, model: torch.nn.Module, corpus: Corpus, context: int) -> dict[str, Any]:
+    """What is measured only at the best step: with permuted tokens, without parts of the model, on the test text."""
+    plain, in_random_order, n_tokens, rise = permuted(model, corpus.val, context)
+    measured: dict[str, Any] = {
+        "permuted": Permuted(
+            step=step, nats_per_token=plain, nats_per_token_permuted=in_random_order, n_tokens=n_tokens
+        ),
+        "permuted_rise": rise,
+    }
+    if parts := readings_of(model).parts(model):
+        losses, n_tokens = knockout_losses(model, corpus.val, context, parts)
+        measured["knockouts"] = Knockouts(step=step, n_tokens=n_tokens, nats_per_token=losses)
+    if corpus.test is not None:
+        nats = sweep(model, corpus.test, context)
+        measured["test"] = Measurement(step=step, nats_per_token=nats.mean().item(), n_tokens=len(nats) * context)
+    return measured

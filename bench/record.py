@@ -121,8 +121,22 @@ class Permuted(Strict):
     n_tokens: int
 
 
+class Knockouts(Strict):
+    """Losses of the weights after `step` updates without parts of the model, by part; `none` is the complete model.
+
+    On every fourth window of the sweep; None where a loss is not finite.
+    """
+
+    step: int
+    n_tokens: int
+    nats_per_token: dict[str, float | None]
+
+
 class Result(Strict):
-    """The measurements of a run. `window_nats` holds each window's mean loss at the steps reported, by step."""
+    """The measurements of a run. `window_nats` holds each window's mean loss at the steps reported, by step.
+
+    What older records lack is None.
+    """
 
     sweep: ProtocolResult
     sampled: ProtocolResult
@@ -130,6 +144,9 @@ class Result(Strict):
     window_nats: dict[int, list[float]]
     parameters_sha256: str  # of the final parameters: equal for equal bits
     permuted: Permuted | None = None  # of the best step
+    permuted_rise: list[float] | None = None  # of `permuted`, by distance from the tokens in random order
+    knockouts: Knockouts | None = None  # of the best step; None for a model without such parts
+    test: Measurement | None = None  # the sweep over the test text at the best step; None for a corpus without one
 
 
 class Parameters(Strict):

@@ -204,7 +204,8 @@ class TrainingLoop:
         losses = sweep(trainer.model, self.corpus.val, context)
         if not losses.isfinite().all():
             raise Diverged(trainer.step, "validation loss is not finite")
-        self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context)
+        at_end = trainer.step == trainer.training.n_steps
+        self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context, at_end=at_end)
         self.history.add_evaluation(trainer.step, losses, context, trainer.model)
         print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats per token", flush=True)
         self.stopwatch.start()
@@ -280,6 +281,7 @@ def identity(run: Run) -> dict[str, Any]:
 
 def check_length(run: Run, corpus: Corpus) -> None:
     """ConfigError where a text is too short for the windows of a run."""
-    shortest = min(len(corpus.train), len(corpus.val))
+    texts = [*corpus.train.tensor_split(corpus.cuts), corpus.val, *([] if corpus.test is None else [corpus.test])]
+    shortest = min(map(len, texts))
     if shortest < 2 * run.config.context + 1:
         raise ConfigError(f"context={run.config.context} is too long: a text of {corpus.name} has {shortest} tokens")

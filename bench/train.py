@@ -82,7 +82,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         context, batch_size = self.run.config.context, self.training.batch_size
         step = self._step_there if self.run.mode == "fast" else self.step
-        x, y = train_batch(self.corpus.train, self.seed, step, batch_size, context)
+        x, y = train_batch(self.corpus.train, self.seed, step, batch_size, context, self.corpus.cuts)
         nats = add_gradients(self._predict, x, y, rows_at_once(batch_size, context, self.device))
         return nats, apply_gradients(self.model, self.optimizer, self.training.clip_norm)
 

@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import Mode, Run, RunConfig, to_json
-from bench.evaluate import SAMPLED_WINDOWS
+from bench.config import Mode, Run, to_json
 from bench.store import Store
-from bench.workload import Shape, shape_of, step_flops
+from bench.workload import Shape, n_evaluated_tokens, shape_of, step_flops
 from jobs.layout import MEASURED_FOLDER
 from jobs.speeds import Platform, Speed, benchmarked_speeds, nearest, of_shape, preferred, recorded_speeds
 
@@ -25,7 +24,6 @@ COMPILE_SECONDS = 60.0  # more for the first run of a shape in `fast` mode; the 
 # Seconds of a token in evaluation, over those in training: 0.26 to 0.32 on a CPU. In `fast` mode the training step is
 # compiled and in bf16, and evaluation is neither: 1.5 to 2.5 on an H200.
 EVALUATION_SHARE: dict[Mode, float] = {"exact": 0.3, "fast": 2.0}
-VAL_TOKENS = 111_540  # of both corpora
 # Small kernels cannot fill a GPU: on an H200, nanoGPT's step has eight times the FLOPs of the matched Transformer's and
 # takes 2.4 times as long.
 SHRINKING_EXPONENT = 0.4  # of the FLOPs, where a step is scaled down
@@ -83,16 +81,6 @@ def run_seconds(
         token_seconds = EVALUATION_SHARE[run.mode] * step_seconds / (training.batch_size * run.config.context)
     start = START_SECONDS[platform.device] + (COMPILE_SECONDS if compiles else 0.0)
     return start + training.n_steps * step_seconds + n_evaluated_tokens(run.config) * token_seconds
-
-
-def n_evaluated_tokens(config: RunConfig) -> int:
-    """Tokens that a run reads in its sweeps and, for its best and its last weights, in the other protocols."""
-    training = config.training
-    assert training is not None
-    n_sweeps = math.ceil(training.n_steps / training.eval_every) + 1
-    n_permuted, n_strided = 2, 2 * 2  # each in sweeps: windows that overlap by half are twice as many
-    n_sampled = 2 * config.n_sampled_batches * SAMPLED_WINDOWS * config.context
-    return (n_sweeps + n_permuted + n_strided) * VAL_TOKENS + n_sampled
 
 
 def schedule_seconds(seconds: list[float], n_slots: int) -> float:

@@ -1,15 +1,16 @@
 """The models that are compared. A new one is one file here and a line in `ARCHITECTURES`, keyed by its file's name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import FittedModel, SequenceModel
 from models.decoding import Decoder, Recomputing
 from models.k_operators import KOperators, KOperatorsConfig
 from models.k_operators_decoder import KOperatorsDecoder
-from models.k_operators_readings import read_dynamics
+from models.k_operators_readings import parts, paths, read_dynamics, read_kernels
 from models.kneser_ney import KneserNey, KneserNeyConfig
 from models.lstm import LSTM, LSTMConfig
 from models.ngram import Ngram, NgramConfig
@@ -30,7 +31,27 @@ DECODERS: dict[type[SequenceModel], Callable[[Any, int, int], Decoder]] = {  # w
     KOperators: KOperatorsDecoder,
     Transformer: TransformerDecoder,
 }
-READINGS: dict[type[SequenceModel], Callable[[Any, Tensor], dict[str, Any]]] = {KOperators: read_dynamics}
+Replacements = dict[str, list[tuple[Tensor, Tensor]]]  # by part: parameters, and the values that knock it out
+
+
+def nothing(*_: Any) -> dict[str, Any]:
+    """No reading."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What can be read of the learned dynamics of a model: functions of the model."""
+
+    dynamics: Callable[[Any, Tensor], dict[str, Any]] = nothing  # on token ids (B, T), at each evaluation
+    weights: Callable[[Any], dict[str, Any]] = nothing  # at both ends of training
+    paths: Callable[[Any], Replacements] = nothing  # knocked out at each evaluation
+    parts: Callable[[Any], Replacements] = nothing  # knocked out at the best step
+
+
+READINGS: dict[type[Any], Readings] = {
+    KOperators: Readings(dynamics=read_dynamics, weights=read_kernels, paths=paths, parts=parts)
+}
 
 __all__ = [
     "ARCHITECTURES",
@@ -76,7 +97,6 @@ def decoder_of(model: SequenceModel, batch_size: int, context: int) -> Decoder:
     return DECODERS.get(type(model), Recomputing)(model, batch_size, context)
 
 
-def readings_of(model: SequenceModel, tokens: Tensor) -> dict[str, Any]:
-    """The state of the learned dynamics on token ids (B, T): numbers or lists of them, by name; often empty."""
-    read = READINGS.get(type(model))
-    return {} if read is None else read(model, tokens)
+def readings_of(model: nn.Module) -> Readings:
+    """What can be read of a model; of most, nothing."""
+    return READINGS.get(type(model), Readings())

@@ -1,4 +1,6 @@
-"""Readings of K-Operators' learned dynamics on a text: eta, gates, decays, and the size of each path's output."""
+"""Readings of K-Operators' learned dynamics: eta, gates, decays, the size of each path's output, base kernels; and the
+parts of the model that can be knocked out.
+"""
 
 from typing import Any
 
@@ -59,6 +61,54 @@ def sizes(model: KOperators, tokens: Tensor) -> tuple[list[float], list[float], 
             step_ratios.append((step.norm(dim=-1) / h.norm(dim=-1)).mean().item())
             h = h + step
     return base_norm, recurrent_norm, step_ratios
+
+
+def paths(model: KOperators) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Knocks out the base path or the recurrent path in every layer: the parameters and the values that do it."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {"base": [], "recurrent": []}
+    for by_path in of_layers(model):
+        for path, replacement in by_path.items():
+            found[path].append(replacement)
+    return {path: replacements for path, replacements in found.items() if replacements}
+
+
+def parts(model: KOperators) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Knocks out each path, in every layer and in one (`base 1`, ...); `averaged kernels` know only distances."""
+    found = paths(model)
+    for i, by_path in enumerate(of_layers(model), start=1):
+        found |= {f"{path} {i}": [replacement] for path, replacement in by_path.items()}
+    kernels = [layer.base for layer in model.stack.k2_layers() if layer.base is not None]
+    return found | ({"averaged kernels": [(one, averaged(one.detach())) for one in kernels]} if kernels else {})
+
+
+def of_layers(model: KOperators) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    """For each K2 layer and path, the logit of its weight and the value at which the weight is 0."""
+    found = []
+    for layer in model.stack.k2_layers():
+        by_path: dict[str, Tensor] = {} if layer.base is None else {"base": layer.base_gate_logit}
+        by_path |= {"recurrent": layer.alpha_logit} if layer.has_memory else {}
+        found.append({path: (logit, torch.full_like(logit, -torch.inf)) for path, logit in by_path.items()})
+    return found
+
+
+def averaged(kernel: Tensor) -> Tensor:
+    """A base kernel (W, W) whose entries at one distance have the mean of all entries at that distance."""
+    positions = torch.arange(len(kernel), device=kernel.device)
+    distance = (positions[:, None] - positions[None, :]).clamp(min=0)
+    return by_distance(kernel)[distance].tril()
+
+
+def by_distance(kernel: Tensor) -> Tensor:
+    """The mean of a base kernel (W, W) over all positions at each distance (W,), from 0."""
+    return torch.stack([kernel.diagonal(-distance).mean() for distance in range(len(kernel))])
+
+
+@torch.no_grad()
+def read_kernels(model: KOperators) -> dict[str, Any]:
+    """kernel_by_distance [layer][distance]: the means of each base kernel, to 6 digits; one row if layers share it."""
+    kernels = dict.fromkeys(layer.base for layer in model.stack.k2_layers() if layer.base is not None)
+    rows = [[float(f"{mean:.6g}") for mean in by_distance(kernel).tolist()] for kernel in kernels]
+    return {"kernel_by_distance": rows} if rows else {}
 
 
 def share(base: float, recurrent: float) -> float:

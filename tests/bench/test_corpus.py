@@ -40,7 +40,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Pin the stand-in text at an address."""
 
     def pin(url: str) -> None:
-        monkeypatch.setitem(CORPORA, NAME, CorpusFacts(sha256=SHA256, vocab_size=65, path=PATH, url=url))
+        monkeypatch.setitem(
+            CORPORA, NAME, CorpusFacts(sha256=SHA256, n_characters=1000, vocab_size=65, path=PATH, url=url)
+        )
 
     pin("http://127.0.0.1:9/no-one-listens")
     return pin

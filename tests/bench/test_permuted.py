@@ -74,14 +74,14 @@ def test_tokens_move_to_any_position_and_rows_of_a_batch_have_different_orders()
 def test_a_unigram_or_bigram_model_has_the_same_loss(corpus, order):
     """The first scored position reads the second half's first token, which stays."""
     model = Ngram(NgramConfig(vocab_size=VOCAB_SIZE, order=order)).fit(corpus.train.long())
-    plain, disturbed, _ = permuted(model, corpus.val, CONTEXT)
+    plain, disturbed, *_ = permuted(model, corpus.val, CONTEXT)
     assert disturbed == plain
 
 
 def test_a_trigram_model_differs_only_at_the_first_scored_position(corpus):
     model = KneserNey(KneserNeyConfig(vocab_size=VOCAB_SIZE, order=3)).fit(corpus.train.long())
     reader = Reader(model)
-    plain, disturbed, n_tokens = permuted(reader, corpus.val, CONTEXT)
+    plain, disturbed, n_tokens, _ = permuted(reader, corpus.val, CONTEXT)
     logits, permuted_logits = (model(x) for x in reader.windows())
     differs = (logits != permuted_logits).any(-1).any(0)
     assert differs[HALF:].tolist() == [True] + [False] * (HALF - 1)
@@ -92,15 +92,15 @@ def test_a_trigram_model_differs_only_at_the_first_scored_position(corpus):
 
 
 def test_a_model_of_counts_has_the_same_loss_and_one_of_positions_another(corpus):
-    plain, disturbed, _ = permuted(Seen(fade=1.0), corpus.val, CONTEXT)
+    plain, disturbed, *_ = permuted(Seen(fade=1.0), corpus.val, CONTEXT)
     assert disturbed == pytest.approx(plain, rel=1e-9)
-    plain, disturbed, _ = permuted(Seen(fade=0.5), corpus.val, CONTEXT)
+    plain, disturbed, *_ = permuted(Seen(fade=0.5), corpus.val, CONTEXT)
     assert abs(disturbed - plain) > 1e-5
 
 
 @pytest.mark.parametrize(("context", "scored"), [(16, 8), (7, 4), (1, 1)])
 def test_every_window_is_scored_on_its_second_half(corpus, context, scored):
-    _, _, n_tokens = permuted(Reader(), corpus.val, context)
+    _, _, n_tokens, _ = permuted(Reader(), corpus.val, context)
     assert n_tokens == (len(corpus.val) - 1) // context * scored
 
 
@@ -111,7 +111,7 @@ def test_targets_are_those_of_the_text_where_the_first_half_is_permuted():
         def forward(self, x: Tensor) -> Tensor:
             return 50.0 * nn.functional.one_hot((x + 1) % VOCAB_SIZE, VOCAB_SIZE).double()
 
-    plain, disturbed, _ = permuted(NextOne(), torch.arange(200) % VOCAB_SIZE, CONTEXT)
+    plain, disturbed, *_ = permuted(NextOne(), torch.arange(200) % VOCAB_SIZE, CONTEXT)
     assert plain == disturbed == pytest.approx(0.0, abs=1e-9)
 
 

@@ -7,31 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from bench import evaluate
 from bench.config import Run, RunConfig, TrainingConfig, to_json
-from bench.corpus import load_corpus
 from bench.experiments import backends, find_experiment
 from bench.experiments.grid import REPORTING_SEEDS
 from bench.experiments.laptop import laptop_arm
 from bench.experiments.matched import arm
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, changed
-from bench.run import Settings, execute
 from bench.sources import ROOT
 from bench.store import Store
 from bench.train import Trainer
-from bench.workload import step_flops
+from bench.workload import n_evaluated_tokens, step_flops
 from jobs import launch as launching
 from jobs.__main__ import app
 from jobs.cost import (
     COMPILE_SECONDS,
     EVALUATION_SHARE,
     START_SECONDS,
-    VAL_TOKENS,
     Estimate,
     known_estimates,
-    n_evaluated_tokens,
 )
 from jobs.launch import find_estimates, list_grid, total
 from jobs.slots import Slot
@@ -40,7 +34,7 @@ from jobs.slurm.task import note_seconds
 from jobs.speeds import Platform
 from tests.command_line import call
 from tests.records import make_environment, make_record
-from tests.tiny import request_of, submission_of, tiny_cell
+from tests.tiny import request_of, submission_of
 
 HERE = Platform(device="cpu", n_threads=1, name="Plain CPU")
 GPU = Platform(device="cuda", n_threads=1, name="Plain GPU")
@@ -105,25 +99,6 @@ def only(runs: list[Run], stores: list[Store], place: Platform = HERE, **options
 
 
 # what a run takes, from what others took ------------------------------------------------------------------------------
-
-
-def test_the_tokens_of_an_estimate_are_those_that_a_run_evaluates(tmp_path, monkeypatch):
-    config = tiny_cell("tiny", n_steps=5, eval_every=2).config
-    n_read, n_calls = 0, 0
-
-    def counted(_model: object, _tokens: object, starts: torch.Tensor, context: int, **_: object) -> torch.Tensor:
-        nonlocal n_read, n_calls
-        n_read, n_calls = n_read + len(starts) * context, n_calls + 1
-        return torch.full((len(starts),), float(n_calls), dtype=torch.float64)  # so step 0 is best, and not the last
-
-    monkeypatch.setattr(evaluate, "window_losses", counted)
-    execute(a_run(config), Store(tmp_path), Settings(device=torch.device("cpu"), n_threads=1))
-    assert n_read == pytest.approx(n_evaluated_tokens(config), rel=0.01)
-
-
-def test_both_corpora_have_as_many_validation_tokens_as_estimates_count():
-    assert len(load_corpus("synthetic", torch.device("cpu")).val) == VAL_TOKENS
-    assert {one.corpus.n_val_tokens for one in COMMITTED.records()[0]} == {VAL_TOKENS}
 
 
 @pytest.mark.parametrize(

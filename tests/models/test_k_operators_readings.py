@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from models import build, readings_of
-from models.k_operators_readings import GAMMA_QUANTILES
+from models import build
+from models.k_operators_readings import GAMMA_QUANTILES, read_dynamics
 from tests.conftest import TINY_MODELS
 from tests.small_models import N_K2, k_operators, layers_of, some_tokens
 
@@ -14,7 +14,7 @@ from tests.small_models import N_K2, k_operators, layers_of, some_tokens
 @pytest.mark.parametrize("n_refinements", [0, 1, 3])
 def test_readings_have_an_entry_for_each_layer_and_each_refinement(n_refinements):
     model = k_operators(refine_steps=n_refinements)
-    found = readings_of(model, some_tokens())
+    found = read_dynamics(model, some_tokens())
     for name in ("base_norm", "recurrent_norm", "recurrent_share", "gate", "alpha", "gamma_quantiles"):
         assert len(found[name]) == N_K2, name
     assert all(0 < share < 1 for share in found["recurrent_share"])
@@ -27,7 +27,7 @@ def test_readings_have_an_entry_for_each_layer_and_each_refinement(n_refinements
 
 
 def test_readings_of_evaluation_follow_its_own_number_of_refinements():
-    found = readings_of(k_operators(refine_steps=1, eval_refine_steps=3), some_tokens())
+    found = read_dynamics(k_operators(refine_steps=1, eval_refine_steps=3), some_tokens())
     assert len(found["refinement_step_ratio"]) == 3
 
 
@@ -35,7 +35,7 @@ def test_readings_of_evaluation_follow_its_own_number_of_refinements():
     ("paths", "share", "absent"), [("base", 0.0, {"alpha", "gamma_quantiles"}), ("recurrent", 1.0, {"gate"})]
 )
 def test_a_single_path_has_the_whole_share(paths, share, absent):
-    found = readings_of(k_operators(paths=paths), some_tokens())
+    found = read_dynamics(k_operators(paths=paths), some_tokens())
     assert found["recurrent_share"] == [share] * N_K2
     assert not absent & set(found)
     assert found["base_norm" if paths == "recurrent" else "recurrent_norm"] == [0.0] * N_K2
@@ -47,7 +47,7 @@ def test_where_neither_path_adds_anything_the_share_is_zero():
         for layer in layers_of(model):
             layer.base_gate_logit.fill_(-torch.inf)
             layer.alpha_logit.fill_(-torch.inf)
-    assert readings_of(model, some_tokens())["recurrent_share"] == [0.0] * N_K2
+    assert read_dynamics(model, some_tokens())["recurrent_share"] == [0.0] * N_K2
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def test_norms_are_read_from_the_last_pass_and_step_ratios_from_every_one():
     h = [model.embed(x)]
     for _ in range(2):
         h.append(h[-1] + eta * (model.stack(h[-1]) - h[-1]))
-    found = readings_of(model, x)
+    found = read_dynamics(model, x)
     ratios = [((b - a).norm(dim=-1) / a.norm(dim=-1)).mean().item() for a, b in pairwise(h)]
     assert found["refinement_step_ratio"] == pytest.approx(ratios, rel=1e-4)
     assert found["eta"] == pytest.approx(eta.item())
@@ -73,8 +73,8 @@ def test_reading_draws_no_dropout_and_leaves_the_model_as_it_was(training):
     torch.manual_seed(0)
     model = build(TINY_MODELS["k_operators"]).train(training)
     state, x = torch.get_rng_state(), some_tokens()
-    first = readings_of(model, x)
-    assert readings_of(model, x) == first
+    first = read_dynamics(model, x)
+    assert read_dynamics(model, x) == first
     assert model.training == training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)

@@ -12,8 +12,9 @@ from bench.config import override
 from bench.errors import ConfigError
 from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.train import Trainer
-from models import KOperatorsConfig, build, readings_of
+from models import KOperatorsConfig, build
 from models.decay import recurrent
+from models.k_operators_readings import read_dynamics
 from tests.conftest import CONTEXT, CPU_BACKENDS, VOCAB_SIZE
 from tests.small_models import N_K2, PLAIN, k_operators, layers_of, some_tokens
 
@@ -289,7 +290,7 @@ def test_without_refinement_eta_does_nothing_and_is_not_read():
     with torch.no_grad():
         model.eta_logit.fill_(5.0)
     assert torch.equal(model(x), before)
-    assert not {"eta", "refinement_step_ratio"} & set(readings_of(model, x))
+    assert not {"eta", "refinement_step_ratio"} & set(read_dynamics(model, x))
 
 
 @torch.no_grad()
