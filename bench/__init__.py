@@ -22,7 +22,7 @@ Training and evaluation
     evaluate        the three protocols of validation loss; the step with the lowest
     history         the measurements of a run so far
     budget          parameters, FLOPs and memory of a model
-    workload        the size of a training step: what two runs must share to take equally long
+    workload        the size of a training step and of evaluations: what two runs must share to take equally long
     sample          text from a trained model
     profile         time of a training step by kind of operation
 Resuming after a kill
@@ -32,6 +32,7 @@ Resuming after a kill
     recording       from a finished run to its record
     step_curve      losses by step on disk
     stopwatch       training seconds across attempts
+    portable        first losses whose bits are the same on every x86 CPU
     repeat          `bench rerun`: a run again, from its record
 Processes and programs
     __main__        `python -m bench`: commands that read records

@@ -181,11 +181,14 @@ Plain = Annotated[dict[str, Any], AfterValidator(_finite)]  # JSON values, none 
 
 
 class Diagnostics(Strict):
-    """`first_train_nats`: losses of the first 20 steps in exact mode, which `recheck` repeats."""
+    """`first_train_nats`: losses of the first 20 steps in exact mode, which `recheck` repeats on a like machine, and
+    `first_portable_train_nats` on any x86 CPU: they were taken under the settings of bench/portable.py.
+    """
 
     first_train_nats: list[float]
     by_step: dict[int, Plain]  # the model's own readings at each evaluation
     first_fast_train_nats: list[float] = []  # of the first 20 compiled steps of a `fast` run
+    first_portable_train_nats: list[float] = []  # of up to 20 steps; older records have none
 
 
 class Record(Strict):
@@ -227,6 +230,11 @@ class Record(Strict):
     def fitted(self) -> bool:
         """Whether the model was fitted by counting instead of trained: it has no seed, and its loss is exact."""
         return self.seed is None
+
+    def with_portable(self, nats: list[float]) -> "Record":
+        """The same record with its first losses under portable settings."""
+        diagnostics = self.diagnostics.model_copy(update={"first_portable_train_nats": nats})
+        return self.model_copy(update={"diagnostics": diagnostics})
 
     def nats(self, protocol: str = "sweep", selection: str = "best") -> float | None:
         """A validation loss in nats per token; None where it was not measured."""
@@ -277,14 +285,15 @@ class Manifest(Strict):
         return [run_id for cell in self.cells for run_id in cell.run_ids.values()]
 
 
-RecheckKind = Literal["repeated", "sources compared"]
+RecheckKind = Literal["repeated", "portable", "sources compared"]  # the last is the weakest
 
 
 class Recheck(Strict):
     """The first steps of a record under other sources; `equal`: whether they have the same bits.
 
-    `repeated`: compared with the record. `sources compared`, where the machine is of another kind than the record's:
-    compared with the sources of the record's commit, which ran the first steps on this machine, too.
+    `repeated`: compared with the record. Where the machine is of another kind than the record's: `portable`, compared
+    with the record's losses under portable settings; else `sources compared`, with the sources of the record's commit,
+    which ran the first steps on this machine, too.
     """
 
     schema_version: int

@@ -20,6 +20,7 @@ from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError, first_l
 from bench.evaluate import best_step, sweep
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
+from bench.portable import portable_losses
 from bench.process import Interrupted, Progress, stop_requests
 from bench.recording import Recorder, describe_run, make_record
 from bench.sources import fingerprint
@@ -65,7 +66,10 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
         if run.config.architecture in FITTED:
             finished = fit(run, corpus, settings.device)
         else:
-            finished = TrainingLoop(run, corpus, settings, folder, progress, lease, stop_requested).train()
+            with portable_losses(run, settings.data_dir) as portable:
+                finished = TrainingLoop(run, corpus, settings, folder, progress, lease, stop_requested).train()
+                if finished.status in record.FINAL_STATUSES:
+                    finished = finished.with_portable(portable())
         lease.check()
         store.write_record(finished)
         progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)

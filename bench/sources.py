@@ -38,11 +38,11 @@ def fingerprint(architecture: str, root: Path = ROOT) -> str:
 
 
 def proofs_of(rechecks: Iterable[Recheck]) -> Proofs:
-    """The runs proved by equal numbers; of two kinds of proof, the stronger one, repetition, counts."""
+    """The runs proved by equal numbers; of two kinds of proof, one with the record's own numbers counts."""
     proofs: Proofs = {}
     for recheck in rechecks:
         key = recheck.run_id, recheck.fingerprint
-        if recheck.equal and proofs.get(key) != "repeated":
+        if recheck.equal and proofs.get(key) in (None, "sources compared"):
             proofs[key] = recheck.kind
     return proofs
 

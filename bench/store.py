@@ -111,7 +111,7 @@ class Store:
 
     def write_recheck(self, recheck: Recheck) -> Path:
         """Write or replace a recheck; the kinds have separate files."""
-        kind = "" if recheck.kind == "repeated" else "-compared"
+        kind = {"repeated": "", "portable": "-portable", "sources compared": "-compared"}[recheck.kind]
         path = self.root / "rechecks" / f"{recheck.run_id}-{recheck.fingerprint[:12]}{kind}.json"
         write_atomically(path, to_bytes(recheck))
         return path

@@ -1,12 +1,13 @@
 """Verifying records of older sources under the current sources: `recheck`.
 
-On a machine of the kind that made a record, its first steps are repeated. On any other, the sources are compared: those
-of its commit and the present ones both take the first steps of its config, here.
+On a machine of the kind that made a record, its first steps are repeated. On any other, those under portable settings,
+if the record has such; else the sources are compared: those of its commit and the present ones both take the first
+steps of its config, here.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from bench.corpora import CORPORA
 from bench.environment import describe_machine
 from bench.errors import ConfigError
 from bench.fetch import find_text
+from bench.portable import SETTINGS, is_portable
 from bench.process import count_cores
 from bench.recheck.workers import NoAnswer, Workers, in_parallel
 from bench.record import SCHEMA_VERSION, Environment, Recheck, Record
@@ -111,7 +113,9 @@ def can_repeat(record: Record, machine: RecheckMachine) -> bool:
     """Whether to try it: a fitted model on any machine, since equal bits are a proof anywhere."""
     if record.seed is None:
         return record.result is not None
-    return bool(record.diagnostics.first_train_nats) and not other_kind(record, machine)
+    if other_kind(record, machine):
+        return bool(record.diagnostics.first_portable_train_nats) and is_portable()
+    return bool(record.diagnostics.first_train_nats)
 
 
 def prove_in(
@@ -174,6 +178,8 @@ def prove(records: Sequence[Record], machine: RecheckMachine, n_workers: int | N
 
 def repeat(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome:
     """Repeat a record's first steps with the current sources, or fit its model again, and compare."""
+    if record.seed is not None and other_kind(record, machine):
+        return repeat_portably(record, workers, machine)
     then = began_on(record)
     device = then.device if then.device in machine.environments else "cpu"
     n_threads = then.n_threads
@@ -191,9 +197,27 @@ def repeat(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome
         what = f"{n_steps} losses" if record.seed is not None else "every number of a second fit"
         return Outcome(record=record, state="proved", why=f"repeated: {what} equal, bit for bit", proof=proof)
     if not like_its_own(record, machine):
+        if record.diagnostics.first_portable_train_nats and is_portable():
+            return repeat_portably(record, workers, machine)
         return Outcome(record=record, state="cannot tell", why="another kind of machine made it")
     why = f"not equal: {_gap(recorded, answer)}; these sources do not confirm the record"
     return Outcome(record=record, state="not confirmed", why=why)
+
+
+def repeat_portably(record: Record, workers: Workers, machine: RecheckMachine) -> Outcome:
+    """Repeat a record's first steps under portable settings with the current sources, and compare."""
+    recorded = {"first_train_nats": record.diagnostics.first_portable_train_nats}
+    n_steps = len(recorded["first_train_nats"])
+    try:
+        answer = _ask(workers, ROOT, _question(record, "cpu", 1, n_steps, machine), SETTINGS)
+    except NoAnswer as error:
+        return Outcome(record=record, state="left", why=str(error))
+    if not _equal(recorded, answer):
+        why = f"not equal under portable settings: {_gap(recorded, answer)}; these sources do not confirm the record"
+        return Outcome(record=record, state="not confirmed", why=why)
+    why = f"portable: {n_steps} losses under portable settings equal, bit for bit"
+    proof = _proof(record, answer, machine.environments["cpu"], 1).model_copy(update={"kind": "portable"})
+    return Outcome(record=record, state="proved", why=why, proof=proof)
 
 
 def plan(records: Sequence[Record], machine: RecheckMachine, folders: ExitStack, tell: Tell) -> list[SourceComparison]:
@@ -269,8 +293,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     kinds = Counter(outcome.proof.kind for outcome in outcomes if outcome.proof is not None)
     n_refuted = sum(outcome.state == "not confirmed" for outcome in outcomes)
     text = (
-        f"{len(outcomes)} stale: {kinds['repeated']} proved by repeating them, {kinds['sources compared']} by "
-        f"comparing sources, {n_refuted} not confirmed, {len(outcomes) - kinds.total() - n_refuted} left"
+        f"{len(outcomes)} stale: {kinds['repeated'] + kinds['portable']} proved by repeating them, "
+        f"{kinds['sources compared']} by comparing sources, {n_refuted} not confirmed, "
+        f"{len(outcomes) - kinds.total() - n_refuted} left"
     )
     by_reason: dict[str, list[str]] = defaultdict(list)
     for outcome in outcomes:
@@ -311,9 +336,11 @@ def _question(record: Record, device: str, n_threads: int, n_steps: int, machine
     }
 
 
-def _ask(workers: Workers, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
+def _ask(
+    workers: Workers, folder: Path, question: dict[str, Any], settings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The answer of the current sources; NoAnswer where they have changed since this process started."""
-    answer = workers.ask(folder, question)
+    answer = workers.ask(folder, question, settings)
     if answer["fingerprint"] != current_fingerprint(question["run"]["config"].get("architecture")):
         raise NoAnswer("the sources were edited meanwhile; run the same command again")
     return answer

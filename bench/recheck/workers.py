@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,20 +24,23 @@ class Workers:
 
     def __init__(self) -> None:
         self._child: Child | None = None
-        self._folder: Path | None = None
+        self._started: tuple[Path, dict[str, str]] | None = None
         self._lock, self._stopped = threading.Lock(), False
 
-    def ask(self, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, folder: Path, question: dict[str, Any], settings: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The answer of `first_steps.py` with the sources of a folder; reuses the last process if it has them.
+
+        `settings` are more variables of its environment.
 
         NoAnswer where the answer is an error, or the process ended.
         """
         with self._lock:
             if self._stopped:
                 raise NoAnswer("stopped")
-            if self._child is None or self._folder != folder or not self._child.alive:
+            started = folder, dict(settings or {})
+            if self._child is None or self._started != started or not self._child.alive:
                 self.close()
-                self._child, self._folder = start_child(folder), folder
+                self._child, self._started = start_child(*started), started
         try:
             answer = self._child.ask(question)
         except ChildEnded as error:
@@ -59,9 +62,9 @@ class Workers:
             self._child.end()
 
 
-def start_child(folder: Path) -> Child:
-    """A process with the sources of one folder; it ends when this process ends."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def start_child(folder: Path, settings: Mapping[str, str] | None = None) -> Child:
+    """A process with the sources of one folder and more environment variables; it ends when this process ends."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), **(settings or {})}
     if data_dir := os.environ.get(DATA_DIR_VARIABLE):
         environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # the child runs in another folder
     return Child([sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")], folder, environment)

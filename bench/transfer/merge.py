@@ -40,6 +40,7 @@ class Candidate:
     commit: str | None
     dirty: bool | None
     first_train_nats: tuple[float, ...]
+    first_portable_train_nats: tuple[float, ...]
 
     @property
     def is_result(self) -> bool:
@@ -170,6 +171,7 @@ def check_record(member: Member) -> Candidate:
         commit=record.sources.commit,
         dirty=record.sources.dirty,
         first_train_nats=tuple(record.diagnostics.first_train_nats),
+        first_portable_train_nats=tuple(record.diagnostics.first_portable_train_nats),
     )
 
 
@@ -297,9 +299,12 @@ def _check_recheck_name(recheck: Recheck, member: Member) -> None:
 
 def _check_recheck(recheck: Recheck, record: Candidate, member: Member) -> None:
     """RecordError where the values of a recheck do not prove the record."""
-    repeated = recheck.kind == "repeated" and tuple(recheck.first_train_nats) == record.first_train_nats
-    compared = recheck.kind == "sources compared" and (recheck.commit or "").startswith(record.commit or "no commit")
-    if not recheck.equal or not (repeated or compared):
+    proves = {
+        "repeated": tuple(recheck.first_train_nats) == record.first_train_nats,
+        "portable": tuple(recheck.first_train_nats) == record.first_portable_train_nats != (),
+        "sources compared": (recheck.commit or "").startswith(record.commit or "no commit"),
+    }
+    if not recheck.equal or not proves[recheck.kind]:
         raise RecordError(f"{member.where}: does not prove the record of its run; recheck that here")
 
 

@@ -22,11 +22,13 @@ class Sources:
 
     def __init__(self):
         self.requests = []
+        self.settings = []
         self.present = {"fingerprint": FINGERPRINT, "first_train_nats": LOSSES}
         self.committed = {"fingerprint": OLD, "first_train_nats": LOSSES}
 
-    def ask(self, folder, question):
+    def ask(self, folder, question, settings=None):
         present = folder == recheck.ROOT
+        self.settings.append(settings)
         self.requests.append(("present" if present else "committed", question))
         answer = self.present if present else self.committed
         if "error" in answer:

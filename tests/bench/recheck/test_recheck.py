@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.portable import SETTINGS
 from bench.record import Record
 from tests.rechecking import COMMIT, H200, LOSSES, OLD, OTHER_KINDS, fitted, machine, old_record, proved
 from tests.records import FINGERPRINT, make_environment
@@ -32,6 +33,31 @@ def test_a_gpu_repeats_a_record_of_the_same_model_of_gpu(sources_here):
     (outcome,) = proved([old_record(environment=H200, mode="fast")], machine(**H200))
     assert (outcome.state, outcome.proof.kind) == ("proved", "repeated")
     assert sources_here.requests[0][1]["device"] == "cuda"
+
+
+def portable_record(**changes) -> Record:
+    diagnostics = {"first_train_nats": [9.0] * 20, "by_step": {}, "first_portable_train_nats": LOSSES[:7]}
+    return old_record(diagnostics=diagnostics, **changes)
+
+
+@pytest.mark.parametrize("environment", [*OTHER_KINDS, H200])
+def test_a_record_of_another_kind_of_machine_is_repeated_under_portable_settings(sources_here, environment):
+    sources_here.present["first_train_nats"] = LOSSES[:7]
+    (outcome,) = proved([portable_record(environment=environment)])
+    assert (outcome.state, outcome.proof.kind, {*sources_here.called}) == ("proved", "portable", {"present"})
+    question = sources_here.requests[-1][1]
+    assert (question["device"], question["n_threads"], question["n_steps"]) == ("cpu", 1, 7)
+    assert sources_here.settings[-1] == SETTINGS
+    sources_here.present["first_train_nats"] = [*LOSSES[:6], 1.0]
+    (outcome,) = proved([portable_record(environment=environment)])
+    assert (outcome.state, outcome.proof) == ("not confirmed", None)
+    assert "not equal under portable settings" in outcome.why
+
+
+def test_a_record_of_this_kind_of_machine_is_repeated_as_it_was(sources_here):
+    sources_here.present["first_train_nats"] = [9.0] * 20
+    (outcome,) = proved([portable_record()])
+    assert (outcome.proof.kind, sources_here.settings) == ("repeated", [None])
 
 
 @pytest.mark.parametrize("cut", [1, 19])
