@@ -11,7 +11,12 @@ from models import KOperatorsConfig
 
 CONTEXT = 128
 N_SAMPLED_BATCHES = 50
+N_STEPS = 2000
 LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)  # five, then two more: an arm was best at the edge
+SHAPES: dict[str, dict[str, Any]] = {  # of the schedule: warm-up and the last rate over the peak
+    "short": {"schedule": "nanogpt", "warmup_steps": N_STEPS // 10, "floor": 0.1},  # nanoGPT's, with a longer warm-up
+    "long": {"schedule": "k_operators", "warmup_steps": round(N_STEPS * 2000 / 3500), "floor": 0.035},  # K-Operators'
+}
 
 # Four mixing layers or the nearest that fits: within 2 % of the parameters of K-Operators (a test counts); -live and
 # -flops of its live parameters and of its training FLOPs.
@@ -25,28 +30,31 @@ SIZES: dict[str, dict[str, int]] = {
     "transformer-flops": {"d_model": 60, "n_layers": 3, "n_heads": 3},
 }
 FAMILIES = ("k_operators", "transformer", "transformer_rotary", "transformer_none", "modern", "lstm")
-BEST_LEARNING_RATE = {  # of `laptop-tuning`, whose records a test compares
-    "k_operators": 8e-3,
-    "transformer": 1.6e-2,
-    "transformer_rotary": 8e-3,
-    "transformer_none": 8e-3,
-    "modern": 1.6e-2,
-    "lstm": 3.2e-2,
+LEARNED = "learned-positions"  # K-Operators with a new part, which is searched by itself
+BEST_TRIAL = {  # of `laptop-tuning`: learning rate and shape; a test compares the records
+    "k_operators": (8e-3, "short"),
+    "transformer": (1.6e-2, "short"),
+    "transformer_rotary": (8e-3, "short"),
+    "transformer_none": (8e-3, "short"),
+    "modern": (1.6e-2, "short"),
+    "lstm": (3.2e-2, "short"),
 }
 
 
-def laptop_arm(label: str, learning_rate: float) -> RunConfig:
+def laptop_arm(label: str, learning_rate: float, shape: str = "short") -> RunConfig:
     """An arm of the laptop comparison: 210 thousand parameters, 4.1 million tokens, context 128.
 
-    Arms share the schedule, and each keeps the betas and the weight decay of its published recipe, the LSTM those of
-    the Transformer. No dropout: four epochs overfit nothing.
+    Each arm keeps the betas and the weight decay of its published recipe, the LSTM those of the Transformer. No
+    dropout: four epochs overfit nothing.
     """
     architecture: str = "k_operators"
     model: Any = KOperatorsConfig(vocab_size=VOCAB_SIZE, context=CONTEXT, d_model=64, rank=16, n_k2=4)
-    if label != "k_operators":
+    if label == LEARNED:
+        model = replace(model, position="learned")
+    elif label != "k_operators":
         family = label.removesuffix("-live").removesuffix("-flops")
         architecture, model = baseline(family, SIZES[label], context=CONTEXT, dropout=0.0)
-    published = (K_OPERATORS_PAPER if label == "k_operators" else NANOGPT).training
+    published = (K_OPERATORS_PAPER if architecture == "k_operators" else NANOGPT).training
     assert published is not None
     return RunConfig(
         architecture=architecture,
@@ -55,24 +63,24 @@ def laptop_arm(label: str, learning_rate: float) -> RunConfig:
         n_sampled_batches=N_SAMPLED_BATCHES,
         training=replace(
             published,
-            n_steps=2000,
+            n_steps=N_STEPS,
             batch_size=16,
             eval_every=250,
-            warmup_steps=200,
-            schedule="nanogpt",
+            schedule=SHAPES[shape]["schedule"],
+            warmup_steps=SHAPES[shape]["warmup_steps"],
             learning_rate=learning_rate,
-            final_learning_rate=learning_rate / 10,
+            final_learning_rate=float(f"{learning_rate * SHAPES[shape]['floor']:.6g}"),
         ),
     )
 
 
 def best_arm(label: str) -> RunConfig:
-    """An arm at the best learning rate of its family."""
-    return laptop_arm(label, BEST_LEARNING_RATE[label.removesuffix("-live").removesuffix("-flops")])
+    """An arm with the best trial of its family."""
+    return laptop_arm(label, *BEST_TRIAL[label.removesuffix("-live").removesuffix("-flops")])
 
 
 def laptop() -> Experiment:
-    """The comparison itself, at each arm's best learning rate."""
+    """The comparison itself, each arm with its best trial."""
     return Experiment(
         name="laptop",
         question="At equal parameters and equal tokens, at a size that a laptop trains, which model is better?",
@@ -88,16 +96,30 @@ def laptop() -> Experiment:
 
 
 def laptop_tuning() -> Experiment:
-    """The trials that chose the learning rates at laptop size: the same for each arm, on a tuning seed."""
+    """The trials that chose the recipes at laptop size: the same for each arm, on a tuning seed.
+
+    The short shape was searched first, for all arms: K-Operators' own was added after `laptop-2026-11` had run.
+    """
     return Experiment(
         name="laptop-tuning",
-        question="Which of seven learning rates is best for each arm at laptop size?",
+        question="Which of seven learning rates and two shapes of the schedule is best for each arm at laptop size?",
         cells=tuple(
-            Cell(label=f"{label}-lr{rate:g}", config=laptop_arm(label, rate), seeds=(TUNING_SEED,), group=label)
-            for label in FAMILIES
+            Cell(
+                label=trial_label(label, rate, shape),
+                config=laptop_arm(label, rate, shape),
+                seeds=(TUNING_SEED,),
+                group=label,
+            )
+            for label in (*FAMILIES, LEARNED)
+            for shape in SHAPES
             for rate in LEARNING_RATES
         ),
     )
+
+
+def trial_label(label: str, rate: float, shape: str) -> str:
+    """The label of a trial; without the shape where it is short, as before there were two."""
+    return f"{label}{'' if shape == 'short' else f'-{shape}'}-lr{rate:g}"
 
 
 def laptop_all() -> Experiment:

@@ -1,5 +1,6 @@
 """Experiments are fixed before their runs: distinct seeds, equal for every arm; tuning has another seed."""
 
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -9,13 +10,16 @@ from bench.errors import ConfigError
 from bench.experiments import EXPERIMENTS, find_experiment
 from bench.experiments.grid import REPORTING_SEEDS, TUNING_SEED, Cell, Experiment
 from bench.experiments.laptop import (
-    BEST_LEARNING_RATE,
+    BEST_TRIAL,
     FAMILIES,
+    LEARNED,
     LEARNING_RATES,
+    SHAPES,
     laptop,
     laptop_all,
     laptop_arm,
     laptop_tuning,
+    trial_label,
 )
 from bench.experiments.laptop import SIZES as LAPTOP_SIZES
 from bench.experiments.matched import AXES, N_TRIALS, SIZES, TUNED_TRIAL, arm, matched, trials, tuning
@@ -105,7 +109,10 @@ def test_the_trials_cover_both_ends_of_the_learning_rates():
 
 def test_a_tuned_arm_of_matched_is_its_best_recorded_trial():
     for family, chosen in TUNED_TRIAL.items():
-        assert best_trial(tuning(), family) == f"{family}-t{chosen:02d}"
+        assert (
+            best_trial(tuning(), {cell.label for cell in tuning().cells if cell.group == family})
+            == f"{family}-t{chosen:02d}"
+        )
 
 
 def test_a_seed_named_twice_is_refused():
@@ -126,14 +133,27 @@ def test_the_manifest_names_every_run():
 
 
 def test_each_laptop_family_is_tuned_over_the_same_rates():
-    labels = {cell.label for cell in laptop_tuning().cells}
-    assert labels == {f"{family}-lr{rate:g}" for family in FAMILIES for rate in LEARNING_RATES}
-    assert set(BEST_LEARNING_RATE) == set(FAMILIES)
+    of_arm = Counter(cell.group for cell in laptop_tuning().cells)
+    assert of_arm == dict.fromkeys([*FAMILIES, LEARNED], len(LEARNING_RATES) * len(SHAPES))
+    recipes = {
+        arm: {
+            (training.learning_rate, training.final_learning_rate, training.warmup_steps, training.schedule)
+            for cell in laptop_tuning().cells
+            if cell.group == arm and (training := cell.config.training)
+        }
+        for arm in of_arm
+    }
+    assert len({frozenset(found) for found in recipes.values()}) == 1
+    assert set(BEST_TRIAL) <= {*FAMILIES, LEARNED}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_laptop_learning_rate_is_the_best_of_the_committed_trials(family):
-    assert best_trial(laptop_tuning(), family) == f"{family}-lr{BEST_LEARNING_RATE[family]:g}"
+@pytest.mark.parametrize("family", BEST_TRIAL)
+def test_the_laptop_recipe_is_the_best_of_the_committed_trials(family):
+    """Of the shapes that have all their trials: the long one was searched later."""
+    ids = {run.label: run.run_id for run in laptop_tuning().runs()}
+    shapes = [{trial_label(family, rate, shape) for rate in LEARNING_RATES} for shape in SHAPES]
+    searched = set[str]().union(*(labels for labels in shapes if all(ids[one] in committed() for one in labels)))
+    assert best_trial(laptop_tuning(), searched) == trial_label(family, *BEST_TRIAL[family])
 
 
 def test_the_committed_laptop_records_are_of_the_present_experiment():
@@ -151,9 +171,8 @@ def committed() -> dict[str, Record]:
     return {one.run_id: one for one in records}
 
 
-def best_trial(experiment: Experiment, family: str) -> str:
-    """The label of a family's trial with the lowest recorded loss; each must have ended."""
-    labels = {cell.label for cell in experiment.cells if cell.group == family}
+def best_trial(experiment: Experiment, labels: set[str]) -> str:
+    """The label of the trial with the lowest recorded loss; each must have ended."""
     trials = {run.label: committed()[run.run_id] for run in experiment.runs() if run.label in labels}
     assert {one.status for one in trials.values()} <= {"done", "diverged"}
     losses = {label: nats for label, one in trials.items() if (nats := one.nats()) is not None}
