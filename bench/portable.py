@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from bench.child import ChildEnded
+from bench.child import Child, ChildEnded
 from bench.config import Run, to_json
 from bench.recheck.workers import start_child
 from bench.sources import ROOT
@@ -54,7 +55,7 @@ def portable_losses(run: Run, data_dir: Path | None) -> Iterator[Callable[[], li
     }
     child = start_child(ROOT, SETTINGS)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        asked = pool.submit(child.ask, question)
+        asked = pool.submit(_ask, child, question)
 
         def losses() -> list[float]:
             try:
@@ -70,3 +71,11 @@ def portable_losses(run: Run, data_dir: Path | None) -> Iterator[Callable[[], li
         finally:
             child.kill()  # so that the thread ends
     child.end()
+
+
+def _ask(child: Child, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a process, which then ends: the run may go on for hours."""
+    try:
+        return child.ask(question)
+    finally:
+        child.kill()

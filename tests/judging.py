@@ -6,13 +6,15 @@ from pathlib import Path
 from bench.record import ManifestCell, Record
 from bench.report.claims.registered import rules_sha256
 from bench.report.claims.verdicts import judge
+from bench.report.mixing import seed_text
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import read_results
 from bench.store import Store
 from tests.records import make_manifest, make_record
 
 SEEDS = (42, 69, 420, 666, 2137)
-SPREAD = (-0.004, 0.003, 0.0, -0.002, 0.003)  # nats around an arm's mean; the sum is 0
+TEN = (*SEEDS, 1, 2, 3, 4, 5)
+SPREAD = (-0.004, 0.003, 0.0, -0.002, 0.003) * 2  # nats around an arm's mean; the sum is 0, also of the first five
 THEIRS = (1.4841667 + 1.5046 + 1.4878 + 1.4980 + 1.4733) / 5  # the published distinct seeds, the three 42s averaged
 
 
@@ -37,7 +39,7 @@ class Made:
         """An experiment of these arms; `missing`: seeds of a label that have no record yet."""
         groups, cells = changes.pop("groups", {}), []
         for records in arms:
-            ids = {str(one.seed): one.run_id for one in records}
+            ids = {seed_text(one): one.run_id for one in records}
             label = records[0].label
             ids |= {str(seed): f"{seed:012x}" for seed in (missing or {}).get(label, ())}
             cells.append(ManifestCell(label=label, run_ids=ids, group=groups.get(label)))

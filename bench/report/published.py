@@ -22,9 +22,9 @@ class PublishedRun(Strict):
     """One of the runs behind a published mean."""
 
     seed: int
-    step: int
     nats_per_token: float
-    perplexity: float
+    step: int | None = None
+    perplexity: float | None = None
 
 
 class Figure(Strict):

@@ -15,7 +15,7 @@ def test_laptop_runs_are_shown_with_the_committed_verdicts_and_both_reports(tmp_
     assert "laptop: perplexity" in printed
     assert "laptop: differences" in printed
     assert "judged on the committed runs" in printed
-    assert "C1  reproduced" in printed  # the committed runs are the published ones; mine decide nothing
+    assert "so far reproduced" in printed  # the committed runs are the published ones; mine decide nothing
     assert f"Your report: {mine.root / 'report.html'}" in printed
     assert str(committed.root / "report.html") in printed
     assert (mine.root / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
@@ -28,10 +28,10 @@ def test_runs_that_decide_a_claim_are_judged_themselves(tmp_path, capsys):
     show_outcome(mine, committed, "paper")
     printed = capsys.readouterr().out
     assert "judged on your runs" in printed
-    assert "C1  not reproduced" in printed
+    assert "so far not reproduced" in printed
 
 
 def test_without_a_committed_store_there_are_verdicts_all_the_same(tmp_path, capsys):
     mine = make_store(tmp_path / "mine", five_seeds())
     assert show_outcome(mine, type(mine)(tmp_path / "none"), "laptop") == 0
-    assert "C1  not run" in capsys.readouterr().out
+    assert "C1  not started" in capsys.readouterr().out

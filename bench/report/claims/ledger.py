@@ -17,9 +17,9 @@ OTHER_MODE_NOTE = (
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """Incomplete where a claim is not run or inconclusive, else whether one is not reproduced; 0 where none is."""
+    """Incomplete where a claim is not decided, else whether one is not reproduced; 0 where none is."""
     outcomes = {verdict.outcome for verdict in verdicts}
-    if outcomes & {"not run", "inconclusive"}:
+    if outcomes & {"not started", "pending", "inconclusive"}:
         return EXIT_INCOMPLETE
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
@@ -30,11 +30,11 @@ def text(verdicts: Sequence[Verdict]) -> str:
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
     if changed:
         lines.append(f"The rules changed since {', '.join(changed)} was launched: read its verdicts with caution.")
-    not_run = dict.fromkeys(
-        name for verdict in verdicts if verdict.outcome == "not run" for name in verdict.claim.experiments
+    waiting = dict.fromkeys(
+        name for verdict in verdicts if verdict.outcome == "not started" for name in verdict.claim.experiments
     )
-    if not_run:
-        lines.append(f"Claims wait for runs of {', '.join(not_run)}. Start them with: {LAUNCH}")
+    if waiting:
+        lines.append(f"Claims wait for runs of {', '.join(waiting)}. Start them with: {LAUNCH}")
     return "\n".join(lines)
 
 
@@ -53,7 +53,7 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
     return Table(
         experiment="claims",
         kind="ledger",
-        intro="The preprint's claims, each judged by a rule that was written before its runs.",
+        intro="The preprint's claims, each judged by a rule.",
         columns=(
             "claim",
             "statement",
@@ -69,9 +69,9 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
             (
                 verdict.claim.id,
                 verdict.claim.statement,
-                _of(verdict, verdict.outcome),
+                _with_registered(verdict),
                 "; ".join(verdict.numbers) or NOTHING,
-                _of(verdict, f"{verdict.seeds_needed:,}") if verdict.seeds_needed else NOTHING,
+                f"{verdict.seeds_needed:,}" if verdict.seeds_needed else NOTHING,
                 verdict.mode or NOTHING,
                 *(["; ".join(one.text for one in verdict.in_other_mode) or NOTHING] if modes else []),
                 "; ".join(verdict.at_laptop_size) or NOTHING,
@@ -79,10 +79,12 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
             for verdict in verdicts
         ),
         notes=(
-            "inconclusive: the runs that are in decide neither way. seeds needed: per arm, for a power of 80 %, were "
-            "gap and spread as measured; where runs are missing, the fewest that may be judged.",
-            "so far: what the rule reads in fewer seeds than it may judge; at laptop size: what it reads there. These "
-            "decide nothing.",
+            "pending: not all planned runs are in; so far: what the rule reads in those that are. inconclusive: "
+            "all are in and decide neither way; seeds needed: per arm, for a power of 80 %, were gap and spread as "
+            "measured.",
+            "critical margin: the least margin at which the claim would hold. registered: the outcome by the rule "
+            "that stood before the runs, where the rule has changed since. At laptop size: what the rule reads "
+            "there. So far, registered and at laptop size decide nothing.",
             *([OTHER_MODE_NOTE] if modes else []),
             *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
             *(
@@ -94,14 +96,14 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table:
     )
 
 
-def _of(verdict: Verdict, cell: str) -> str:
-    """A table cell with the number of runs it is based on, where runs are missing."""
-    return f"{cell} ({verdict.partial})" if verdict.partial else cell
+def _with_registered(verdict: Verdict) -> str:
+    return verdict.outcome if verdict.registered is None else f"{verdict.outcome} (registered: {verdict.registered})"
 
 
 def _line(verdict: Verdict) -> str:
     parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
     parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
+    parts += [f"registered before the runs: {verdict.registered}"] if verdict.registered else []
     parts += [f"{verdict.seeds_needed:,} seeds per arm needed"] if verdict.seeds_needed else []
     parts += [f"mode {verdict.mode}"] if verdict.mode else []
     parts += [one.text for one in verdict.in_other_mode]

@@ -4,25 +4,32 @@ from collections.abc import Callable
 from statistics import median
 
 from bench.record import Record
-from bench.report.claims.evidence import Evidence, by_layer
-from bench.report.claims.rules import Finding, Outcome, more_seeds, short_of
+from bench.report.claims.evidence import Arm, Evidence, by_layer, knockout_cost, knockout_costs, measured
+from bench.report.claims.finding import DECIDES_NOTHING, Finding, Outcome, more_seeds
 from bench.report.published import Claim, Published
 from bench.report.runs import CellResults
 from bench.report.statistics import anova_p, holm, lower_bound, mean, upper_bound
 
-READINGS = ("median gamma", "alpha", "gate", "recurrent_share")  # of C8, each one number a layer
+EFFECTS = {  # of C8: the readings, each one number per layer, and the threshold of the range over layers that counts
+    "half-life": "least_doublings",
+    "alpha": "least_weight",
+    "gate": "least_weight",
+    "recurrent_share": "least_weight",
+}
+REGISTERED_READINGS = ("median gamma", "alpha", "gate", "recurrent_share")
+FORMS = ("mask", "block")
 
 
 # C4: parameters ------------------------------------------------------------------------------------------------------
 
 
-def fewer_parameters(claim: Claim, evidence: Evidence, published: Published) -> Finding:
-    """C4: the ratio under every convention. Counting needs no seeds."""
-    arms = [evidence.arm("paper", label) for label in ("k_operators", "nanogpt_2023")]
-    counted = [next(iter(arm.cell.records), None) if arm.cell else None for arm in arms]
-    if counted[0] is None or counted[1] is None:
-        return Finding(outcome="not run", numbers=())
-    ours, theirs = (record.cost.parameters for record in counted if record is not None)
+def fewer_parameters(claim: Claim, evidence: Evidence, published: Published) -> Finding | None:
+    """C4: the ratio under every convention. Counting needs no spread."""
+    arms = [evidence.arm("paper", label, 1) for label in ("k_operators", "nanogpt_2023")]
+    counted = [arm.records[0].cost.parameters for arm in arms if arm.records]
+    if len(counted) < 2:
+        return None
+    ours, theirs = counted
     ratios = {
         "as published": theirs.n_params_without_positions / ours.n_params,
         "in all": theirs.n_params / ours.n_params,
@@ -39,38 +46,40 @@ def fewer_parameters(claim: Claim, evidence: Evidence, published: Published) -> 
 # C6: backends --------------------------------------------------------------------------------------------------------
 
 
-def interchangeable(claim: Claim, evidence: Evidence, published: Published) -> Finding:
+def interchangeable(claim: Claim, evidence: Evidence, published: Published) -> Finding | None:
     """C6: mask and block train alike, and at the longest context one is faster while the other needs less memory."""
     experiment = evidence.experiment("backends")
     cells = {} if experiment is None else {key: cell for cell in experiment.cells if (key := _form(cell)) is not None}
-    contexts = sorted({context for _, context in cells if {("mask", context), ("block", context)} <= cells.keys()})
-    expected = 0 if experiment is None else len(experiment.cells)
-    if not cells:
-        return Finding(outcome="not run", numbers=())
-    if len(cells) < expected or any(len(cell.done) < claim.thresholds["min_seeds"] for cell in cells.values()):
-        n = sum(len(cell.done) for cell in cells.values())
-        return Finding(outcome="inconclusive", numbers=(f"{n} runs done",))
+    contexts = sorted({context for _, context in cells if {(form, context) for form in FORMS} <= cells.keys()})
+    if not contexts:
+        return None
     apart = max(_apart(cells["mask", context], cells["block", context]) for context in contexts)
     mask, block = cells["mask", contexts[-1]], cells["block", contexts[-1]]
-    faster = _median(mask, lambda one: one.cost.tokens_per_second or 0.0) > _median(
-        block, lambda one: one.cost.tokens_per_second or 0.0
-    )
-    leaner = _median(mask, lambda one: one.cost.peak_bytes) < _median(block, lambda one: one.cost.peak_bytes)
-    holds = apart <= claim.thresholds["loss_tolerance"] and faster != leaner
-    sizes = {
-        name: (_median(cell, lambda one: one.cost.tokens_per_second or 0.0), _median(cell, _mebibytes))
-        for name, cell in (("mask", mask), ("block", block))
-    }
+    speed = _ratio(mask, block, lambda one: one.cost.tokens_per_second or 0.0)
+    memory = _ratio(mask, block, lambda one: one.cost.peak_bytes)
+    band = claim.thresholds["band"]
+    outcome: Outcome = "inconclusive"
+    if apart > claim.thresholds["loss_tolerance"] or _opposed(speed, memory, band):
+        outcome = "not reproduced"  # one is both faster and smaller, or they train differently
+    elif _opposed(speed, 1 / memory, band):
+        outcome = "reproduced"
     return Finding(
-        outcome="reproduced" if holds else "not reproduced",
+        outcome=outcome,
         numbers=(
             f"training losses at most {apart:.1e} nats apart",
-            *(
-                f"{name} at {contexts[-1]}: {speed:,.0f} tokens/s, {size:,.0f} MiB"
-                for name, (speed, size) in sizes.items()
-            ),
+            f"mask over block at {contexts[-1]}: speed {speed:.2f}, peak memory {memory:.2f} (medians; within "
+            f"{band:.0%} counts as equal)",
         ),
     )
+
+
+def _opposed(speed: float, memory: float, band: float) -> bool:
+    """Whether one form is surely faster and the other surely needs more memory."""
+    return (speed > 1 + band and memory < 1 / (1 + band)) or (speed < 1 / (1 + band) and memory > 1 + band)
+
+
+def _ratio(one: CellResults, other: CellResults, reading: Callable[[Record], float]) -> float:
+    return _median(one, reading) / _median(other, reading)
 
 
 def _form(cell: CellResults) -> tuple[str, int] | None:
@@ -96,25 +105,17 @@ def _median(cell: CellResults, reading: Callable[[Record], float]) -> float:
     return median(reading(record) for record in cell.done)
 
 
-def _mebibytes(record: Record) -> float:
-    return record.cost.peak_bytes / 2**20
-
-
 # C7, C8: layers over training ----------------------------------------------------------------------------------------
 
 
-def mixing_moves(claim: Claim, evidence: Evidence, published: Published) -> Finding:
-    """C7: the recurrent path's share of what is mixed grows from the first evaluation to the last."""
+def mixing_moves(claim: Claim, evidence: Evidence, published: Published) -> Finding | None:
+    """C7: the recurrent path's share of the norms of what is mixed grows from the first evaluation to the last."""
     arm = evidence.arm("paper", "k_operators")
-    if (early := short_of(claim, arm)) is not None:
-        return early
-    changes = [_changes(record) for record in arm.done.values()]
-    if not all(changes):
-        return Finding(outcome="inconclusive", numbers=("runs without readings of the paths",))
-    of_runs = [mean(layers) for layers in changes]
-    low, high = lower_bound(of_runs), upper_bound(of_runs)
-    assert low is not None
-    assert high is not None
+    changes = [_changes(record, "recurrent_share") for record in arm.done.values()]
+    of_runs = [mean(layers) for layers in changes if layers]
+    low, high = (lower_bound(of_runs), upper_bound(of_runs)) if of_runs else (None, None)
+    if low is None or high is None or len(of_runs) < len(changes):
+        return None
     layers = [mean(layer) for layer in zip(*changes, strict=True)]
     n_rising = sum(layer > 0 for layer in layers)
     outcome: Outcome = "inconclusive"
@@ -122,44 +123,97 @@ def mixing_moves(claim: Claim, evidence: Evidence, published: Published) -> Find
         outcome = "reproduced"
     elif high <= 0:
         outcome = "not reproduced"
+    weights = [_changes(record, "weight share") for record in arm.done.values()]
+    other = [mean(layer) for layer in zip(*weights, strict=True)] if all(weights) else []
     return Finding(
         outcome=outcome,
         numbers=(
-            f"recurrent share {mean(of_runs):+.3f} over training (bounds {low:+.3f} to {high:+.3f}, "
-            f"n = {len(of_runs)})".replace("-", "−"),
-            f"rises in {n_rising} of {len(layers)} layers",
+            f"recurrent share of norms {mean(of_runs):+.3f} over training (bounds {low:+.3f} to {high:+.3f}, "
+            f"n = {len(of_runs)}), rises in {n_rising} of {len(layers)} layers: {_by_layer(layers)}".replace("-", "−"),
+            f"recurrent share of weights, alpha / (alpha + gate): {_by_layer(other)} ({DECIDES_NOTHING})",
+            *(_knocked_out(arm, path) for path in ("base", "recurrent")),
         ),
         seeds_needed=more_seeds(outcome, mean(of_runs), of_runs),
     )
 
 
-def _changes(record: Record) -> list[float]:
-    first, last = by_layer(record, "recurrent_share", first=True), by_layer(record, "recurrent_share")
+def _changes(record: Record, reading: str) -> list[float]:
+    first, last = by_layer(record, reading, first=True), by_layer(record, reading)
     return [after - before for before, after in zip(first, last, strict=True)]
 
 
-def layers_specialise(claim: Claim, evidence: Evidence, published: Published) -> Finding:
-    """C8: layers differ by more than seeds do, in most of four readings."""
+def _by_layer(values: list[float]) -> str:
+    return " ".join(f"{value:+.2f}" for value in values).replace("-", "−") if values else "not measured"
+
+
+def _knocked_out(arm: Arm, path: str) -> str:
+    """What removing a path costs, early in training and at its end."""
+    costs = [cost for record in arm.done.values() if (cost := knockout_costs(record, path)) is not None]
+    if not costs:
+        return f"without the {path} path: not measured"
+    early, late = (mean(values) for values in zip(*costs, strict=True))
+    n = f"n = {len(costs)}; {DECIDES_NOTHING}"
+    return f"without the {path} path {early:+.3f} nats early, {late:+.3f} at the end ({n})".replace("-", "−")
+
+
+def layers_specialise(claim: Claim, evidence: Evidence, published: Published) -> Finding | None:
+    """C8: within a run, layers differ by an amount that matters, in most of four readings, in whatever order."""
     arm = evidence.arm("paper", "k_operators")
-    if (early := short_of(claim, arm)) is not None:
-        return early
+    ranges = {name: measured(arm, lambda one, name=name: _range(one, name)) for name in EFFECTS}  # type: ignore[misc]
+    if any(len(values) < 2 for values in ranges.values()):
+        return None
+    least = {name: claim.thresholds[threshold] for name, threshold in EFFECTS.items()}
+    bounds = {name: (lower_bound(values) or 0.0, upper_bound(values) or 0.0) for name, values in ranges.items()}
+    n_large = sum(low >= least[name] for name, (low, _) in bounds.items())
+    n_small = sum(high < least[name] for name, (_, high) in bounds.items())
+    outcome: Outcome = "inconclusive"
+    if n_large >= claim.thresholds["least_readings"]:
+        outcome = "reproduced"
+    elif len(EFFECTS) - n_small < claim.thresholds["least_readings"]:
+        outcome = "not reproduced"
+    registered, adjusted = ordered_layers(claim, arm)
+    return Finding(
+        outcome=outcome,
+        numbers=(
+            f"the range over layers is large in {n_large} of {len(EFFECTS)} readings (n = {len(arm.done)})",
+            *(
+                f"{name.replace('_', ' ')} {mean(values):.2f} (bounds {bounds[name][0]:.2f} to {bounds[name][1]:.2f}, "
+                f"large from {least[name]:g})"
+                for name, values in ranges.items()
+            ),
+            f"in the same order in every seed, p after Holm: {adjusted}",
+            *(_costs_by_layer(arm, path) for path in ("base", "recurrent")),
+        ),
+        registered=registered,
+    )
+
+
+def ordered_layers(claim: Claim, arm: Arm) -> tuple[Outcome, str]:
+    """The rule registered before: layers differ by more than seeds do, whatever the size of the difference."""
     p_values = {}
-    for name in READINGS:
+    for name in REGISTERED_READINGS:
         by_run = [by_layer(record, name) for record in arm.done.values()]
         p = anova_p(list(zip(*by_run, strict=True))) if all(by_run) else None
         if p is not None:
             p_values[name] = p
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    found = [name for name, p in adjusted.items() if p < claim.thresholds["alpha"]]
+    n_found = sum(p < claim.thresholds["alpha"] for p in adjusted.values())
     outcome: Outcome = "inconclusive"
-    if len(found) >= claim.thresholds["least_readings"]:
+    if n_found >= claim.thresholds["least_readings"]:
         outcome = "reproduced"
-    elif len(adjusted) == len(READINGS) and not found:
+    elif len(adjusted) == len(REGISTERED_READINGS) and not n_found:
         outcome = "not reproduced"
-    return Finding(
-        outcome=outcome,
-        numbers=(
-            f"layers differ in {len(found)} of {len(READINGS)} readings (n = {len(arm.done)})",
-            *(f"{name}: p {p:.2g} after Holm" for name, p in adjusted.items()),
-        ),
-    )
+    return outcome, ", ".join(f"{name.replace('_', ' ')} {p:.2g}" for name, p in adjusted.items()) or "not measured"
+
+
+def _range(record: Record, name: str) -> float | None:
+    layers = by_layer(record, name)
+    return max(layers) - min(layers) if layers else None
+
+
+def _costs_by_layer(arm: Arm, path: str) -> str:
+    """What knocking out a path in one layer costs, layer by layer."""
+    costs: list[float] = []
+    while layer := measured(arm, lambda one: knockout_cost(one, f"{path} {len(costs) + 1}")):
+        costs.append(mean(layer))
+    return f"cost in nats without the {path} path of one layer: {_by_layer(costs)}"

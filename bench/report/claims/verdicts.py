@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.claims.evidence import AT_LAPTOP_SIZE, Evidence
-from bench.report.claims.registered import RULES, rules_sha256, same_rules
-from bench.report.claims.rules import Finding, Outcome
+from bench.report.claims.finding import Finding, Outcome
+from bench.report.claims.registered import RULES, rules_sha256
 from bench.report.published import Claim, Published
 from bench.report.runs import StoreResults
 
 ASKED_AT_LAPTOP_SIZE = ("C5", "C7", "C8", "C9", "C10")  # the rest are about the preprint's own size
-FEWEST = 2.0  # seeds or trials, for a reading that decides nothing
+FEW_TRIALS = 2.0  # for a reading that decides nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,13 @@ class OtherMode:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The result for a claim. `seeds_needed`: per arm, where it is open and can be predicted from the runs."""
+    """The result for a claim. `seeds_needed`: per arm, where all planned runs are in and do not decide it."""
 
     claim: Claim
     outcome: Outcome
-    numbers: tuple[str, ...]  # where an arm has too few seeds, with what the rule reads in them so far
+    numbers: tuple[str, ...]  # while it is pending, the runs that are in, and what they say so far
     seeds_needed: int | None
-    partial: str | None  # on how many of the launched runs it is based, where some have no result yet
+    registered: Outcome | None  # by the rule that stood before the runs, where it has changed since
     mode: str | None  # of the runs
     at_laptop_size: tuple[str, ...]  # what the same rule reads there; it decides nothing
     changed_since: tuple[str, ...]  # experiments that were launched under other rules
@@ -49,34 +49,52 @@ def judge(results: StoreResults, published: Published, rules_now: str | None = N
 
 def _verdict(claim: Claim, results: StoreResults, published: Published, rules_now: str) -> Verdict:
     found = _finding(claim, Evidence(results), published)
-    small: tuple[str, ...] = ()
-    if claim.id in ASKED_AT_LAPTOP_SIZE:  # where arms have three seeds and seven trials
-        few, at_laptop_size = _of_few(claim, "min_seeds", "min_trials"), Evidence(results, AT_LAPTOP_SIZE)
-        small = RULES[claim.id](few, at_laptop_size, published).numbers
     launched = [one for name in claim.experiments if (one := results.experiment(name)) is not None]
     return Verdict(
         claim=claim,
         outcome=found.outcome,
         numbers=found.numbers,
         seeds_needed=found.seeds_needed,
-        partial=found.partial,
-        mode=Evidence(results).modes(claim.experiments) if found.outcome != "not run" else None,
-        at_laptop_size=small,
-        changed_since=tuple(one.name for one in launched if not same_rules(one.manifest.claim_rules_sha256, rules_now)),
+        registered=found.registered,
+        mode=Evidence(results).modes(claim.experiments) if found.outcome != "not started" else None,
+        at_laptop_size=_at_laptop_size(claim, results, published),
+        changed_since=tuple(one.name for one in launched if one.manifest.claim_rules_sha256 != rules_now),
         in_other_mode=tuple(_in_other_mode(claim, results, published)),
     )
 
 
 def _finding(claim: Claim, evidence: Evidence, published: Published) -> Finding:
-    """What the rule finds; where an arm has too few seeds for it, also what it reads in them so far."""
+    """What the rule finds, and whether it may decide: no verdict before every planned run has a result."""
     rule = RULES[claim.id]
-    found = rule(claim, evidence, published)
-    if found.outcome != "inconclusive" or claim.thresholds.get("min_seeds", FEWEST) <= FEWEST:
-        return found
-    read = rule(_of_few(claim, "min_seeds"), evidence, published).numbers
-    if read == found.numbers:  # more seeds would not change it
-        return found
-    return replace(found, numbers=(*found.numbers, f"so far: {read[0]}", *read[1:]))
+    arms = [evidence.arm(*planned) for planned in rule.arms]
+    if not any(arm.n_in for arm in arms):
+        return Finding(outcome="not started", numbers=())
+    found = rule.read(claim, evidence, published)
+    if any(arm.n_in < arm.n_planned for arm in arms):
+        states = ", ".join(arm.state for arm in arms if arm.n_in < arm.n_planned)
+        so_far = () if found is None else (f"so far {found.outcome}: {found.numbers[0]}", *found.numbers[1:])
+        return Finding(outcome="pending", numbers=(states, *so_far))
+    diverged = tuple(arm.state for arm in arms if arm.n_diverged)
+    if rule.all_seeds and any(arm.n_diverged == arm.n_planned for arm in arms):
+        return Finding(outcome="not reproduced", numbers=diverged)
+    if found is None:
+        return Finding(outcome="inconclusive", numbers=tuple(arm.state for arm in arms))
+    if rule.all_seeds and diverged:
+        outcome: Outcome = "inconclusive" if found.outcome == "reproduced" else found.outcome
+        return replace(found, outcome=outcome, numbers=(*found.numbers, *diverged))
+    return found
+
+
+def _at_laptop_size(claim: Claim, results: StoreResults, published: Published) -> tuple[str, ...]:
+    """What the rule reads there, with fewer seeds and trials; it decides nothing."""
+    if claim.id not in ASKED_AT_LAPTOP_SIZE:
+        return ()
+    thresholds = {**claim.thresholds}
+    if "min_trials" in thresholds:
+        thresholds["min_trials"] = FEW_TRIALS
+    few = claim.model_copy(update={"thresholds": thresholds})
+    found = RULES[claim.id].read(few, Evidence(results, AT_LAPTOP_SIZE), published)
+    return () if found is None else found.numbers
 
 
 def _in_other_mode(claim: Claim, results: StoreResults, published: Published) -> Iterator[OtherMode]:
@@ -85,11 +103,5 @@ def _in_other_mode(claim: Claim, results: StoreResults, published: Published) ->
     for mode in sorted({one.mode for one in others if any(record.seed is not None for record in one.done)}):
         evidence = Evidence(results.in_mode(mode))
         found = _finding(claim, evidence, published)
-        if found.outcome != "not run":
+        if found.outcome != "not started":
             yield OtherMode(mode=evidence.modes(claim.experiments), outcome=found.outcome, numbers=found.numbers)
-
-
-def _of_few(claim: Claim, *thresholds: str) -> Claim:
-    """The claim with these of its thresholds at FEWEST."""
-    few = {name: FEWEST for name in thresholds if name in claim.thresholds}
-    return claim.model_copy(update={"thresholds": {**claim.thresholds, **few}})

@@ -72,11 +72,14 @@ def _claim(verdict: Verdict) -> ClaimCard:
     mode = () if verdict.mode is None else (f"Judged on mode {verdict.mode}.",)
     others = tuple(f"{one.text} (this decides nothing)" for one in verdict.in_other_mode)
     changed = tuple(f"The rules changed since {name} was launched." for name in verdict.changed_since)
+    registered = (
+        () if verdict.registered is None else (f"By the rule that stood before the runs: {verdict.registered}.",)
+    )
     return ClaimCard(
         id=verdict.claim.id,
         statement=verdict.claim.statement,
         outcome=verdict.outcome,
-        numbers=(*verdict.numbers, *seeds, *mode, *others, *changed),
+        numbers=(*verdict.numbers, *registered, *seeds, *mode, *others, *changed),
         at_laptop_size=verdict.at_laptop_size,
         rule=verdict.claim.rule,
         source=verdict.claim.source,

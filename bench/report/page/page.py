@@ -17,7 +17,13 @@ from bench.report.deviations import Deviation
 from bench.report.table import Table
 
 HERE = Path(__file__).resolve().parent
-SYMBOLS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not run": "○"}  # next to the word
+SYMBOLS = {
+    "reproduced": "✓",
+    "not reproduced": "✗",
+    "inconclusive": "?",
+    "pending": "…",
+    "not started": "○",
+}  # next to the word
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from bench.__main__ import app
 from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
-from bench.report.claims.rules import Outcome
+from bench.report.claims.finding import Outcome
 from bench.report.claims.verdicts import Verdict, judge
 from bench.report.output import make_tables
 from bench.report.published import PUBLISHED, load_published
@@ -36,9 +36,10 @@ def with_outcomes(verdicts: list[Verdict], *outcomes: Outcome) -> list[Verdict]:
     [
         (("reproduced", "reproduced"), 0),
         (("reproduced", "not reproduced", "inconclusive"), 3),
-        (("not run", "not reproduced"), 3),
+        (("not started", "not reproduced"), 3),
         (("reproduced", "inconclusive"), 3),
-        (("reproduced", "not run"), 3),
+        (("reproduced", "pending"), 3),
+        (("reproduced", "not started"), 3),
         (("reproduced", "not reproduced"), 4),
     ],
 )
@@ -59,13 +60,13 @@ def test_what_has_not_run_and_what_was_launched_under_other_rules_is_said(verdic
     assert "changed since paper was launched" in ledger.text(changed)
 
 
-def test_too_few_seeds_are_read_but_decide_nothing(tmp_path):
+def test_what_is_in_is_read_but_decides_nothing_before_the_planned_seeds(tmp_path):
     three = five_seeds()[:3]
     store = make_store(tmp_path, three, manifest_of(three, "paper"))
     first, *_ = judge(read_results(store), load_published(PUBLISHED))
-    assert (first.outcome, first.seeds_needed) == ("inconclusive", 5)
-    assert first.numbers[0] == "k_operators: 3 seeds"
-    assert first.numbers[1].startswith("so far: sweep, best: ours less theirs ")
+    assert (first.outcome, first.seeds_needed) == ("pending", None)
+    assert first.numbers[0] == "k_operators 3 of 10 seeds"
+    assert first.numbers[1].startswith("so far reproduced: sweep, best: ours minus theirs ")
     assert "n = 3 and 5" in first.numbers[1]
 
 
@@ -90,5 +91,5 @@ def test_the_ledger_is_a_table_with_the_rules_below(tmp_path):
     store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
     (table,) = [one for one in make_tables(store).tables if one.kind == "ledger"]
     assert (table.name, len(table.rows)) == ("claims-ledger", 10)
-    assert table.rows[0][:3] == ("C1", "1.14M K-Operators reach perplexity 4.43", "reproduced")
+    assert table.rows[0][:3] == ("C1", "1.14M K-Operators reach perplexity 4.43", "pending")
     assert sum(note.startswith("C") and ": " in note for note in table.notes) >= 10
