@@ -17,7 +17,7 @@ from bench.store import RUN_ID, Store
 from jobs.cache import unused
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE
-from jobs.slurm.scheduler import SchedulerError, cancel_task, queue, tasks_by_run
+from jobs.slurm.scheduler import SchedulerError, ask, queue, tasks_by_run
 from jobs.slurm.submission import submissions
 from jobs.status import at_work
 
@@ -46,7 +46,7 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
         lines.append(f"{run_id}: cancelled ({where})")
     for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
         try:
-            cancel_task(job_id)
+            ask("scancel", job_id)
             lines.append(f"job {job_id}: cancelled, since all its runs are cancelled")
         except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
             lines.append(f"job {job_id}: {error}")

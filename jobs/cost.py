@@ -1,6 +1,7 @@
 """How long runs take, without training: for the announcements of launches and the time limits of jobs."""
 
 import hashlib
+import heapq
 import json
 import math
 import statistics
@@ -87,8 +88,7 @@ def schedule_seconds(seconds: list[float], n_slots: int) -> float:
     """When the last run ends if each free slot takes the next one."""
     free_at = [0.0] * n_slots
     for one in seconds:
-        first = min(range(n_slots), key=free_at.__getitem__)
-        free_at[first] += one
+        heapq.heapreplace(free_at, free_at[0] + one)
     return max(free_at)
 
 

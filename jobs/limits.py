@@ -12,19 +12,20 @@ SLURM_MEMORY_VARIABLE = "SLURM_MEM_PER_NODE"  # MiB of a job; 0: all of the node
 
 def memory_limit() -> int | None:
     """The least limit in bytes of the cgroups and the SLURM job that this process is in; None where there is none."""
-    found = [_number(folder / "memory.max") for folder in _folders("")]
-    found += [_number(folder / "memory.limit_in_bytes") for folder in _folders("memory")]
+    found = [_numbers(folder / "memory.max") for folder in _folders("")]
+    found += [_numbers(folder / "memory.limit_in_bytes") for folder in _folders("memory")]
     with suppress(ValueError):
-        found.append(int(os.environ.get(SLURM_MEMORY_VARIABLE, "")) * 2**20 or None)
-    return min((one for one in found if one is not None), default=None)
+        megabytes = int(os.environ.get(SLURM_MEMORY_VARIABLE, ""))
+        found.append([megabytes * 2**20] if megabytes else [])
+    return min((numbers[0] for numbers in found if numbers), default=None)
 
 
 def cpu_limit() -> float | None:
     """The least CPU time, in cores, that the cgroups of this process allow; None where there is no limit."""
-    found = [_cores(*_words(folder / "cpu.max")) for folder in _folders("")]
-    for folder in _folders("cpu"):
-        found.append(_cores(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
-    return min((one for one in found if one is not None), default=None)
+    found = [_numbers(folder / "cpu.max") for folder in _folders("")]
+    found += [_numbers(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us") for folder in _folders("cpu")]
+    # a quota and a period, both in microseconds
+    return min((numbers[0] / numbers[1] for numbers in found if len(numbers) == 2 and numbers[1]), default=None)
 
 
 def _folders(controller: str) -> Iterator[Path]:
@@ -47,22 +48,10 @@ def _folders(controller: str) -> Iterator[Path]:
             yield root.joinpath(*parts[:n_parts])
 
 
-def _words(path: Path) -> list[str]:
-    """The words of a file of a cgroup; none where there is no such file."""
+def _numbers(*paths: Path) -> list[int]:
+    """The numbers in files of a cgroup; none where a file is missing or says that there is no limit ("max" or -1)."""
     try:
-        return path.read_text(encoding="ascii").split()
+        words = [word for path in paths for word in path.read_text(encoding="ascii").split()]
     except OSError:
         return []
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file of a cgroup; None where there is no such file, or no limit ("max")."""
-    words = _words(path)
-    return int(words[0]) if words and words[0].isdecimal() else None
-
-
-def _cores(*words: str) -> float | None:
-    """The cores of a quota and a period, both in microseconds; None for no limit ("max" or -1) and for less words."""
-    if len(words) != 2 or not words[0].isdecimal() or not words[1].isdecimal() or int(words[1]) == 0:
-        return None
-    return int(words[0]) / int(words[1])
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else []

@@ -3,12 +3,13 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import Run
+from bench.process import on_signals
 from bench.store import Store
 from jobs.attempt import WorkerProcess, start_attempt
 from jobs.cache import cache_environment
@@ -187,15 +188,6 @@ def lacked_memory(one: Ended, worker: WorkerProcess) -> bool:
     return worker.process.returncode == -signal.SIGKILL or worker.says_no_memory
 
 
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> AbstractContextManager[None]:
     """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return on_signals(signal.default_int_handler, signal.SIGTERM)

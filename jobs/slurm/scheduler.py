@@ -6,8 +6,10 @@ import re
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from bench.errors import UserError
 from bench.files import replace
@@ -45,6 +47,9 @@ class TaskState:
     def queued(self) -> bool:
         """Whether it waits."""
         return self.state in PENDING
+
+
+NOTED = TypeAdapter(dict[int, TaskState])  # how the tasks of a submission ended, by index
 
 
 def ask(*command: str) -> str:
@@ -144,12 +149,9 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
 
 
 def _read_noted(folder: Path) -> dict[int, TaskState]:
-    try:
-        content = json.loads((folder / ENDED_FILE).read_bytes())
-        names = [field.name for field in fields(TaskState)]  # earlier versions stored another
-        return {int(index): TaskState(**{name: state[name] for name in names}) for index, state in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return {}
+    with suppress(OSError, ValueError):
+        return NOTED.validate_json((folder / ENDED_FILE).read_bytes())  # ignores the fields of earlier versions
+    return {}
 
 
 def settings() -> dict[str, str]:
@@ -164,8 +166,3 @@ def max_array_size() -> int:
         return max(int(settings()["MaxArraySize"]), 1)
     except (SchedulerError, KeyError, ValueError):
         return DEFAULT_MAX_ARRAY_SIZE
-
-
-def cancel_task(job_id: str) -> None:
-    """`scancel` it."""
-    ask("scancel", job_id)

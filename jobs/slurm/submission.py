@@ -45,9 +45,8 @@ class Submission(Strict):
     def write(self, store: Store) -> Path:
         """Put the plan on disk, in a folder that only its owner may enter."""
         folder = self.folder(store)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, parents=True)
         check_private(folder)
         folder.chmod(0o700)
         for name in (JOB_FILE, ENDED_FILE):  # of a submission that once had this name
@@ -80,10 +79,8 @@ def submissions(store: Store) -> list[Submission]:
     """Every submission of a store, oldest first; a folder whose plan cannot be read is skipped."""
     found = []
     for path in (store.work_folder / JOBS_FOLDER).glob(f"{NAME_PREFIX}*/{PLAN_FILE}"):
-        try:
+        with suppress(ConfigError):  # it was being written when its launcher died, and nothing was submitted
             found.append(read_submission(path.parent))
-        except ConfigError:
-            continue  # it was being written when its launcher died, and nothing was submitted
     return sorted(found, key=lambda one: (one.number, one.name))
 
 
@@ -94,19 +91,14 @@ def note_job(folder: Path, job_id: str) -> None:
 
 def read_job(folder: Path) -> str | None:
     """The job's id, where `note_job` came to write it."""
-    try:
-        content = json.loads((folder / JOB_FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return str(content["job_id"]) if isinstance(content, dict) and "job_id" in content else None
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return str(json.loads((folder / JOB_FILE).read_bytes())["job_id"])
+    return None
 
 
 def check_private(folder: Path) -> None:
     """StoreError unless a folder is ours and only ours to write, since its files will be executed."""
-    try:
-        found = folder.lstat()
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be read: {error.strerror}; launch again") from error
+    found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(
             f"{folder} must be a folder of yours without write access for others; remove it and launch again"
