@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench import commands
-from bench.cli import existing_store, make_app, pick_device, run_guarded
+from bench.cli import make_app, open_store, pick_device, print_errors, run_guarded
 from bench.commands import DataDir, Device, StorePath
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError
 
@@ -52,7 +52,7 @@ def recheck(
             print(f"{path.name}: the present sources made it; to repeat it takes a machine of its kind")
             return
     else:
-        here = Store(existing_store(store))
+        here = open_store(store)
         records, errors = here.records()
         rechecks, recheck_errors = here.rechecks()
         errors += recheck_errors
@@ -60,13 +60,10 @@ def recheck(
     outcomes = prove_in(here, records, machine, workers, say=lambda line: print(line, flush=True))
     if stale:
         print(summary(outcomes))
-    for error in errors:
-        typer.echo(f"error: {error}", err=True)
     states = {outcome.state for outcome in outcomes}
-    if errors or "not confirmed" in states:
+    if print_errors(errors) or "not confirmed" in states:
         raise typer.Exit(EXIT_FAILED)
-    if "left" in states:
-        raise typer.Exit(EXIT_INCOMPLETE)
+    raise typer.Exit(EXIT_INCOMPLETE if "left" in states else 0)
 
 
 @app.command()
@@ -78,19 +75,16 @@ def table(
     """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
     from bench.report.explain import explain as explain_cell
     from bench.report.output import make_tables, write_tables
-    from bench.store import Store
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     if explain is not None:
         experiment, _, label = explain.partition("/")
         print(explain_cell(here, experiment, label))
         return
-    made = make_tables(here, compare=Store(existing_store(compare)) if compare else None)
+    made = make_tables(here, compare=open_store(compare) if compare else None)
     write_tables(here, made)
     print(made.text)
-    for error in made.errors:
-        typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(made.exit_code)
+    raise typer.Exit(print_errors(made.errors))
 
 
 @app.command()
@@ -152,15 +146,11 @@ def merge(
 def report(store: StorePath = Path("results")) -> None:
     """Build STORE/report.html from the records: one page with everything in it. Trains nothing."""
     from bench.report.page.gather import gather, write_report
-    from bench.store import Store
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     content = gather(here)
     print(write_report(here, content))
-    for error in content.unread:
-        typer.echo(f"error: {error}", err=True)
-    if content.unread:
-        raise typer.Exit(EXIT_FAILED)
+    raise typer.Exit(print_errors(content.unread))
 
 
 @app.command()
@@ -177,14 +167,11 @@ def verify(
     from bench.report.claims.verdicts import judge
     from bench.report.published import PUBLISHED, load_published
     from bench.report.runs import read_results
-    from bench.store import Store
 
-    ours = read_results(Store(existing_store(store)))
+    ours = read_results(open_store(store))
     verdicts = judge(ours, load_published(PUBLISHED))
     print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
-    for error in ours.errors:
-        typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(EXIT_FAILED if ours.errors else ledger.exit_code(verdicts))
+    raise typer.Exit(print_errors(ours.errors) or ledger.exit_code(verdicts))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from bench.process import Interrupted
 if TYPE_CHECKING:
     import torch
     import typer
+
+    from bench.store import Store
 
 
 def make_app(help_text: str) -> "typer.Typer":
@@ -79,8 +81,18 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     return seeds
 
 
-def existing_store(root: Path) -> Path:
-    """`root`, or ConfigError where there is no such folder."""
+def open_store(root: Path) -> "Store":
+    """The store in a folder; ConfigError where there is no such folder."""
+    from bench.store import Store
+
     if not root.is_dir():
         raise ConfigError(f"there is no store {root}; name one with --store, or make one with `make reproduce`")
-    return root
+    return Store(root)
+
+
+def print_errors(errors: Iterable[object]) -> int:
+    """Print what could not be read. The exit code: EXIT_FAILED where there was anything, else 0."""
+    lines = [f"error: {error}" for error in errors]
+    for line in lines:
+        print(line, file=sys.stderr)
+    return EXIT_FAILED if lines else 0

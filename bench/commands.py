@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import existing_store, pick_device
+from bench.cli import open_store, pick_device
 from bench.errors import EXIT_FAILED, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ def sample(
     from bench.config import read_config
     from bench.corpus import decode, encode
     from bench.sample import generate
-    from bench.store import Store
     from models import build
 
     if weights not in ("best", "final"):
@@ -128,7 +127,7 @@ def sample(
     if path.suffix == ".pt":
         content = checkpoint.load(path, on)
     else:
-        here = Store(existing_store(store))
+        here = open_store(store)
         folder = here.run_folder(here.find_run_id(run_id))
         newest, _ = checkpoint.load_newest(folder, on)
         if newest is None:

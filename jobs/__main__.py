@@ -11,12 +11,12 @@ import typer
 from bench.cli import make_app, parse_seeds, pick_device, run_guarded
 from bench.commands import DataDir, Device
 from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
+from bench.store import Store
 from jobs import watching
 from jobs.deadline import Deadline, parse_deadline, same_command
 
 if TYPE_CHECKING:
     from bench.experiments.grid import Experiment
-    from bench.store import Store
     from jobs.local import Ended
     from jobs.slurm.arrays import Array
 
@@ -31,11 +31,8 @@ RunsPerGpu = Annotated[
     int | None,
     typer.Option(min=1, help="Runs at a time on each GPU, since one small model cannot fill it; by default what fits."),
 ]
-Pattern = Annotated[str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of what has no known time, also in a dry run.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experiment's own, e.g. 42,69.")]
-Mode = Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")]
 Retry = Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")]
 Cluster = Annotated[str | None, typer.Option(help="slurm, or local, which is the default.")]
 Profile = Annotated[str | None, typer.Option(help="SLURM: a name in jobs/profiles, or a .toml file.")]
@@ -46,7 +43,6 @@ RunsPerJob = Annotated[int, typer.Option(min=1, help="SLURM: runs that one job d
 AnySources = Annotated[
     bool, typer.Option("--any-sources", help="Let waiting runs start even if the sources are edited meanwhile.")
 ]
-TestOnly = Annotated[bool, typer.Option("--test-only", help="SLURM: ask when the jobs would start.")]
 Scripts = Annotated[Path | None, typer.Option("--emit-scripts", help="SLURM: write scripts there, to submit by hand.")]
 Measure = Annotated[
     bool, typer.Option("--measure", help="SLURM: time some steps on a node, for the time limits of a later launch.")
@@ -58,14 +54,13 @@ DeadlineText = Annotated[
     str | None,
     typer.Option("--deadline", help="Time this may take, e.g. 12m or 1h30m: starts only what can end by then. Exit 3."),
 ]
-CheckpointSeconds = Annotated[float, typer.Option(min=0, help="Between checkpoints of a run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Which runs of an experiment, on which devices: the options that a launch here and one on SLURM share."""
 
-    mode: str | None
+    mode: str | None = None
     device: str | None
     seeds: str | None
     workers: int | None
@@ -85,22 +80,24 @@ def launch(
     store: StorePath = Path("reproduced"),
     workers: Workers = None,
     runs_per_gpu: RunsPerGpu = None,
-    pattern: Pattern = None,
+    pattern: Annotated[
+        str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")
+    ] = None,
     retry: Retry = None,
     deadline: DeadlineText = None,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
     probe: Probe = False,
     seeds: Seeds = None,
-    mode: Mode = None,
+    mode: Annotated[str | None, typer.Option(help="exact or fast; the default is fast on CUDA.")] = None,
     device: Device = None,
     data_dir: DataDir = None,
-    checkpoint_seconds: CheckpointSeconds = 60.0,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints of a run.")] = 60.0,
     any_sources: AnySources = False,
     cluster: Cluster = None,
     profile: Profile = None,
     slurm: Assignments = None,
     runs_per_job: RunsPerJob = 1,
-    test_only: TestOnly = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="SLURM: ask when the jobs would start.")] = False,
     emit_scripts: Scripts = None,
     measure: Measure = False,
     pack: Archive = None,
@@ -109,10 +106,7 @@ def launch(
 
     With --cluster slurm it submits what is missing and returns at once.
     """
-    until = _deadline(deadline, cluster)
-    from bench.store import Store
-
-    here = Store(store)
+    until, here = _deadline(deadline, cluster), Store(store)
     which: dict[str, Any] = {"pattern": pattern, "retry": retry, "any_sources": any_sources}
     target = Target(
         mode=mode, device=device, seeds=seeds, workers=workers, runs_per_gpu=runs_per_gpu, data_dir=data_dir
@@ -154,15 +148,12 @@ def reproduce(
 
     With --cluster slurm it submits what is missing and prints the table of what is there; run it again for the rest.
     """
-    until = _deadline(deadline, cluster)
-    from bench.store import Store
+    from jobs.launch import summary
     from jobs.outcome import show_outcome
 
-    here, code = Store(store), 0
+    until, here, code = _deadline(deadline, cluster), Store(store), 0
     ended: list[Ended] = []
-    target = Target(
-        mode=None, device=device, seeds=seeds, workers=workers, runs_per_gpu=runs_per_gpu, data_dir=data_dir
-    )
+    target = Target(device=device, seeds=seeds, workers=workers, runs_per_gpu=runs_per_gpu, data_dir=data_dir)
     if _is_slurm(cluster, profile or slurm or runs_per_job > 1):
         name = experiment or "paper"
         why = "" if experiment else " (for SLURM; choose another with EXPERIMENT=laptop or smoke)"
@@ -172,10 +163,10 @@ def reproduce(
     else:
         name, why = (experiment, "") if experiment else _suited(device)
         ended = _launch_here(name, here, target, {"retry": retry, "why": why, "deadline": until})
-        code = _exit_code(ended, None)
+        code = summary(ended)
     codes = (code, show_outcome(here, Store(committed), name))
-    if _is_cut(ended):
-        _say_how_to_go_on()
+    if any(one.cut for one in ended):
+        print(f"To go on:\n{same_command()}")
     raise typer.Exit(EXIT_FAILED if EXIT_FAILED in codes else max(codes))
 
 
@@ -206,23 +197,24 @@ def _is_slurm(cluster: str | None, only_slurm: object) -> bool:
     return cluster == "slurm"
 
 
-def _launch_and_pack(name: str, store: "Store", target: Target, pack: Path | None, options: dict[str, Any]) -> int:
+def _launch_and_pack(name: str, store: Store, target: Target, pack: Path | None, options: dict[str, Any]) -> int:
     """Launch here; where the deadline cut it, write tables and print how to continue. The exit code."""
     from bench.transfer.pack import packing
+    from jobs.launch import summary
+    from jobs.outcome import write_all_tables
 
     with packing(store, pack):
         ended = _launch_here(name, store, target, options)
-    code = _exit_code(ended, store)
-    if _is_cut(ended):
-        from jobs.outcome import write_all_tables
-
+    code = summary(ended)
+    if store.records()[1]:
+        code = EXIT_FAILED  # more than that some runs are left
+    if any(one.cut for one in ended):
         write_all_tables(store)
-        print(f"The tables of what there is: {store.root}/tables")
-        _say_how_to_go_on()
+        print(f"The tables of what there is: {store.root}/tables\nTo go on:\n{same_command()}")
     return code
 
 
-def _launch_here(name: str, store: "Store", target: Target, options: dict[str, Any]) -> "list[Ended]":
+def _launch_here(name: str, store: Store, target: Target, options: dict[str, Any]) -> "list[Ended]":
     """Do what is missing on this machine, and wait for it."""
     from jobs.launch import launch_missing
     from jobs.slots import make_slots
@@ -237,7 +229,7 @@ def _launch_here(name: str, store: "Store", target: Target, options: dict[str, A
         raise typer.Exit(EXIT_INTERRUPTED) from stop
 
 
-def _submit(name: str, store: "Store", target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> "list[Array]":
+def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> "list[Array]":
     """Submit what is missing to SLURM. `jobs` has the fields of a Request: how runs are spread over jobs."""
     from jobs.slurm.arrays import Request, choose_device, submit_missing
 
@@ -259,24 +251,6 @@ def _deadline(text: str | None, cluster: str | None) -> Deadline | None:
     if cluster == "slurm":
         raise ConfigError("--deadline is for runs on this machine; on SLURM the limit of a job is --slurm timeout_min=")
     return Deadline(seconds, time.monotonic())
-
-
-def _is_cut(ended: "list[Ended]") -> bool:
-    """Whether a deadline left something to do."""
-    from jobs.local import OUT_OF_TIME
-
-    return any(one.reason == OUT_OF_TIME for one in ended)
-
-
-def _say_how_to_go_on() -> None:
-    print(f"To go on:\n{same_command()}")
-
-
-def _exit_code(ended: "list[Ended]", store: "Store | None") -> int:
-    from jobs.launch import summary
-
-    code = summary(ended)
-    return EXIT_FAILED if store is not None and store.records()[1] else code  # more than that some runs are left
 
 
 if __name__ == "__main__":

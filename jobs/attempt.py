@@ -45,11 +45,6 @@ class WorkerProcess:
             return [f"no log: {error.strerror}"]
 
     @property
-    def last_line(self) -> str:
-        """The last line of the log, which names the reason when a worker fails."""
-        return ["the log is empty", *self.log_lines][-1][:300]
-
-    @property
     def says_no_memory(self) -> bool:
         """Whether the log has an out-of-memory error, which may come before there is a record."""
         return any(NO_MEMORY.search(line) for line in self.log_lines)

@@ -17,7 +17,8 @@ from bench.store import RUN_ID, Store
 from jobs.cache import unused
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE
-from jobs.slurm.scheduler import SchedulerError, ask, queue, tasks_by_run
+from jobs.slurm import scheduler
+from jobs.slurm.scheduler import SchedulerError, tasks_by_run
 from jobs.slurm.submission import submissions
 from jobs.status import at_work
 
@@ -46,7 +47,7 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
         lines.append(f"{run_id}: cancelled ({where})")
     for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
         try:
-            ask("scancel", job_id)
+            scheduler.ask("scancel", job_id)
             lines.append(f"job {job_id}: cancelled, since all its runs are cancelled")
         except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
             lines.append(f"job {job_id}: {error}")
@@ -93,7 +94,12 @@ def leftovers(store: Store) -> list[Leftover]:
                 sidecar = path.with_suffix(".pt.sha256")
                 found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]
     earlier = submissions(store)
-    active = _active_names() if earlier else set()
+    active: set[str] | None = set()  # submissions with a task queued or running; None where SLURM cannot be asked
+    try:
+        if earlier:
+            active = {name for (name, _), state in scheduler.queue().items() if state.active}
+    except SchedulerError:
+        active = None
     for submission in earlier:
         finished = all(run_id in recorded for task in submission.tasks for run_id in task) or submission.measures
         if finished and active is not None and submission.name not in active:
@@ -123,14 +129,6 @@ def summarize(some: list[Leftover]) -> list[str]:
         files[one.why] += one.n_files
         n_bytes[one.why] += one.n_bytes
     return [f"{why}: {files[why]:,} files, {n_bytes[why] / 2**20:,.1f} MiB" for why in sorted(files)]
-
-
-def _active_names() -> set[str] | None:
-    """The submissions that have a task queued or running; None where SLURM cannot be asked."""
-    try:
-        return {name for (name, _), state in queue().items() if state.active}
-    except SchedulerError:
-        return None
 
 
 def _measure(path: Path, why: str) -> Leftover:

@@ -14,7 +14,7 @@ from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
 from bench.fetch import DownloadError, find_text
 from bench.lease import living
-from bench.record import FINAL_STATUSES, NO_SEED, Manifest
+from bench.record import FINAL_STATUSES, NO_SEED
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
@@ -23,7 +23,7 @@ from jobs.display import Display, duration
 from jobs.forecast import expected_cells
 from jobs.grid import missing, select, set_aside
 from jobs.layout import CANCEL_FILE
-from jobs.local import OUT_OF_TIME, Ended, LocalPool, sigterm_as_interrupt
+from jobs.local import Ended, LocalPool
 from jobs.outcome import rules_in_force
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot, as_needed, runs_at_once, slots_text
@@ -85,7 +85,7 @@ def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
     folders = {store.run_folder(run.run_id): run for run in todo.runs}
     busy = living(folders)
     left = [
-        Ended(run=folders[folder], status=None, reason=f"process {holder.pid} on {holder.node} works on it")
+        Ended(run=folders[folder], reason=f"process {holder.pid} on {holder.node} works on it")
         for folder, holder in busy.items()
     ]
     return replace(todo, runs=[run for folder, run in folders.items() if folder not in busy]), left
@@ -94,8 +94,11 @@ def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
 def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
     """Write the manifest of the experiment, and the run file of each run to do."""
     manifests = store.manifests()[0]
-    manifest = with_earlier_seeds(experiment, manifests).manifest(rules_in_force(experiment.name))
-    earlier = _listed(experiment, manifests)
+    earlier = next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
+    if earlier is not None and earlier.corpus == experiment.cells[0].config.corpus:  # `--seeds` only adds seeds
+        listed = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in earlier.cells}
+        experiment = experiment.with_seeds(lambda cell: [*listed.get(cell.label, []), *cell.seeds])
+    manifest = experiment.manifest(rules_in_force(experiment.name))
     if earlier is not None:  # the hash of the first launch stays, so that a verdict can report later changes
         kept = {name: getattr(earlier, name) for name in ("claim_rules_sha256", "remark", "shared_gpu")}
         manifest = manifest.model_copy(update=kept)
@@ -158,21 +161,7 @@ def launch_missing(
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
     earlier = [run for run in untouched if todo.statuses[run.run_id] not in FINAL_STATUSES]
-    return ended + left + [Ended(run=run, status=todo.statuses[run.run_id], reason="") for run in earlier]
-
-
-def with_earlier_seeds(experiment: Experiment, manifests: list[Manifest]) -> Experiment:
-    """The experiment with the seeds that its store already lists, so that `--seeds` only adds seeds."""
-    listed = _listed(experiment, manifests)
-    if listed is None or listed.corpus != experiment.cells[0].config.corpus:
-        return experiment
-    earlier = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in listed.cells}
-    return experiment.with_seeds(lambda cell: [*earlier.get(cell.label, []), *cell.seeds])
-
-
-def _listed(experiment: Experiment, manifests: list[Manifest]) -> Manifest | None:
-    """The manifest that an earlier launch of the experiment in the same mode left, if there was one."""
-    return next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
+    return ended + left + [Ended(run=run, status=todo.statuses[run.run_id]) for run in earlier]
 
 
 def announce_deadline(
@@ -238,8 +227,7 @@ def find_estimates(
     if probe and not unknown:
         print("--probe: the time of every run is known already")
     if unknown:
-        with sigterm_as_interrupt():  # so that the launcher ends its probe before itself
-            timed = estimate_seconds(unknown, slots, data_dir, until)
+        timed = estimate_seconds(unknown, slots, data_dir, until)
         estimates |= {run_id: Estimate(seconds=one, source="timed just now") for run_id, one in timed.items()}
     return estimates
 
@@ -267,7 +255,7 @@ def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
 
 def summary(ended: list[Ended]) -> int:
     """Print the runs that failed, now or earlier; returns the exit code."""
-    cut = [one for one in ended if one.reason == OUT_OF_TIME]
+    cut = [one for one in ended if one.cut]
     failed = [one for one in ended if one.status not in FINAL_STATUSES and one not in cut]
     for one in ended:
         if one.status == "diverged":

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +31,13 @@ class Ended:
     """How a worker ended: the status of the record it left, or why there is none."""
 
     run: Run
-    status: str | None
-    reason: str
+    status: str | None = None
+    reason: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether a deadline left it to another launch."""
+        return self.reason == OUT_OF_TIME
 
 
 class LocalPool:
@@ -67,7 +71,7 @@ class LocalPool:
             ended.append(one)
             tell([worker.run for worker in self.working.values()], one)
 
-        with sigterm_as_interrupt():
+        with on_signals(signal.default_int_handler, signal.SIGTERM):  # which raises KeyboardInterrupt
             try:
                 while not self.time_is_up():
                     self.start_what_can(queue, note)
@@ -95,7 +99,7 @@ class LocalPool:
             index, run = chosen
             if self.is_cancelled(run):
                 queue.end(index, time.monotonic(), done=False)
-                note(Ended(run=run, status=None, reason=CANCELLED))
+                note(Ended(run=run, reason=CANCELLED))
             else:
                 self.start(index, run)
 
@@ -126,15 +130,14 @@ class LocalPool:
     def cut(self, queue: Queue, note: Callable[[Ended], None]) -> list[Ended]:
         """At the deadline: every worker saves its state. Runs without a record are left for another launch."""
         assert self.deadline is not None
-        workers = list(self.working.values())
+        runs = [worker.run for worker in self.working.values()]
         self.stop(self.deadline.stop_seconds)
-        left = []
-        for run in (worker.run for worker in workers):
-            if (status := self.store.statuses().get(run.run_id)) is not None:  # it came to its end meanwhile
-                note(Ended(run=run, status=status, reason=""))
-            else:
-                left.append(run)
-        return [Ended(run=run, status=None, reason=OUT_OF_TIME) for run in [*left, *queue.waiting]]
+        statuses = self.store.statuses()
+        for run in runs:
+            if run.run_id in statuses:  # it came to its end meanwhile
+                note(Ended(run=run, status=statuses[run.run_id]))
+        left = [run for run in [*runs, *queue.waiting] if run not in runs or run.run_id not in statuses]
+        return [Ended(run=run, reason=OUT_OF_TIME) for run in left]
 
     def is_cancelled(self, run: Run) -> bool:
         """Whether this run was cancelled with `python -m jobs cancel`."""
@@ -157,14 +160,13 @@ class LocalPool:
     def outcome(self, worker: WorkerProcess) -> Ended:
         """The result of a worker that has ended."""
         run, returncode = worker.run, worker.process.returncode
-        status = self.store.statuses().get(run.run_id)
-        if status is not None:
-            return Ended(run=run, status=status, reason="")
+        if (status := self.store.statuses().get(run.run_id)) is not None:
+            return Ended(run=run, status=status)
         if self.is_cancelled(run):
-            return Ended(run=run, status=None, reason=CANCELLED)
+            return Ended(run=run, reason=CANCELLED)
         if returncode < 0:
-            return Ended(run=run, status=None, reason=f"killed by {signal.Signals(-returncode).name}")
-        return Ended(run=run, status=None, reason=worker.last_line)
+            return Ended(run=run, reason=f"killed by {signal.Signals(-returncode).name}")
+        return Ended(run=run, reason=["the log is empty", *worker.log_lines][-1][:300])
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Ask every worker to save and stop; kill those that do not within `seconds`."""
@@ -186,8 +188,3 @@ def lacked_memory(one: Ended, worker: WorkerProcess) -> bool:
     if one.status is not None or one.reason == CANCELLED:
         return one.status == "oom"
     return worker.process.returncode == -signal.SIGKILL or worker.says_no_memory
-
-
-def sigterm_as_interrupt() -> AbstractContextManager[None]:
-    """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
-    return on_signals(signal.default_int_handler, signal.SIGTERM)

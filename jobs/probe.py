@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,12 +69,16 @@ def estimate_seconds(
 def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple[float, float] | None:
     """Seconds of a step and of an evaluated token, from a process of its own; None where it fails or takes too long."""
     from bench.config import to_json
+    from bench.process import on_signals
     from jobs.cache import cache_environment
 
     command = [sys.executable, "-m", "jobs.probe", str(os.getpid()), slot.device, str(slot.n_threads)]
     gpu = {} if slot.visible_gpu is None else {"CUDA_VISIBLE_DEVICES": slot.visible_gpu}
     caches = cache_environment(slot.kind) if run.mode == "fast" else {}  # the step that it compiles serves the runs
-    try:
+    with (
+        suppress(subprocess.TimeoutExpired, subprocess.CalledProcessError, ValueError, TypeError),
+        on_signals(signal.default_int_handler, signal.SIGTERM),  # so that the launcher ends its probe before itself
+    ):
         done = subprocess.run(
             [*command, str(data_dir or ""), str(limit / 2), str(STEPS_SECONDS)],
             input=json.dumps(to_json(run)),
@@ -86,31 +91,21 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
             check=True,
         )
         step, token = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError, ValueError, TypeError):
-        return None
-    return step, token
+        return step, token
+    return None
 
 
 def end_with(parent: int) -> None:
     """Kill this process as soon as its parent has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()  # at once where it has ended already
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def probe(run: "Run", device: str, data_dir: Path | None) -> float:
-    """Seconds that a run will take on a device that it has to itself."""
-    from jobs.cost import run_seconds
-    from jobs.speeds import Platform
-
-    step, token = pace(run, device, data_dir)
-    return run_seconds(run, step, Platform(device=device, n_threads=1), token_seconds=token)
+    threading.Thread(target=watch, daemon=True).start()  # at once where it has ended already
 
 
 def pace(

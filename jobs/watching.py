@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import existing_store
+from bench.cli import open_store, print_errors
 from bench.commands import DataDir, StorePath
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError
 from bench.store import Store
@@ -44,33 +44,26 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     if watch and as_json:
         raise ConfigError("--watch draws and --json prints once; give one of them")
-    if not watch:
-        found, errors = _look(here, experiment)
-        if as_json:
-            rows = [{"experiment": name, "mode": mode, **asdict(state)} for name, mode, state in found]
-            print(json.dumps(rows, indent=1))
-        else:
-            width = None if sys.stdout.isatty() else PLAIN_WIDTH
-            Console(highlight=False, width=width).print(_table(found))
-    elif sys.stdout.isatty():
-        with Live(refresh_per_second=1) as live:
-            while True:
+    if watch and not sys.stdout.isatty():
+        raise ConfigError("--watch draws on a terminal, and this is none; leave it out")
+    found, errors = _look(here, experiment)
+    if as_json:
+        rows = [{"experiment": name, "mode": mode, **asdict(state)} for name, mode, state in found]
+        print(json.dumps(rows, indent=1))
+    elif not watch:
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        Console(highlight=False, width=width).print(_table(found))
+    else:
+        with Live(_table(found), refresh_per_second=1) as live:
+            while not all(state.recorded for *_, state in found):
+                time.sleep(WATCH_SECONDS)
                 found, errors = _look(here, experiment)
                 live.update(_table(found))
-                if all(state.recorded for *_, state in found):
-                    break
-                time.sleep(WATCH_SECONDS)
-    else:
-        raise ConfigError("--watch draws on a terminal, and this is none; leave it out")
-    for error in errors:
-        typer.echo(f"error: {error}", err=True)
-    if errors:
-        raise typer.Exit(EXIT_FAILED)
-    if not all(state.recorded for *_, state in found):
-        raise typer.Exit(EXIT_INCOMPLETE)
+    complete = all(state.recorded for *_, state in found)
+    raise typer.Exit(print_errors(errors) or (0 if complete else EXIT_INCOMPLETE))
 
 
 def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
@@ -78,7 +71,7 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     from jobs.status import states
     from jobs.why import find_traces, screen
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     run_id = here.find_run_id(wanted)
     records, manifests = here.records()[0], here.manifests()[0]
     manifest = next(iter(_listing(manifests, run_id)), None)
@@ -94,7 +87,7 @@ def logs(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     """Print the log of a run."""
     from jobs.layout import LOG_FILE
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     log = here.run_folder(here.find_run_id(wanted)) / LOG_FILE
     if not log.is_file():
         raise ConfigError(f"{log} does not exist: the run was not started from here, or still waits")
@@ -105,7 +98,7 @@ def cancel(wanted: WantedRuns = None, experiment: OfExperiment = None, store: St
     """Stop runs with their state saved, and do not start them until they are launched again."""
     from jobs.control import cancel_runs
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     for line in cancel_runs(here, _chosen(here, wanted, experiment)):
         print(line)
 
@@ -114,14 +107,13 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
     """Put failed, diverged or cancelled runs back among what is missing: the next launch does them again."""
     from jobs.control import retry_runs
 
-    here = Store(existing_store(store))
+    here = open_store(store)
     run_ids = _chosen(here, wanted, None)
     retry_runs(here, run_ids)
     manifests = here.manifests()[0]
-    found = [one for run_id in run_ids for one in _listing(manifests, run_id)]
-    names = dict.fromkeys(_as_launched(one, manifests) for one in found)
     print(f"{', '.join(run_ids)}: set aside what is recorded; now launch, as you did before:")
-    for name in names:
+    found = [one for run_id in run_ids for one in _listing(manifests, run_id)]
+    for name in dict.fromkeys(_as_launched(one, manifests) for one in found):
         print(f"python -m jobs launch --experiment {name} --store {store}")
 
 
@@ -132,7 +124,7 @@ def gc(
     """Remove what no run needs any more: files and bytes. Records, last checkpoints and runs' logs stay."""
     from jobs.control import leftovers, remove, summarize
 
-    found = leftovers(Store(existing_store(store)))
+    found = leftovers(open_store(store))
     for line in summarize(found) or ["nothing to remove"]:
         print(line)
     if not dry_run:
@@ -206,9 +198,8 @@ def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> l
         modes = [one for one in store.manifests()[0] if one.name == experiment]
         if not modes:
             raise ConfigError(f"store {store.root} has no experiment {experiment}")
-        return list(
-            dict.fromkeys(run_id for one in modes for run_id in one.run_ids)
-        )  # a counted model is the same run in both modes
+        # a counted model is the same run in both modes
+        return list(dict.fromkeys(run_id for one in modes for run_id in one.run_ids))
     if not wanted:
         raise ConfigError("name a run, by its id or as k_operators-s42; `python -m jobs status` lists them")
     return [store.find_run_id(one) for one in wanted]

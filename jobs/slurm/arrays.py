@@ -25,7 +25,6 @@ from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import duration
 from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
 from jobs.layout import CANCEL_FILE
-from jobs.local import sigterm_as_interrupt
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
 from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
@@ -169,8 +168,7 @@ def array_estimates(runs: list[Run], store: Store, request: Request) -> dict[str
     estimates = known_estimates(runs, (store, Store(ROOT / "results")), platform, longest=True, scaled=False)
     unknown = [run for run in runs if run.run_id not in estimates]
     if unknown and request.device == "cpu" and request.probe:
-        with sigterm_as_interrupt():  # so that the probe ends before its launcher
-            timed = estimate_seconds(unknown, [Slot(device="cpu", n_threads=threads)], request.data_dir)
+        timed = estimate_seconds(unknown, [Slot(device="cpu", n_threads=threads)], request.data_dir)
         estimates |= {run_id: Estimate(seconds=one, source="timed here just now") for run_id, one in timed.items()}
     return estimates
 

@@ -98,7 +98,10 @@ def read_job(folder: Path) -> str | None:
 
 def check_private(folder: Path) -> None:
     """StoreError unless a folder is ours and only ours to write, since its files will be executed."""
-    found = folder.lstat()
+    try:
+        found = folder.lstat()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read: {error.strerror}; launch again") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreError(
             f"{folder} must be a folder of yours without write access for others; remove it and launch again"

@@ -18,10 +18,11 @@ from bench.config import Run
 from bench.errors import EXIT_FAILED, UserError
 from bench.files import write_atomically
 from bench.store import Store
-from jobs.cost import measured_path
+from jobs.cost import measured_path, run_seconds
 from jobs.local import CANCELLED, Ended, LocalPool
 from jobs.slots import Slot, make_slots
 from jobs.slurm.submission import Submission, read_submission
+from jobs.speeds import Platform
 from jobs.worker import find_run, note_cause
 
 MAX_TIMEOUTS = 100  # starts of a task, after which submitit takes the next time-out for its last
@@ -129,10 +130,11 @@ def note_seconds(run: Run, submission: Submission, store: Store) -> str:
     """Time some steps of a run on this node, and store the estimate for the whole run; one line for the log."""
     import torch
 
-    from jobs.probe import probe
+    from jobs.probe import pace
 
     torch.set_num_threads(submission.n_threads)
-    seconds = probe(run, submission.device, Path(submission.data_dir) if submission.data_dir else None)
+    step, token = pace(run, submission.device, Path(submission.data_dir) if submission.data_dir else None)
+    seconds = run_seconds(run, step, Platform(device=submission.device, n_threads=1), token_seconds=token)
     content = {"seconds": seconds, "n_threads": submission.n_threads}
     write_atomically(measured_path(store, run, submission.device), json.dumps(content).encode())
     return f"{run.name}: {seconds:.0f} s"

@@ -144,7 +144,8 @@ def test_records_of_this_machine_come_before_others_which_are_named(tmp_path):
 def test_what_was_measured_on_purpose_comes_before_records(tmp_path, monkeypatch):
     store = Store(tmp_path)
     recorded(store, train_seconds=7000.0)
-    monkeypatch.setattr("jobs.probe.probe", lambda *_: 123.0)
+    monkeypatch.setattr("jobs.probe.pace", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr("jobs.slurm.task.run_seconds", lambda *_, **__: 123.0)
     note_seconds(a_run(), submission_of(store, (a_run().run_id,)), store)
     assert only([a_run()], [store]) == Estimate(seconds=123.0, source="measured with --measure")
 
