@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from bench import commands
 from bench.cli import make_app, open_store, pick_device, print_errors, run_guarded
-from bench.commands import DataDir, Device, StorePath
+from bench.commands import DataDir, Device, StorePath, cuda_check, data, device, profile, rerun, run, sample, size
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError
 
-app = make_app("Make one run, repeat it, sample from it, or make tables. Example: python -m bench table")
-commands.register(app)
+HELP = "Make one run, repeat it, sample from it, or make tables. Example: python -m bench table"
+app = make_app(HELP, data, run, rerun, sample, size, device, cuda_check, profile)
 
 
 @app.command()

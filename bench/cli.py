@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from bench.store import Store
 
 
-def make_app(help_text: str) -> "typer.Typer":
-    """A command line with house rules."""
+def make_app(help_text: str, *commands: Callable[..., None]) -> "typer.Typer":
+    """A command line with house rules and some commands."""
     import typer  # only here: workers share the rest of this file, and each would wait for it
 
-    return typer.Typer(
+    app = typer.Typer(
         help=help_text,
         epilog=EXIT_CODES_HELP,
         no_args_is_help=True,
@@ -27,6 +27,9 @@ def make_app(help_text: str) -> "typer.Typer":
         add_completion=False,
         rich_markup_mode=None,
     )
+    for command in commands:
+        app.command()(command)
+    return app
 
 
 def run_guarded(action: Callable[[], Any]) -> None:

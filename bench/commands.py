@@ -26,12 +26,6 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the defau
 StorePath = Annotated[Path, typer.Option("--store", help="Folder of records.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to a command line."""
-    for command in (data, run, rerun, sample, size, device, cuda_check, profile):
-        app.command()(command)
-
-
 def data(data_dir: DataDir = None) -> None:
     """Find or download the corpus, and check its sha256."""
     from bench.fetch import find_text

@@ -12,16 +12,16 @@ from bench.cli import make_app, parse_seeds, pick_device, run_guarded
 from bench.commands import DataDir, Device
 from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from bench.store import Store
-from jobs import watching
 from jobs.deadline import Deadline, parse_deadline, same_command
+from jobs.watching import cancel, doctor, gc, logs, retry, status, why
 
 if TYPE_CHECKING:
     from bench.experiments.grid import Experiment
     from jobs.local import Ended
     from jobs.slurm.arrays import Array
 
-app = make_app("Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run")
-watching.register(app)
+HELP = "Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run"
+app = make_app(HELP, status, why, logs, cancel, retry, gc, doctor)
 
 StorePath = Annotated[Path, typer.Option("--store", help="Folder of records; for SLURM one that its nodes share.")]
 Workers = Annotated[

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
 
 def progress_mark(folder: Path) -> tuple[int, int] | None:
     """A value that changes with each write of a run's progress file; None where there is none."""
-    try:
+    with suppress(OSError):
         found = (folder / PROGRESS_FILE).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        return found.st_ino, found.st_mtime_ns
+    return None

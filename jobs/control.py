@@ -30,13 +30,11 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
 
     A SLURM task is cancelled where no other of its runs is still wanted.
     """
-    lines, recorded = [], store.statuses()
-    for run_id in run_ids:
-        if run_id in recorded:
-            lines.append(f"{run_id}: has its record ({recorded[run_id]}); nothing to cancel")
-            continue
+    ended = store.statuses()
+    lines = [f"{one}: has its record ({ended[one]}); nothing to cancel" for one in run_ids if one in ended]
+    wanted = [run_id for run_id in run_ids if run_id not in ended]
+    for run_id in wanted:
         write_atomically(store.run_folder(run_id) / CANCEL_FILE, b"")
-    wanted = [run_id for run_id in run_ids if run_id not in recorded]
     holders = at_work(store, wanted)
     for run_id in wanted:
         holder = holders.get(run_id)

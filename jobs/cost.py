@@ -96,18 +96,19 @@ def _step(
     run: Run, speeds: list[Speed], platform: Platform, pick: Callable[[list[float]], float], scaled: bool
 ) -> Estimate | None:
     """The seconds of one training step of a run on a platform; None where nothing is known."""
+    ratio = 1.0
     if some := preferred(of_shape(speeds, run.config, run.mode), platform):
         same = any(one.config == run.config for one in some)
         what = "throughput" if some[0].config is None else "records" if same else "records of the same shape"
-        source = what + _where(some[0], platform)
-        return Estimate(seconds=pick([one.seconds_at(platform) for one in some]), source=source)
-    if scaled and (some := nearest(speeds, run.config, run.mode, platform)):
+    elif scaled and (some := nearest(speeds, run.config, run.mode, platform)):
         ratio = step_flops(run.config) / some[0].step_flops
         if platform.device == "cuda" and ratio < 1:
             ratio **= SHRINKING_EXPONENT
-        source = f"scaled by FLOPs from {statistics.mode(one.label for one in some)}{_where(some[0], platform)}"
-        return Estimate(seconds=ratio * pick([one.seconds_at(platform) for one in some]), source=source)
-    return None
+        what = f"scaled by FLOPs from {statistics.mode(one.label for one in some)}"
+    else:
+        return None
+    seconds = ratio * pick([one.seconds_at(platform) for one in some])
+    return Estimate(seconds=seconds, source=what + _where(some[0], platform))
 
 
 def _where(speed: Speed, platform: Platform) -> str:

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Hashable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError
@@ -94,6 +93,5 @@ def parse_deadline(text: str | None) -> float | None:
 
 def same_command() -> str:
     """The command that continues: the command line of this process."""
-    executable = Path(sys.executable)
-    python = "python" if shutil.which("python") == str(executable) else str(executable)
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
     return f"{python} -m jobs {shlex.join(sys.argv[1:])}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import UserError
+from bench.fetch import find_text
 from bench.store import Store
 from jobs.cache import cache_root, compile_cache
 from jobs.slots import make_slots, runs_at_once, slots_text
@@ -40,13 +41,13 @@ class Check:
 def examine(store: Store, data_dir: Path | None) -> list[Check]:
     """Every check, none of which stops the others."""
     checks: list[tuple[str, Callable[[], tuple[Verdict, str]]]] = [
-        ("python", _python),
+        ("python", lambda: ("ok", f"{platform.python_version()} at {sys.executable}, on {platform.node()}")),
         ("torch", _torch),
         ("gpu", _gpu),
         ("driver", _driver),
         ("runs", _runs),
         ("compiled", _compiled),
-        ("corpus", lambda: _corpus(data_dir)),
+        ("corpus", lambda: ("ok", f"{find_text('tinyshakespeare', data_dir)}, sha256 as pinned")),
         ("store", lambda: _folder(store.root)),
         ("work folder", lambda: _folder(store.work_folder)),
         ("clock", lambda: _clock(store.work_folder)),
@@ -63,16 +64,11 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
         try:
             is_here = name not in NEEDS or shutil.which(NEEDS[name]) is not None
             verdict, finding = check() if is_here else ("note", f"no {NEEDS[name]} here")
-        except UserError as error:
-            verdict, finding = "problem", " ".join(str(error).split())
         except Exception as error:  # a driver may raise anything, and the other checks must go on
-            verdict, finding = "problem", " ".join(f"{type(error).__name__}: {error}".split())
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            verdict, finding = "problem", " ".join(f"{kind}{error}".split())
         found.append(Check(name=name, verdict=verdict, finding=finding))
     return found
-
-
-def _python() -> tuple[Verdict, str]:
-    return "ok", f"{platform.python_version()} at {sys.executable}, on {platform.node()}"
 
 
 def _torch() -> tuple[Verdict, str]:
@@ -114,12 +110,6 @@ def _driver() -> tuple[Verdict, str]:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return ("ok" if done.returncode == 0 else "problem"), " ".join((done.stdout or done.stderr).split())
-
-
-def _corpus(data_dir: Path | None) -> tuple[Verdict, str]:
-    from bench.fetch import find_text
-
-    return "ok", f"{find_text('tinyshakespeare', data_dir)}, sha256 as pinned"
 
 
 def _nearest(folder: Path) -> Path:

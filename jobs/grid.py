@@ -16,8 +16,9 @@ def select(experiment: Experiment, pattern: str | None) -> list[Run]:
 
     `*` and `?` match as in a shell. ConfigError where nothing is left.
     """
-    words = (pattern or "").split()
-    kept = [run for run in experiment.runs() if all(_keeps(word, run.name) for word in words)]
+    kept = experiment.runs()
+    for word in (pattern or "").split():
+        kept = [run for run in kept if fnmatch(run.name, f"*{word.removeprefix('!')}*") != word.startswith("!")]
     if not kept:
         names = ", ".join(dict.fromkeys(run.label for run in experiment.runs()))
         raise ConfigError(f"-k {pattern!r} leaves no run of {experiment.name}; its labels are {names}")
@@ -45,7 +46,3 @@ def set_aside(run: Run, store: Store) -> None:
     if mended or earlier.status == "diverged":
         for checkpoint in folder.glob("checkpoint-*"):
             checkpoint.unlink()
-
-
-def _keeps(word: str, name: str) -> bool:
-    return fnmatch(name, f"*{word.removeprefix('!')}*") != word.startswith("!")

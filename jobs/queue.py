@@ -5,7 +5,7 @@ It uses no process and no clock: its caller reports when a run has compiled and 
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.config import Run
 from bench.workload import shape_of
@@ -15,7 +15,7 @@ from jobs.slots import Slot
 COMPILING_SHARE = 3  # at most one slot in so many compiles at a time, so that the others train meanwhile
 
 
-@dataclass(frozen=True)
+@dataclass
 class Active:
     """A run on a slot."""
 
@@ -47,11 +47,12 @@ class Queue:
                 continue
             for run in self.waiting:
                 key = step_key(run, slot)
-                in_time = self.deadline is None or self.deadline.allows(run, now)
-                if in_time and self._may_compile(key):
+                if (self.deadline is None or self.deadline.allows(run, now)) and self._may_compile(key):
                     self.waiting.remove(run)
                     self.active[index] = Active(run, now, key if key not in self._compiled else None)
-                    self._note_shared(slot.visible_gpu)
+                    if self.n_active(slot.visible_gpu) > 1:
+                        for other in self.active:
+                            self.active[other].shared |= self.slots[other].visible_gpu == slot.visible_gpu
                     return index, run
         return None
 
@@ -64,7 +65,7 @@ class Queue:
         one = self.active[index]
         if one.compiles is not None:
             self._compiled.add(one.compiles)
-            self.active[index] = replace(one, compiles=None)
+            one.compiles = None
 
     def end(self, index: int, now: float, *, done: bool) -> Run:
         """Free a slot. `done`: the run came to its last step, so that its time tells what others like it take."""
@@ -89,12 +90,6 @@ class Queue:
         self._put_back.add(run)
         self.waiting.insert(0, self.active.pop(index).run)
         return self._most[gpu]
-
-    def _note_shared(self, gpu: str | None) -> None:
-        if self.n_active(gpu) > 1:
-            for index, one in self.active.items():
-                if self.slots[index].visible_gpu == gpu:
-                    self.active[index] = replace(one, shared=True)
 
     def _may_compile(self, key: Hashable | None) -> bool:
         """Whether a run needs no compiling, or may be the first to compile its shape now."""

@@ -54,6 +54,8 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
     """Slots dealt out in turn to the GPUs that torch sees."""
     import torch
 
+    from bench.cuda.machine import mps_state
+
     n_gpus, n_cores, why = _count_gpus(), count_cores(), ""
     gpus = gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES"), n_gpus)
     facts = [torch.cuda.get_device_properties(index) for index in range(n_gpus)]
@@ -61,7 +63,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
     if n_workers is None and runs_per_gpu is None:
         least = min(one.total_memory for one in facts)
         runs_per_gpu, why = runs_that_fit(usable_cores(n_cores), least, host_bytes(), n_gpus)
-        if runs_per_gpu > 1 and takes_one_process():
+        if runs_per_gpu > 1 and EXCLUSIVE in compute_modes() and mps_state() == "off":
             runs_per_gpu, why = 1, f"one on each GPU, since its compute mode is {EXCLUSIVE}"
     n_slots = n_workers or n_gpus * (runs_per_gpu or 1)
     threads = max(n_cores // n_slots, 1)
@@ -91,13 +93,6 @@ def _count_gpus() -> int:
     if n_gpus == 0:
         raise DeviceError("torch finds no GPU once CUDA has started; see `python -m jobs doctor`, or use --device cpu")
     return n_gpus
-
-
-def takes_one_process() -> bool:
-    """Whether a GPU of this machine takes one process at a time, by its compute mode, and no MPS shares it."""
-    from bench.cuda.machine import mps_state
-
-    return EXCLUSIVE in compute_modes() and mps_state() == "off"
 
 
 def compute_modes() -> list[str]:

@@ -11,7 +11,7 @@ from bench.environment import cpu_name
 from bench.errors import UserError
 from bench.record import Record
 from bench.store import Store, Timed
-from bench.workload import DEFAULT_FORM, Shape, form_of, shape_of, step_flops
+from bench.workload import DEFAULT_FORM, form_of, shape_of, step_flops
 
 OTHER_ARCHITECTURE = 2.0  # it counts as far as twice the FLOPs: at equal FLOPs, speeds differ by up to that
 
@@ -33,8 +33,7 @@ class Speed:
     label: str
     architecture: str
     form: str
-    shape: Shape | None  # None for a benchmark, which is known by its FLOPs, context and batch size
-    config: RunConfig | None
+    config: RunConfig | None = None  # None for a benchmark, which is known by its FLOPs, context and batch size
     context: int
     batch_size: int
     mode: str
@@ -42,8 +41,16 @@ class Speed:
     step_flops: float
     device_name: str
     n_threads: int
-    runs_per_gpu: int  # that shared its GPU, itself included
+    runs_per_gpu: int = 1  # that shared its GPU, itself included
     store: int  # the position of its store among those asked
+
+    def works_like(self, config: RunConfig) -> bool:
+        """Whether the step does the same work as that of a config."""
+        if self.config is not None:
+            return shape_of(self.config) == shape_of(config)
+        mine = (self.architecture, self.form, self.context, self.batch_size)
+        theirs = (config.architecture, form_of(config), *shape_of(config)[2:])
+        return mine == theirs and math.isclose(self.step_flops, step_flops(config), rel_tol=1e-9)
 
     def made_at(self, platform: Platform) -> bool:
         """Whether it was measured on the machine where the runs go, with as many threads."""
@@ -72,9 +79,8 @@ def recorded_speeds(stores: Sequence[Store], device: str, modes: Iterable[Mode])
     wanted, speeds = set(modes), []
     for index, store in enumerate(stores):
         shared = {run_id for one in store.manifests()[0] if one.shared_gpu for run_id in one.run_ids}
-        for one in store.records()[0]:
-            if one.mode in wanted and one.environment.device == device:
-                speeds.append(_of_record(one.as_packed() if one.run_id in shared else one, index))
+        records = [one for one in store.records()[0] if one.mode in wanted and one.environment.device == device]
+        speeds += [_of_record(one.as_packed() if one.run_id in shared else one, index) for one in records]
     return [one for one in speeds if one is not None]
 
 
@@ -92,17 +98,7 @@ def benchmarked_speeds(stores: Sequence[Store], platform: Platform) -> list[Spee
 
 def of_shape(speeds: Iterable[Speed], config: RunConfig, mode: Mode) -> list[Speed]:
     """The speeds of steps that do the same work."""
-    shape, same = shape_of(config), []
-    for one in speeds:
-        if one.mode != mode or (one.context, one.batch_size) != shape[2:]:
-            continue
-        if one.shape is None:  # a benchmark
-            of_a_kind = (one.architecture, one.form) == (config.architecture, form_of(config))
-            if of_a_kind and math.isclose(one.step_flops, step_flops(config), rel_tol=1e-9):
-                same.append(one)
-        elif one.shape == shape:
-            same.append(one)
-    return same
+    return [one for one in speeds if one.mode == mode and one.works_like(config)]
 
 
 def nearest(speeds: Iterable[Speed], config: RunConfig, mode: Mode, platform: Platform) -> list[Speed]:
@@ -129,24 +125,21 @@ def preferred(speeds: Sequence[Speed], platform: Platform) -> list[Speed]:
 
 def preference(speed: Speed, platform: Platform) -> tuple[bool, bool, bool, int]:
     """Least for what tells most: made on the platform, unshared (or shared alike), a record, of an earlier store."""
-    return not speed.made_at(platform), not speed.alike(platform), speed.shape is None, speed.store
+    return not speed.made_at(platform), not speed.alike(platform), speed.config is None, speed.store
 
 
 def _of_record(record: Record, store: int) -> Speed | None:
     """None where it is not done, was not trained, or has a config that this version no longer has."""
-    if record.status != "done" or record.cost.train_seconds <= 0:
-        return None
     try:
         config = read_config(record.config)
     except UserError:
         return None
-    if config.training is None:
+    if record.status != "done" or record.cost.train_seconds <= 0 or config.training is None:
         return None
     return Speed(
         label=record.label,
         architecture=config.architecture,
         form=form_of(config),
-        shape=shape_of(config),
         config=config,
         context=config.context,
         batch_size=config.training.batch_size,
@@ -167,8 +160,6 @@ def _of_benchmark(timed: Timed, device_name: str, store: int) -> Speed:
         label=facts.model,
         architecture=facts.architecture,
         form=facts.backend or DEFAULT_FORM,
-        shape=None,
-        config=None,
         context=facts.context,
         batch_size=facts.batch_size,
         mode=facts.mode,
@@ -176,6 +167,5 @@ def _of_benchmark(timed: Timed, device_name: str, store: int) -> Speed:
         step_flops=facts.flops,
         device_name=device_name,
         n_threads=facts.n_threads,
-        runs_per_gpu=1,
         store=store,
     )

@@ -28,12 +28,6 @@ WantedRuns = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="
 OfExperiment = Annotated[str | None, typer.Option("--experiment", help="All runs of this experiment.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to a command line."""
-    for command in (status, why, logs, cancel, retry, gc, doctor):
-        app.command()(command)
-
-
 def status(
     store: StorePath = Path("reproduced"),
     experiment: Annotated[str | None, typer.Option(help="Only this one.")] = None,

@@ -28,7 +28,7 @@ from jobs.layout import CANCEL_FILE
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
 from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
-from jobs.slurm.site import SBATCH_FIELDS, Chosen, Site, choose_site, job_python, overruled, timeout_minutes
+from jobs.slurm.site import SBATCH_FIELDS, Site, choose_site, job_python, overruled, timeout_minutes
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
 from jobs.slurm.task import MAX_TIMEOUTS, make_task
 from jobs.speeds import Platform
@@ -57,13 +57,9 @@ class Array:
     """A submission, and what its jobs ask for."""
 
     submission: Submission
-    chosen: Chosen
+    site: Site
+    asks_for: str  # each value, and where it came from
     known: bool  # whether its time limit comes from a measured time
-
-    @property
-    def site(self) -> Site:
-        """The site's settings of its jobs."""
-        return self.chosen.site
 
 
 class Executor(SlurmExecutor):
@@ -185,61 +181,53 @@ def make_arrays(
     folder = str(store.work_folder.resolve())
     if "%" in folder or not folder.isprintable():
         raise ConfigError(f"{folder!r}: SLURM needs a path without % and on one line; name another store")
-    if request.measure:
+    if request.measure:  # which takes a moment
         by_config = {run.config: run for run in runs if run.config.training is not None}
-        runs = list(by_config.values())
-    kinds: dict[str, list[Run]] = {"gpu": [], "cpu": []}
-    for run in runs:
-        on_gpu = request.device == "cuda" and run.config.training is not None
-        kinds["gpu" if on_gpu else "cpu"].append(run)
+        runs, seconds = list(by_config.values()), dict.fromkeys([run.run_id for run in by_config.values()], 0.0)
+    on_gpu = [run for run in runs if request.device == "cuda" and run.config.training is not None]
     arrays: list[Array] = []
     number = max((one.number for one in submissions(store)), default=-1) + 1
-    for kind, some in kinds.items():
+    for kind, some in (("gpu", on_gpu), ("cpu", [run for run in runs if run not in on_gpu])):
         if not some:
             continue
         chosen = choose_site(request.profile, request.assignments, kind)
+        site = chosen.site
         at_once = min(request.runs_at_once, len(some))
         per_job = max(request.runs_per_job, at_once) if not request.measure else len(some)
         tasks = [some[i : i + per_job] for i in range(0, len(some), per_job)]
-        longest = chosen.site.max_array_size or max_array_size()
+        longest = site.max_array_size or max_array_size()
         for part in (tasks[i : i + longest] for i in range(0, len(tasks), longest)):
             ids = tuple(tuple(run.run_id for run in task) for task in part)
             known = all(run_id in seconds for task in ids for run_id in task)
             slowest = max(schedule_seconds([seconds.get(one, 0.0) for one in task], at_once) for task in ids)
             if kind == "gpu":  # times are of runs that had their GPU to themselves
                 slowest *= at_once
-            if request.measure:
-                slowest, known = 0.0, True
-            minutes = chosen.site.timeout_min or timeout_minutes(slowest if known else None)
             submission = Submission(
                 name=make_name(store, ids, number + len(arrays)),
                 experiment=experiment.name,
                 store=str(store.root.resolve()),
                 tasks=ids,
                 device="cuda" if kind == "gpu" else "cpu",
-                n_threads=threads_of(chosen.site, request),
+                n_threads=threads_of(site, request),
                 runs_at_once=at_once,
-                timeout_min=minutes,
+                timeout_min=site.timeout_min or timeout_minutes(slowest if known else None),
                 checkpoint_seconds=request.checkpoint_seconds,
                 data_dir=str(request.data_dir.resolve()) if request.data_dir else None,
                 number=number + len(arrays),
                 measures=request.measure,
             )
-            arrays.append(Array(submission=submission, chosen=chosen, known=known))
+            arrays.append(Array(submission=submission, site=site, asks_for=chosen.describe(), known=known))
     return arrays
 
 
 def arrays_text(array: Array) -> None:
     """Say what will be asked for, where it comes from, and what in the environment would overrule it."""
-    submission = array.submission
-    n_runs = sum(map(len, submission.tasks))
-    source = "as known" if array.known else "no time is known"
-    if array.site.timeout_min is not None:
-        source = "as named"
+    submission, n_runs = array.submission, sum(map(len, array.submission.tasks))
+    source = "as named" if array.site.timeout_min else "as known" if array.known else "no time is known"
     limit = f"time limit {duration(60 * submission.timeout_min)} ({source}), then requeued"
     print(f"{submission.name}: {len(submission.tasks)} jobs for {n_runs} runs, {submission.runs_at_once} side by side")
     print(f"  {submission.device}, {submission.n_threads} threads a run; {limit}")
-    print(f"  asks for {array.chosen.describe()}")
+    print(f"  asks for {array.asks_for}")
     for warning in overruled(array.site):
         print(f"WARNING: {warning}")
 
@@ -286,14 +274,13 @@ def command(array: Array, store: Store) -> str:
 def script(array: Array, store: Store) -> str:
     """The sbatch script of an array, to the letter as submitit writes it."""
     n_tasks = len(array.submission.tasks)
-    return str(
-        _make_sbatch_string(
-            command=command(array, store),
-            folder=array.submission.folder(store).resolve(),
-            map_count=n_tasks if n_tasks > 1 else None,
-            **parameters(array),
-        )
+    text: str = _make_sbatch_string(
+        command=command(array, store),
+        folder=array.submission.folder(store).resolve(),
+        map_count=n_tasks if n_tasks > 1 else None,
+        **parameters(array),
     )
+    return text
 
 
 def submit(array: Array, store: Store) -> str:

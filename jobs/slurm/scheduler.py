@@ -72,20 +72,18 @@ def queue() -> dict[tuple[str, int], TaskState]:
 
 def read_queue(text: str) -> dict[tuple[str, int], TaskState]:
     """The lines of `squeue`. Of several jobs of one name, an active one counts, else the latest."""
-    found: dict[tuple[str, int], tuple[bool, int, TaskState]] = {}
+    found: list[tuple[tuple[str, int], tuple[bool, int], TaskState]] = []
     for line in text.splitlines():
         words = line.strip().split("|")
         if len(words) != len(QUEUE_FIELDS.split("|")) or not words[0].startswith(NAME_PREFIX):
             continue
         name, job, index, state, node, reason = words
         in_array = re.fullmatch(NUMBER, index) is not None
-        key = name, int(index) if in_array else 0
         job_id = f"{job}_{index}" if in_array else job
         seen = TaskState(job_id=job_id, state=state, node=node, reason=reason)
         rank = seen.active, int(job) if re.fullmatch(NUMBER, job) else 0
-        if key not in found or found[key][:2] <= rank:
-            found[key] = *rank, seen
-    return {key: seen for key, (_, _, seen) in found.items()}
+        found.append(((name, int(index) if in_array else 0), rank, seen))
+    return {key: seen for key, _, seen in sorted(found, key=lambda one: one[1])}
 
 
 def accounts(job_ids: Iterable[str]) -> dict[str, str]:

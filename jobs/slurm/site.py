@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,9 +158,7 @@ def overruled(site: Site) -> list[str]:
 
 def job_python(site: Site) -> str:
     """The shell words that start Python on a node."""
-    from sys import executable
-
-    return site.python or shlex.quote(executable)
+    return site.python or shlex.quote(sys.executable)
 
 
 def profile_names() -> list[str]:
@@ -185,10 +184,9 @@ def _read_part(path: Path, part: str) -> dict[str, Any]:
     parts = {name: content.pop(name, {}) for name in PART_NAMES}
     if not all(isinstance(table, dict) for table in parts.values()):
         raise ConfigError(f"{path}: cpu and gpu must be tables, [cpu] and [gpu]")
-    merged = {**content, **parts[part]}
     if "device" in content:
         raise ConfigError(f"{path}: device belongs into [cpu] or [gpu]")
-    return merged
+    return {**content, **parts[part]}
 
 
 def _check_key(key: str, origin: str) -> None:
