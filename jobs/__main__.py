@@ -32,6 +32,7 @@ RunsPerGpu = Annotated[
     typer.Option(min=1, help="Runs at a time on each GPU, since one small model cannot fill it; by default what fits."),
 ]
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of what has no known time, also in a dry run.")]
+Pattern = Annotated[str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the experiment's own, e.g. 42,69.")]
 Retry = Annotated[str | None, typer.Option(help="Try again what is recorded as failed, oom or diverged.")]
 Cluster = Annotated[str | None, typer.Option(help="slurm, or local, which is the default.")]
@@ -80,9 +81,7 @@ def launch(
     store: StorePath = Path("reproduced"),
     workers: Workers = None,
     runs_per_gpu: RunsPerGpu = None,
-    pattern: Annotated[
-        str | None, typer.Option("-k", help="Only runs whose name has each word; !word excludes.")
-    ] = None,
+    pattern: Pattern = None,
     retry: Retry = None,
     deadline: DeadlineText = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,

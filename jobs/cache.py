@@ -99,14 +99,12 @@ def check_ours(folder: Path) -> None:
 
 def unused() -> list[Path]:
     """The folders of the cache that no launch has used for UNUSED_DAYS; none where the cache is not ours."""
-    root, found = cache_root(), []
-    try:
-        check_root(root)
-    except (OSError, StoreError):
-        return []
-    for path in sorted(root.iterdir()):
-        with suppress(OSError, StoreError):  # it went by itself, or others may write there
-            check_ours(path)
-            if FOLDER_NAME.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
-                found.append(path)
+    found: list[Path] = []
+    with suppress(OSError, StoreError):
+        check_root(cache_root())
+        for path in sorted(cache_root().glob("torch-*")):
+            with suppress(OSError, StoreError):  # it went by itself, or others may write there
+                check_ours(path)
+                if FOLDER_NAME.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
+                    found.append(path)
     return found

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,16 +119,12 @@ def _nearest(folder: Path) -> Path:
 
 def _folder(folder: Path) -> tuple[Verdict, str]:
     """Write, link, read back and time it: what records and leases rest on."""
-    nearest = _nearest(folder)
-    first, second = (nearest / f".probe-{uuid.uuid4().hex}" for _ in range(2))
-    started = time.monotonic()
-    try:
+    nearest, started = _nearest(folder), time.monotonic()
+    with tempfile.TemporaryDirectory(dir=nearest, prefix=".probe-") as probe:
+        first, second = Path(probe, "first"), Path(probe, "second")
         first.write_bytes(b"probe")
         os.link(first, second)
         same = second.read_bytes() == b"probe"
-    finally:
-        first.unlink(missing_ok=True)
-        second.unlink(missing_ok=True)
     seconds, free = time.monotonic() - started, shutil.disk_usage(nearest).free
     text = f"{folder}: written and linked in {1e3 * seconds:.0f} ms, {free / 2**30:.0f} GiB free"
     if not same or free < LEAST_FREE_BYTES:
@@ -141,12 +137,8 @@ def _folder(folder: Path) -> tuple[Verdict, str]:
 
 def _clock(folder: Path) -> tuple[Verdict, str]:
     """The file system's clock against ours; for reading logs only, since nothing here compares two clocks."""
-    probe = _nearest(folder) / f".probe-{uuid.uuid4().hex}"
-    try:
-        probe.write_bytes(b"")
-        apart = probe.stat().st_mtime - time.time()
-    finally:
-        probe.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=_nearest(folder), prefix=".probe-") as probe:
+        apart = Path(probe.name).stat().st_mtime - time.time()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return ("ok" if abs(apart) < CLOCK_SECONDS else "note"), f"{now}, the store's {apart:+.1f} s from it"
 

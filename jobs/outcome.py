@@ -3,13 +3,8 @@
 What makes tables is imported where it is used: a launch needs only the hash, and neither pandas nor matplotlib.
 """
 
-from typing import TYPE_CHECKING
-
 from bench.report.claims.registered import JUDGED_ON, rules_sha256
 from bench.store import Store
-
-if TYPE_CHECKING:
-    from bench.report.output import Tables
 
 KINDS = ("perplexity", "differences", "modes", "parameters")
 
@@ -38,20 +33,14 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     made = make_tables(here, compare=committed)
     print(made.select(KINDS, name))
     print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
-    judged, whose = _to_judge(made, committed)
+    judged, whose = made, "judged on your runs"
+    names = {name for claim in made.published.claim for name in claim.experiments}
+    if committed.root.is_dir() and not any(one.done for one in made.results.experiments if one.name in names):
+        judged = make_tables(committed)
+        whose = "judged on the committed runs, since yours are of no experiment that decides one"
     print(f"The preprint's claims, {whose}:")
     print(ledger.text(judge(judged.results, load_published(PUBLISHED))))
     print(f"\nYour report: {write_report(here, gather(here))}")
     if (committed.root / NAME).is_file():
         print(f"The report of the committed records, with every experiment: {committed.root / NAME}")
     return made.exit_code
-
-
-def _to_judge(made: "Tables", committed: Store) -> "tuple[Tables, str]":
-    """Your store where it holds runs that a claim is judged on, else the committed one; and whose they are in words."""
-    from bench.report.output import make_tables
-
-    names = {name for claim in made.published.claim for name in claim.experiments}
-    if not committed.root.is_dir() or any(one.done for one in made.results.experiments if one.name in names):
-        return made, "judged on your runs"
-    return make_tables(committed), "judged on the committed runs, since yours are of no experiment that decides one"

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from bench.errors import ConfigError, DeviceError
@@ -59,7 +60,7 @@ def _gpu_slots(n_workers: int | None, runs_per_gpu: int | None) -> list[Slot]:
     n_gpus, n_cores, why = _count_gpus(), count_cores(), ""
     gpus = gpu_names(os.environ.get("CUDA_VISIBLE_DEVICES"), n_gpus)
     facts = [torch.cuda.get_device_properties(index) for index in range(n_gpus)]
-    kinds = [_slug(one.name) for one in facts]
+    kinds = [re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-") for one in facts]
     if n_workers is None and runs_per_gpu is None:
         least = min(one.total_memory for one in facts)
         runs_per_gpu, why = runs_that_fit(usable_cores(n_cores), least, host_bytes(), n_gpus)
@@ -98,10 +99,9 @@ def _count_gpus() -> int:
 def compute_modes() -> list[str]:
     """The compute mode of each GPU as nvidia-smi names it; empty where that is unknown."""
     command = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return []
+    return []
 
 
 def usable_cores(n_cores: int) -> int:
@@ -173,7 +173,3 @@ def host_bytes() -> int:
     """Memory that this machine has or, in a container or a job, may use."""
     physical, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
     return physical if limit is None else min(physical, limit)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

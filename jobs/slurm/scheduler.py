@@ -90,16 +90,12 @@ def accounts(job_ids: Iterable[str]) -> dict[str, str]:
     """Job ids -> their last states from `sacct`, as submitit reads it; empty where the cluster keeps no accounts."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
-    wanted = sorted({one.split("_")[0] for one in job_ids})
-    if not wanted:
-        return {}
-    command = ["sacct", "-o", "JobID,State,NodeList", "--parsable2"]
-    try:
-        answer = ask(*command, *(word for one in wanted for word in ("-j", one)))
-    except SchedulerError:
-        return {}
-    states = SlurmInfoWatcher().read_info(answer)
-    return {job_id: facts["State"].split()[0] for job_id, facts in states.items() if facts.get("State")}
+    wanted = [word for one in sorted({one.split("_")[0] for one in job_ids}) for word in ("-j", one)]
+    with suppress(SchedulerError):
+        answer = ask("sacct", "-o", "JobID,State,NodeList", "--parsable2", *wanted) if wanted else ""
+        states = SlurmInfoWatcher().read_info(answer)
+        return {job_id: facts["State"].split()[0] for job_id, facts in states.items() if facts.get("State")}
+    return {}
 
 
 def tasks_by_run(store: Store) -> dict[str, TaskState]:
@@ -160,7 +156,6 @@ def settings() -> dict[str, str]:
 
 def max_array_size() -> int:
     """How many tasks an array may have; its largest index is one less than SLURM's MaxArraySize."""
-    try:
+    with suppress(SchedulerError, KeyError, ValueError):
         return max(int(settings()["MaxArraySize"]), 1)
-    except (SchedulerError, KeyError, ValueError):
-        return DEFAULT_MAX_ARRAY_SIZE
+    return DEFAULT_MAX_ARRAY_SIZE
