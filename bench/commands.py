@@ -1,6 +1,9 @@
 """Commands of `python -m bench` that make a run, measure it or sample from it."""
 
+import json
 import math
+import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,8 +69,6 @@ def rerun(
     data_dir: DataDir = None,
 ) -> None:
     """Train the run of a record again, from the record only, and compare."""
-    import tempfile
-
     from bench.repeat import environment_changes, read_record, record_differences, run_of
     from bench.run import Settings, execute
     from bench.store import Store
@@ -104,8 +105,6 @@ def sample(
     Each character sees at most the run's context of characters before it. When they no longer fit, the window keeps
     its newest half: from then on a character sees between half a context and a full one.
     """
-    import json
-
     from bench import checkpoint
     from bench.config import read_config
     from bench.corpus import decode, encode
@@ -150,8 +149,6 @@ def size(
     assignments: Assignments = None,
 ) -> None:
     """Resize a cell to a budget. Example: python -m bench size --experiment paper --cell nanogpt --target 1137869"""
-    import shlex
-
     from bench.experiments.sizing import AXES, budget_of, fit_size, set_arguments, size_text
 
     start = _config_of_cell(experiment, cell, assignments or [])
@@ -166,8 +163,8 @@ def size(
         target = getattr(budgets[like], axis)
     assert target is not None
     found = fit_size(start.model, axis=axis, target=target, tolerance=tolerance, context=start.context)
-    resized = f"{experiment}/{cell}, resized"
-    print(size_text(found, axis, {resized: budget_of(found.config, start.context), **budgets}))
+    budgets = {f"{experiment}/{cell}, resized": budget_of(found.config, start.context), **budgets}
+    print(size_text(found, axis, budgets))
     settings = [word for one in [*(assignments or []), *set_arguments(found.config)] for word in ("--set", one)]
     run_it = ["python", "-m", "bench", "run", "--experiment", experiment, "--cell", cell, "--seed", "42", *settings]
     print("\n" + shlex.join(run_it))
@@ -221,11 +218,10 @@ def profile(
         torch.set_num_threads(threads)
     one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
     seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
-    print(
-        f"{experiment}/{cell} on {on}: {seconds:.4g} s per step; under the profiler, of {sum(by_kind.values()):.4g} s:"
-    )
+    profiled = sum(by_kind.values())
+    print(f"{experiment}/{cell} on {on}: {seconds:.4g} s per step; under the profiler, of {profiled:.4g} s:")
     for kind, spent in by_kind.items():
-        print(f"  {spent:8.4f} s  {spent / sum(by_kind.values()):4.0%}  {kind}")
+        print(f"  {spent:8.4f} s  {spent / profiled:4.0%}  {kind}")
 
 
 def run_of_cell(

@@ -202,9 +202,8 @@ def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
         todo.statuses[run.run_id] for run in todo.selected if run.run_id in todo.statuses and run not in todo.runs
     )
     have = ", ".join(f"{n} {status}" for status, n in sorted(recorded.items()))
-    print(
-        f"{len(todo.runs)} of {len(todo.selected)} runs to do{f' ({have} already)' if have else ''}, into {store.root}"
-    )
+    already = f" ({have} already)" if have else ""
+    print(f"{len(todo.runs)} of {len(todo.selected)} runs to do{already}, into {store.root}")
 
 
 def find_estimates(

@@ -58,8 +58,8 @@ class LocalPool:
             self.options += ["--data-dir", str(data_dir)]
         self.caches = {slot.kind: cache_environment(slot.kind) for slot in slots if slot.device == "cuda"}
         self.working: dict[int, WorkerProcess] = {}  # by slot
-        self.meter = Meter({slot.visible_gpu for slot in slots if slot.device == "cuda"})
         self._looked_at = 0.0  # for cancelled runs
+        self.meter = Meter({slot.visible_gpu for slot in slots if slot.device == "cuda"})
 
     def run(self, runs: list[Run], tell: Callable[[list[Run], Ended | None], None]) -> list[Ended]:
         """Do `runs`; `tell(active runs, one that just ended)` several times a second. What a deadline cuts short has

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -167,13 +168,11 @@ def _table(found: "list[tuple[str, str, RunState]]") -> "Table":
     table = Table(
         "experiment", "run", "id", "state", "attempt", "step", "nats", "left", "node", box=None, pad_edge=False
     )
-    modes: dict[str, set[str]] = {}
-    for name, mode, _ in found:
-        modes.setdefault(name, set()).add(mode)
+    n_modes = Counter(name for name, _ in {(name, mode) for name, mode, _ in found})
     for name, mode, state in found:
         of = f" of {state.n_steps}" if state.n_steps is not None and not state.recorded else ""
         table.add_row(
-            name if len(modes[name]) == 1 else f"{name}, {mode}",
+            name if n_modes[name] == 1 else f"{name}, {mode}",
             state.name,
             state.run_id,
             state.state,

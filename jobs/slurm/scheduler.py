@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -121,7 +120,9 @@ def tasks_by_run(store: Store) -> dict[str, TaskState]:
 def _states(submission: Submission, known: dict[tuple[str, int], TaskState], store: Store) -> dict[int, TaskState]:
     """The states of a submission's tasks: from the queue, else as noted before, else from the accounts."""
     folder = submission.folder(store)
-    noted = _read_noted(folder)
+    noted: dict[int, TaskState] = {}
+    with suppress(OSError, ValueError):
+        noted = NOTED.validate_json((folder / ENDED_FILE).read_bytes())  # ignores the fields of earlier versions
     states, unknown = dict(noted), []
     for index in range(len(submission.tasks)):
         if (submission.name, index) in known:
@@ -140,12 +141,6 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
             content = {index: asdict(state) for index, state in sorted(ended.items())}
             replace(folder / ENDED_FILE, json.dumps(content).encode())
     return states
-
-
-def _read_noted(folder: Path) -> dict[int, TaskState]:
-    with suppress(OSError, ValueError):
-        return NOTED.validate_json((folder / ENDED_FILE).read_bytes())  # ignores the fields of earlier versions
-    return {}
 
 
 def settings() -> dict[str, str]:
