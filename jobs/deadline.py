@@ -26,21 +26,13 @@ class Deadline:
     def __init__(self, seconds: float, started: float) -> None:
         self.seconds, self.started = seconds, started
         self.stop_seconds = min(MOST_STOP_SECONDS, STOP_SHARE * seconds)
-        self.outcome_seconds = min(OUTCOME_SECONDS, STOP_SHARE * seconds)
+        # when the running runs are asked to save, so that the tables are written by the deadline, too
+        self.stop_at = started + seconds - self.stop_seconds - min(OUTCOME_SECONDS, STOP_SHARE * seconds)
+        self.probe_until = started + PROBE_SHARE * seconds  # when no step may be timed any more
         self.start_seconds = 0.0  # of a worker before its first step; a run that was begun needs them again
         self.known: dict[Run, float] = {}  # seconds of a complete run, as estimated before anything started
         self.left: dict[Run, float] = {}  # share of its steps that a run has still to do, where it was begun before
         self._learned: dict[Hashable, float] = {}
-
-    @property
-    def stop_at(self) -> float:
-        """When the running runs are asked to save, so that the tables are written by the deadline, too."""
-        return self.started + self.seconds - self.stop_seconds - self.outcome_seconds
-
-    @property
-    def probe_until(self) -> float:
-        """When no step may be timed any more to learn what a run will take."""
-        return self.started + PROBE_SHARE * self.seconds
 
     def learn(self, run: "Run", seconds: float) -> None:
         """Note the seconds of a run from start to record in this launch."""

@@ -6,20 +6,21 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from bench.cli import open_store, print_errors
 from bench.commands import DataDir, StorePath
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError
+from bench.record import Manifest
 from bench.store import Store
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from bench.record import Manifest
-    from jobs.status import RunState
+from jobs.layout import LOG_FILE
+from jobs.status import RunState, states
+from jobs.why import find_traces, screen
 
 PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
 WATCH_SECONDS = 30.0  # between looks: SLURM's controller serves everybody
@@ -36,9 +37,6 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Every run: its state, attempt, step, loss, time left and node. Exit 3 while any has no record."""
-    from rich.console import Console
-    from rich.live import Live
-
     here = open_store(store)
     if watch and as_json:
         raise ConfigError("--watch draws and --json prints once; give one of them")
@@ -63,9 +61,6 @@ def status(
 
 def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     """One screen about a run: state, last heartbeat and loss, end of its log, likely cause, what to type next."""
-    from jobs.status import states
-    from jobs.why import find_traces, screen
-
     here = open_store(store)
     run_id = here.find_run_id(wanted)
     records, manifests = here.records()[0], here.manifests()[0]
@@ -80,8 +75,6 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
 
 def logs(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     """Print the log of a run."""
-    from jobs.layout import LOG_FILE
-
     here = open_store(store)
     log = here.run_folder(here.find_run_id(wanted)) / LOG_FILE
     if not log.is_file():
@@ -144,10 +137,8 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, str, RunState]], list[Exception]]":
+def _look(store: Store, experiment: str | None) -> tuple[list[tuple[str, str, RunState]], list[Exception]]:
     """Every run of the experiments asked for, with its experiment's name and mode, and what could not be read."""
-    from jobs.status import states
-
     manifests, broken = store.manifests()
     records, unread = store.records()
     chosen = [one for one in manifests if experiment in (None, one.name)]
@@ -160,9 +151,7 @@ def _look(store: Store, experiment: str | None) -> "tuple[list[tuple[str, str, R
     return list(found.values()), [*broken, *unread]
 
 
-def _table(found: "list[tuple[str, str, RunState]]") -> "Table":
-    from rich.table import Table
-
+def _table(found: list[tuple[str, str, RunState]]) -> Table:
     from jobs.display import duration
 
     table = Table(
@@ -198,7 +187,7 @@ def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> l
     return [store.find_run_id(one) for one in wanted]
 
 
-def _listing(manifests: "list[Manifest]", run_id: str) -> "list[Manifest]":
+def _listing(manifests: list[Manifest], run_id: str) -> list[Manifest]:
     """The experiments that list a run, each once: a counted model is in both modes of its own."""
     found: dict[str, Manifest] = {}
     for one in sorted(manifests, key=lambda one: one.mode):
@@ -207,7 +196,7 @@ def _listing(manifests: "list[Manifest]", run_id: str) -> "list[Manifest]":
     return list(found.values())
 
 
-def _as_launched(manifest: "Manifest", manifests: "list[Manifest]") -> str:
+def _as_launched(manifest: Manifest, manifests: list[Manifest]) -> str:
     """The options of `launch` for it: its name, and its mode where the store has both."""
     both = sum(one.name == manifest.name for one in manifests) > 1
     return f"{manifest.name} --mode {manifest.mode}" if both else manifest.name
