@@ -102,8 +102,7 @@ def merge(
         str | None, typer.Option(help="With --experiment: how the runs were made, for the notes below its tables.")
     ] = None,
     shared_gpu: Annotated[
-        bool,
-        typer.Option("--shared-gpu", help="With --experiment: the runs shared a GPU: no speeds."),
+        bool, typer.Option("--shared-gpu", help="With --experiment: the runs shared a GPU: no speeds.")
     ] = False,
 ) -> None:
     """Take records that another machine made into a store: checked, copied byte for byte, nothing overwritten.
@@ -113,9 +112,8 @@ def merge(
     from bench.experiments import find_experiment
     from bench.report.claims.registered import JUDGED_ON
     from bench.store import Store
+    from bench.transfer import merge as merging
     from bench.transfer.manifests import hints, write_missing
-    from bench.transfer.merge import merge as merge_records
-    from bench.transfer.merge import refusals, summary
 
     asked = [find_experiment(name) for name in experiment or []]
     if (remark is not None or shared_gpu) and not asked:
@@ -123,8 +121,8 @@ def merge(
     if contributed and asked:
         raise ConfigError("--experiment is for our own records: what others made belongs to no launch of ours")
     here = Store(into)
-    merged = merge_records(sources, here, contributed=contributed)
-    print("\n".join(summary(merged, here)))
+    merged = merging.merge(sources, here, contributed=contributed)
+    print("\n".join(merging.summary(merged, here)))
     for one in asked:
         try:
             judged = one.name in JUDGED_ON
@@ -133,7 +131,7 @@ def merge(
             merged.refused.append(str(error))
     for line in hints(merged, here):
         print(line)
-    for line in refusals(merged):
+    for line in merging.refusals(merged):
         typer.echo(line, err=True)
     if merged.new:
         print(f"Next: python -m bench table --store {into}")

@@ -16,9 +16,7 @@ from jobs.deadline import Deadline, parse_deadline, same_command
 from jobs.watching import cancel, doctor, gc, logs, retry, status, why
 
 if TYPE_CHECKING:
-    from bench.experiments.grid import Experiment
     from jobs.local import Ended
-    from jobs.slurm.arrays import Array
 
 HELP = "Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run"
 app = make_app(HELP, status, why, logs, cancel, retry, gc, doctor)
@@ -67,12 +65,6 @@ class Target:
     workers: int | None
     runs_per_gpu: int | None
     data_dir: Path | None
-
-    def prepare(self, name: str, device: str) -> "Experiment":
-        """The experiment as it will run on a kind of device. ConfigError where it cannot."""
-        from jobs.launch import prepare
-
-        return prepare(name, mode=self.mode, device=device, seeds=parse_seeds(self.seeds), data_dir=self.data_dir)
 
 
 @app.command()
@@ -215,11 +207,11 @@ def _launch_and_pack(name: str, store: Store, target: Target, pack: Path | None,
 
 def _launch_here(name: str, store: Store, target: Target, options: dict[str, Any]) -> "list[Ended]":
     """Do what is missing on this machine, and wait for it."""
-    from jobs.launch import launch_missing
+    from jobs.launch import launch_missing, prepare
     from jobs.slots import make_slots
 
-    device = pick_device(target.device, one_of_several=False).type
-    chosen = target.prepare(name, device)
+    device, seeds = pick_device(target.device, one_of_several=False).type, parse_seeds(target.seeds)
+    chosen = prepare(name, mode=target.mode, device=device, seeds=seeds, data_dir=target.data_dir)
     slots = make_slots(device, target.workers, target.runs_per_gpu)
     try:
         return launch_missing(chosen, store, slots, data_dir=target.data_dir, **options)
@@ -228,8 +220,9 @@ def _launch_here(name: str, store: Store, target: Target, options: dict[str, Any
         raise typer.Exit(EXIT_INTERRUPTED) from stop
 
 
-def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> "list[Array]":
-    """Submit what is missing to SLURM. `jobs` has the fields of a Request: how runs are spread over jobs."""
+def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Submit what is missing to SLURM, and whether anything was. `jobs` are fields of a Request."""
+    from jobs.launch import prepare
     from jobs.slurm.arrays import Request, choose_device, submit_missing
 
     if target.device not in (None, "cpu", "cuda"):
@@ -239,7 +232,9 @@ def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], optio
         raise ConfigError("--runs-per-gpu is for CUDA nodes, --workers for others; give one of them")
     at_once = target.runs_per_gpu or target.workers or 1
     request = Request(device=device, runs_at_once=at_once, data_dir=target.data_dir, **jobs)
-    return submit_missing(target.prepare(name, device), store, request, **options)
+    seeds = parse_seeds(target.seeds)
+    chosen = prepare(name, mode=target.mode, device=device, seeds=seeds, data_dir=target.data_dir)
+    return bool(submit_missing(chosen, store, request, **options))
 
 
 def _deadline(text: str | None, cluster: str | None) -> Deadline | None:

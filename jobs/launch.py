@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import checkpoint
@@ -68,27 +68,27 @@ class Todo:
     selected: list[Run]
     runs: list[Run]
     statuses: dict[str, str]  # run id -> status of every record
+    busy: list[Ended] = field(default_factory=list)  # left to the process that works on it, here or elsewhere
 
 
-def find_todo(experiment: Experiment, store: Store, *, pattern: str | None, retry: str | None) -> Todo:
-    """The grid minus the records. Warns of records that cannot be read."""
+def find_todo(
+    experiment: Experiment, store: Store, *, pattern: str | None, retry: str | None, pretending: bool = True
+) -> Todo:
+    """The grid minus the records and, unless `pretending`, busy runs. Warns of records that cannot be read."""
     selected = select(experiment, pattern)
     records, unread = store.records()
     for error in unread:
         print(f"WARNING: {error}")
     statuses: dict[str, str] = {one.run_id: one.status for one in records}
-    return Todo(selected=selected, runs=missing(selected, statuses, retry), statuses=statuses)
-
-
-def without_busy(todo: Todo, store: Store) -> tuple[Todo, list[Ended]]:
-    """Without the runs that a process is working on, here or on another machine; and those runs."""
+    todo = Todo(selected=selected, runs=missing(selected, statuses, retry), statuses=statuses)
+    if pretending:
+        return todo
+    store.check_writable()
     folders = {store.run_folder(run.run_id): run for run in todo.runs}
-    busy = living(folders)
-    left = [
-        Ended(run=folders[folder], reason=f"process {holder.pid} on {holder.node} works on it")
-        for folder, holder in busy.items()
-    ]
-    return replace(todo, runs=[run for folder, run in folders.items() if folder not in busy]), left
+    for folder, holder in living(folders).items():
+        reason = f"process {holder.pid} on {holder.node} works on it"
+        todo.busy.append(Ended(run=folders.pop(folder), reason=reason))
+    return replace(todo, runs=list(folders.values()))
 
 
 def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources: bool) -> None:
@@ -131,11 +131,7 @@ def launch_missing(
     `why` it was chosen, where a choice was made for the user, is printed in the first line with its cost. With a
     `deadline` the headline arms come first, and what cannot end in time is left, with OUT_OF_TIME for a reason.
     """
-    todo = find_todo(experiment, store, pattern=pattern, retry=retry)
-    left: list[Ended] = []
-    if not dry_run:
-        store.check_writable()
-        todo, left = without_busy(todo, store)
+    todo = find_todo(experiment, store, pattern=pattern, retry=retry, pretending=dry_run)
     if deadline is not None:
         todo = replace(todo, runs=headline_first(experiment, todo.runs))
     slots = as_needed(slots, sum(run.config.training is not None for run in todo.runs))
@@ -161,7 +157,7 @@ def launch_missing(
         ended = pool.run(todo.runs, display.tell)
     untouched = [run for run in todo.selected if run not in todo.runs and run.run_id in todo.statuses]
     earlier = [run for run in untouched if todo.statuses[run.run_id] not in FINAL_STATUSES]
-    return ended + left + [Ended(run=run, status=todo.statuses[run.run_id]) for run in earlier]
+    return ended + todo.busy + [Ended(run=run, status=todo.statuses[run.run_id]) for run in earlier]
 
 
 def announce_deadline(

@@ -68,9 +68,7 @@ class Speed:
 
 def this_platform(device: str, n_threads: int, runs_per_gpu: int = 1) -> Platform:
     """This machine as a platform of runs."""
-    if device == "cpu":
-        return Platform(device=device, n_threads=n_threads, name=cpu_name())
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    name = cpu_name() if device == "cpu" else torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return Platform(device=device, n_threads=n_threads, runs_per_gpu=runs_per_gpu, name=name)
 
 

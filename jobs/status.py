@@ -59,17 +59,14 @@ def at_work(store: Store, run_ids: Iterable[str]) -> dict[str, Holder]:
 
 
 def _recorded(name: str, recorded: Record) -> RunState:
-    nats = min((one.val_nats_per_token for one in recorded.curve), default=None)
-    step = recorded.curve[-1].step if recorded.curve else recorded.stopped_at_step
-    training = recorded.config.get("training") or {}
     return RunState(
         name=name,
         run_id=recorded.run_id,
         state=recorded.status,
         recorded=True,
-        step=step,
-        n_steps=training.get("n_steps"),
-        nats_per_token=nats,
+        step=recorded.curve[-1].step if recorded.curve else recorded.stopped_at_step,
+        n_steps=(recorded.config.get("training") or {}).get("n_steps"),
+        nats_per_token=min((one.val_nats_per_token for one in recorded.curve), default=None),
         attempt=len(recorded.attempts) or None,
     )
 
@@ -78,7 +75,6 @@ def _unrecorded(name: str, run_id: str, store: Store, holder: Holder | None, tas
     folder = store.run_folder(run_id)
     values = read_progress(folder) or {}
     last = holder or read_holder(folder)
-    node = holder.node if holder else task.node if task and task.active else ""
     return RunState(
         name=name,
         run_id=run_id,
@@ -89,7 +85,7 @@ def _unrecorded(name: str, run_id: str, store: Store, holder: Holder | None, tas
         nats_per_token=values.get("val_nats_per_token"),
         attempt=last.attempt if last else None,
         seconds_left=values.get("seconds_left") if holder else None,
-        node=node,
+        node=holder.node if holder else task.node if task and task.active else "",
     )
 
 

@@ -23,7 +23,7 @@ from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.cost import Estimate, known_estimates, schedule_seconds
 from jobs.display import duration
-from jobs.launch import Todo, announce, find_todo, list_grid, without_busy, write_plan
+from jobs.launch import Todo, announce, find_todo, list_grid, write_plan
 from jobs.layout import CANCEL_FILE
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
@@ -97,12 +97,9 @@ def submit_missing(
     to for submitting by hand; with the first two nothing is written.
     """
     pretending = rehearse or test_only
-    todo = find_todo(experiment, store, pattern=pattern, retry=retry)
-    if not pretending:
-        store.check_writable()
-        todo, busy = without_busy(todo, store)
-        for one in busy:
-            print(f"{one.run.name}: {one.reason}; left to it")
+    todo = find_todo(experiment, store, pattern=pattern, retry=retry, pretending=pretending)
+    for one in todo.busy:
+        print(f"{one.run.name}: {one.reason}; left to it")
     todo, queued = without_queued(todo, store, must_know=not (rehearse or scripts))
     estimates = array_estimates(todo.runs, store, replace(request, probe=request.probe or not pretending))
     seconds = {run_id: one.seconds for run_id, one in estimates.items()}
@@ -292,10 +289,8 @@ def submit(array: Array, store: Store) -> str:
             executor.command = command(array, store)
             executor.update_parameters(**parameters(array))
             with executor.batch():
-                jobs = [
-                    executor.submit(make_task(array.submission, index, folder))
-                    for index in range(len(array.submission.tasks))
-                ]
+                tasks = [make_task(array.submission, index, folder) for index in range(len(array.submission.tasks))]
+                jobs = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
         words = " ".join(str(error).split())
         raise SchedulerError(f"sbatch refused {array.submission.name}: {words[-400:]}") from error
@@ -306,13 +301,12 @@ def submit(array: Array, store: Store) -> str:
 
 def ask_when(text: str) -> str:
     """The output of `sbatch --test-only` for a script."""
-    with login_environment():
-        try:
-            done = subprocess.run(
-                ["sbatch", "--test-only"], input=text, capture_output=True, text=True, timeout=60, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SchedulerError(f"sbatch --test-only: {error}") from error
+    command = ["sbatch", "--test-only"]
+    try:
+        with login_environment():
+            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SchedulerError(f"sbatch --test-only: {error}") from error
     words = " ".join((done.stderr + done.stdout).split())
     if done.returncode:
         raise SchedulerError(f"sbatch --test-only: {words[:400]}")

@@ -109,8 +109,7 @@ def tasks_by_run(store: Store) -> dict[str, TaskState]:
     known = queue()
     found: dict[str, TaskState] = {}
     for submission in earlier:
-        states = _states(submission, known, store)
-        for index, state in states.items():
+        for index, state in _states(submission, known, store).items():
             for run_id in submission.tasks[index]:
                 if run_id not in found or not found[run_id].active:
                     found[run_id] = state
