@@ -95,7 +95,6 @@ def open_store(root: Path) -> "Store":
 
 def print_errors(errors: Iterable[object]) -> int:
     """Print what could not be read. The exit code: EXIT_FAILED where there was anything, else 0."""
-    lines = [f"error: {error}" for error in errors]
-    for line in lines:
-        print(line, file=sys.stderr)
-    return EXIT_FAILED if lines else 0
+    text = "".join(f"error: {error}\n" for error in errors)
+    sys.stderr.write(text)
+    return EXIT_FAILED if text else 0

@@ -174,8 +174,8 @@ def _suited(device: str | None) -> tuple[str, str]:
     on_cuda = pick_device(device, one_of_several=False).type == "cuda"
     there = "" if shutil.which("sbatch") is None else "; SLURM is here: CLUSTER=slurm PROFILE=NAME uses it"
     others = "choose another with EXPERIMENT=paper, laptop or smoke"
-    has = "a" if on_cuda else "no"
-    return ("paper" if on_cuda else "laptop"), f" (this machine has {has} CUDA device; {others}{there})"
+    name, has = ("paper", "a") if on_cuda else ("laptop", "no")
+    return name, f" (this machine has {has} CUDA device; {others}{there})"
 
 
 def _is_slurm(cluster: str | None, only_slurm: object) -> bool:

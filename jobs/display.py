@@ -89,16 +89,13 @@ class Display:
         progress = read_progress(self.store.run_folder(run.run_id)) or {}
         step, n_steps = progress.get("step"), progress.get("n_steps")
         nats, speed = progress.get("val_nats_per_token"), progress.get("tokens_per_second")
-        left = ""
-        if speed and step is not None and n_steps is not None and run.config.training is not None:
-            tokens = (n_steps - step) * run.config.training.batch_size * run.config.context
-            left = duration(tokens / speed)
+        left = progress.get("seconds_left")
         return (
             run.name,
             f"{step} of {n_steps}" if n_steps else str(progress.get("state", "starting")),
             f"{nats:.4f}" if nats is not None else "-",
             f"{speed:,.0f}" if speed else "-",
-            left,
+            duration(left) if left is not None else "",
         )
 
 

@@ -64,12 +64,12 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     here = open_store(store)
     run_id = here.find_run_id(wanted)
     records, manifests = here.records()[0], here.manifests()[0]
-    manifest = next(iter(_listing(manifests, run_id)), None)
-    if manifest is None:
+    launched = _launched(manifests, run_id)
+    if not launched:
         raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
+    name, manifest = next(iter(launched.items()))
     state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
-    launched = _as_launched(manifest, manifests)
-    for line in screen(find_traces(here, run_id), state.name, state.state, launched, here):
+    for line in screen(find_traces(here, run_id), state.name, state.state, name, here):
         print(line)
 
 
@@ -100,8 +100,7 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
     retry_runs(here, run_ids)
     manifests = here.manifests()[0]
     print(f"{', '.join(run_ids)}: set aside what is recorded; now launch, as you did before:")
-    found = [one for run_id in run_ids for one in _listing(manifests, run_id)]
-    for name in dict.fromkeys(_as_launched(one, manifests) for one in found):
+    for name in dict.fromkeys(name for run_id in run_ids for name in _launched(manifests, run_id)):
         print(f"python -m jobs launch --experiment {name} --store {store}")
 
 
@@ -187,16 +186,11 @@ def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> l
     return [store.find_run_id(one) for one in wanted]
 
 
-def _listing(manifests: list[Manifest], run_id: str) -> list[Manifest]:
-    """The experiments that list a run, each once: a counted model is in both modes of its own."""
-    found: dict[str, Manifest] = {}
+def _launched(manifests: list[Manifest], run_id: str) -> dict[str, Manifest]:
+    """The experiments that list a run, by what `launch` takes: a name, and the mode where the store has both."""
+    found: dict[str, Manifest] = {}  # each once: a counted model is in both modes of its own
     for one in sorted(manifests, key=lambda one: one.mode):
         if run_id in one.run_ids:
             found.setdefault(one.name, one)
-    return list(found.values())
-
-
-def _as_launched(manifest: Manifest, manifests: list[Manifest]) -> str:
-    """The options of `launch` for it: its name, and its mode where the store has both."""
-    both = sum(one.name == manifest.name for one in manifests) > 1
-    return f"{manifest.name} --mode {manifest.mode}" if both else manifest.name
+    n_modes = Counter(one.name for one in manifests)
+    return {f"{name} --mode {one.mode}" if n_modes[name] > 1 else name: one for name, one in found.items()}

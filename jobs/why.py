@@ -127,9 +127,8 @@ def cause(found: Traces, state: str) -> str:
     if found.cancelled:
         return "somebody cancelled it with `python -m jobs cancel`"
     if state == "queued" and found.task is not None:
-        if found.task.queued:
-            return f"none, it waits for SLURM ({found.task.reason})"
-        return "none, its job is running and will do it"
+        waits = f"none, it waits for SLURM ({found.task.reason})"
+        return waits if found.task.queued else "none, its job is running and will do it"
     if found.record is not None and found.record.status in STATUS_CAUSES:
         return STATUS_CAUSES[found.record.status]
     if found.error in ERROR_CAUSES:
