@@ -92,17 +92,15 @@ def leftovers(store: Store) -> list[Leftover]:
                 sidecar = path.with_suffix(".pt.sha256")
                 found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]
     earlier = submissions(store)
-    active: set[str] | None = set()  # submissions with a task queued or running; None where SLURM cannot be asked
     try:
-        if earlier:
-            active = {name for (name, _), state in scheduler.queue().items() if state.active}
+        active = {name for (name, _), state in scheduler.queue().items() if state.active} if earlier else set()
     except SchedulerError:
-        active = None
+        active = {one.name for one in earlier}  # any of them may have a task queued or running
     for submission in earlier:
         finished = all(run_id in recorded for task in submission.tasks for run_id in task) or submission.measures
-        if finished and active is not None and submission.name not in active:
+        if finished and submission.name not in active:
             found.append(_measure(submission.folder(store), "submission whose runs all have records"))
-    if not busy and active == set() and (cache := store.work_folder / CACHE_FOLDER).is_dir():
+    if not busy and not active and (cache := store.work_folder / CACHE_FOLDER).is_dir():
         found.append(_measure(cache, "compilers' cache of an earlier version"))
     found += [_measure(path, "compilers' cache that is no longer used") for path in unused()]
     if not busy:
