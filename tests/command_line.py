@@ -92,6 +92,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def write_program(path: Path, script: str) -> Path:
+    """Write a shell script that can be executed."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return path
+
+
 def kill_if_alive(pid: int) -> None:
     """Kill a process, if it is running, so that no test leaves one."""
     with contextlib.suppress(ProcessLookupError):

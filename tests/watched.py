@@ -1,13 +1,19 @@
-"""Submissions on disk and answers of SLURM, for tests of status and watching."""
+"""Submissions and checkpoints on disk and answers of SLURM, for tests of status and watching."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import checkpoint
 from bench.config import Run
+from bench.process import read_progress
 from bench.store import Store
 from jobs.slurm import scheduler
 from jobs.slurm.scheduler import SchedulerError
 from jobs.slurm.submission import Submission
 from jobs.status import states
+from tests.records import make_record
 from tests.tiny import submission_of
 
 
@@ -20,6 +26,28 @@ def submitted(store: Store, tasks: list[list[Run]], **changes: object) -> Submis
     made = submission_of(store, *(tuple(run.run_id for run in task) for task in tasks), **changes)
     made.write(store)
     return made
+
+
+def record_run(store: Store, run: Run, **changes: Any) -> Path:
+    """Write a record of a run, by default of one that is done; return its path."""
+    return store.write_record(make_record(run.label, run.seed, run_id=run.run_id, mode=run.mode, **changes))
+
+
+def leave_checkpoints(store: Store, run: Run, *steps: int) -> None:
+    """Leave files with the names of a run's checkpoints at these steps."""
+    store.run_folder(run.run_id).mkdir(parents=True, exist_ok=True)
+    for step in steps:
+        (store.run_folder(run.run_id) / f"checkpoint-{step:08d}.pt").write_bytes(b"x" * 1000)
+
+
+def newest_step(store: Store, run: Run) -> int:
+    """The step of the newest checkpoint of a run."""
+    return checkpoint.step_of(checkpoint.paths(store.run_folder(run.run_id))[-1])
+
+
+def steps_done(store: Store, run: Run) -> int:
+    """The step in the progress file of a run; 0 where there is none."""
+    return (read_progress(store.run_folder(run.run_id)) or {}).get("step") or 0
 
 
 def slurm_says(monkeypatch: pytest.MonkeyPatch, *lines: str, accounts: str | None = None) -> list[tuple[str, ...]]:

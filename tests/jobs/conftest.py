@@ -1,4 +1,4 @@
-"""A store of runs that have not begun, and a SLURM that cannot be asked."""
+"""A store of runs that have not begun, an empty cache of compilers, and a SLURM that cannot be asked."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from bench.config import Run
 from bench.store import Store
+from jobs.cache import CACHE_DIR_VARIABLE
 from jobs.slurm import scheduler
 from jobs.worker import write_run
 from tests.records import make_manifest
@@ -17,6 +18,13 @@ from tests.watched import no_slurm
 def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     """No SLURM is asked unless a test gives one."""
     monkeypatch.setattr(scheduler, "ask", lambda *command: no_slurm(command[0]))
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The compilers' cache of this test, which is not made yet."""
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -3,26 +3,17 @@
 import os
 import re
 import stat
-from pathlib import Path
 
 import pytest
 
 from bench.errors import StoreError, UserError
 from bench.experiments import smoke
 from bench.store import Store
-from jobs.cache import CACHE_DIR_VARIABLE, compile_cache, unused
+from jobs.cache import compile_cache, unused
 from jobs.launch import launch_missing
 from jobs.slots import make_slots
 from tests.gpus import put_gpus
-from tests.records import make_record
-
-
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The compilers' cache of this test."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(folder))
-    return folder
+from tests.watched import record_run
 
 
 def test_the_compilers_cache_is_its_users_alone(cache):
@@ -85,7 +76,7 @@ def test_a_cache_that_is_refused_leaves_every_record_where_it_is(cache, tmp_path
     store = Store(tmp_path / "store")
     fast = smoke().on(corpus=None, mode="fast", seeds=None)
     failed = next(run for run in fast.runs() if run.config.training is not None)
-    store.write_record(make_record(label=failed.label, seed=failed.seed, run_id=failed.run_id, status="failed"))
+    record_run(store, failed, status="failed")
     cache.mkdir()
     cache.chmod(0o777)
     with pytest.raises(StoreError, match="chmod go-w"):

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,53 +12,39 @@ import pytest
 
 from bench.config import Run
 from bench.experiments import find_experiment, smoke
+from bench.experiments.recipes import changed
 from bench.store import Store
 from jobs.cache import CACHE_DIR_VARIABLE, FOLDER_NAME, UNUSED_DAYS, cache_environment, compile_cache
 from jobs.control import leftovers, remove
 from jobs.local import LocalPool
 from jobs.queue import step_key
 from jobs.slots import Slot
-from tests.command_line import ROOT
+from tests.command_line import start_python
 from tests.compiling import write_runs
 
 COMPILE_SECONDS = 1800  # of a test that does: some minutes on a busy machine
 SLOT = Slot(device="cuda", n_threads=1, kind="nvidia-h200")
 
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The cache of this test, empty."""
-    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def small(run: Run) -> Run:
     """A run of K-Operators in `fast` mode, so small that its step compiles in seconds."""
-    assert run.config.training is not None
-    training = dataclasses.replace(run.config.training, batch_size=2, warmup_steps=0)
-    model = dataclasses.replace(run.config.model, d_model=8, rank=2, n_k2=1, context=16)
-    config = dataclasses.replace(run.config, model=model, context=16, training=training, corpus="synthetic")
-    return dataclasses.replace(run, config=config, mode="fast")
+    model = {"d_model": 8, "rank": 2, "n_k2": 1, "context": 16}
+    config = changed(run.config, model=model, batch_size=2, warmup_steps=0)
+    return dataclasses.replace(run, config=dataclasses.replace(config, corpus="synthetic"), mode="fast")
 
 
 def compiling(path: Path) -> "subprocess.Popen[str]":
     """A process that compiles the runs of a file, with the cache of this test."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.compiling", str(path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **cache_environment("cpu")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python("-W", "ignore", "-m", "tests.compiling", path, env={**os.environ, **cache_environment("cpu")})
 
 
 def counted(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """What it counted."""
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return found
+    return json.loads(output.splitlines()[-1])
 
 
 def test_every_slot_store_and_launch_has_the_same_cache(cache, tmp_path, monkeypatch):
@@ -70,14 +55,13 @@ def test_every_slot_store_and_launch_has_the_same_cache(cache, tmp_path, monkeyp
         pool = LocalPool(Store(tmp_path / name), [SLOT, SLOT])
         for index, run in enumerate(smoke().runs()[:2]):
             pool.start(index, run)
-    names = ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_FX_GRAPH_CACHE"]
-    names += ["TORCHINDUCTOR_AUTOGRAD_CACHE"]
-    [found] = {tuple(env[name] for name in names) for env in environments}
     assert len(environments) == 4
-    assert found[2:] == ("1", "1")
     folder = compile_cache(SLOT.kind)
-    assert (Path(found[0]), Path(found[1])) == (folder / "inductor", folder / "triton")
     assert folder.parent == cache
+    for environment in environments:
+        assert environment["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "inductor")
+        assert environment["TRITON_CACHE_DIR"] == str(folder / "triton")
+        assert environment["TORCHINDUCTOR_FX_GRAPH_CACHE"] == environment["TORCHINDUCTOR_AUTOGRAD_CACHE"] == "1"
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/tmp/another"
 
 
@@ -125,22 +109,11 @@ def test_runs_that_differ_in_rates_schedule_or_seed_have_one_compiled_step():
     assert len({run.config.training for run in runs}) == 4
     assert len({step_key(run, SLOT) for run in runs}) == 3  # refine, plain, frozen
     assert {step_key(dataclasses.replace(run, mode="exact"), SLOT) for run in runs} == {None}
-    changed: dict[str, Any] = {
-        "betas": (0.5, 0.6),
-        "weight_decay": 0.5,
-        "schedule": "nanogpt",
-        "n_steps": 9999,
-        "clip_norm": 7.0,
-    }
-    first = runs[0]
-    assert first.config.training is not None
-    for name, value in changed.items():
-        training = dataclasses.replace(first.config.training, **{name: value})
-        other = dataclasses.replace(first, config=dataclasses.replace(first.config, training=training))
-        assert step_key(other, SLOT) == step_key(first, SLOT)
-    larger = dataclasses.replace(first.config.training, batch_size=128)
-    other = dataclasses.replace(first, config=dataclasses.replace(first.config, training=larger))
-    assert step_key(other, SLOT) != step_key(first, SLOT)
+    other = {"betas": (0.5, 0.6), "weight_decay": 0.5, "schedule": "nanogpt", "n_steps": 9999, "clip_norm": 7.0}
+    for name, value in {**other, "batch_size": 128}.items():
+        config = changed(runs[0].config, **{name: value})
+        same = step_key(dataclasses.replace(runs[0], config=config), SLOT) == step_key(runs[0], SLOT)
+        assert same == (name in other)
 
 
 @pytest.mark.slow
@@ -149,8 +122,8 @@ def test_all_of_stress_at_two_seeds_compiles_three_steps_one_a_shape(tmp_path):
     """Nothing that differs among learning rates and seeds is a constant of the graph: it would miss the cache."""
     runs = [small(run) for run in find_experiment("stress").on(corpus=None, mode="fast", seeds=(42, 69)).runs()]
     shapes = {step_key(run, SLOT) for run in runs}
-    found = counted(compiling(write_runs(tmp_path / "runs.json", runs)))
     assert (len(runs), len(shapes)) == (24, 3)
+    found = counted(compiling(write_runs(tmp_path / "runs.json", runs)))
     assert (found["autograd_misses"], found["autograd_hits"], found["autograd_bypasses"]) == (3, 21, 0)
     assert (found["graph_misses"], found["graph_hits"], found["graph_bypasses"]) == (6, 42, 0)  # forward and backward
     for shape in shapes:  # each rate and seed has its own numbers all the same

@@ -1,6 +1,5 @@
 """A launch with a deadline starts nothing that cannot end, saves the rest, and says how to go on."""
 
-import dataclasses
 import sys
 import time
 
@@ -10,7 +9,6 @@ from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import find_experiment, smoke
 from bench.experiments.grid import Experiment
-from bench.process import read_progress
 from bench.store import Store
 from jobs import launch as launching
 from jobs.__main__ import app
@@ -20,11 +18,11 @@ from jobs.forecast import expected_cells
 from jobs.launch import launch_missing, share_left, summary
 from jobs.local import OUT_OF_TIME, Ended, LocalPool
 from jobs.queue import Queue
-from jobs.slots import Slot, make_slots
+from jobs.slots import make_slots
 from tests.command_line import call
 from tests.jobs.test_queue import NINE, runs_of, start_all
-from tests.records import make_record
 from tests.tiny import tiny_cell
+from tests.watched import leave_checkpoints, newest_step, record_run, steps_done
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +78,7 @@ def test_what_a_run_like_it_took_in_this_launch_counts_more_than_the_estimate():
 
 def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others():
     """It goes on from its checkpoint, and so takes less time than a whole run."""
-    runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 3, "k_operators")]
+    runs = runs_of("paper", 3, "k_operators", "exact")
     deadline = Deadline(3600.0, 0.0)
     queue = Queue(runs[:2], NINE, deadline)
     assert len(start_all(queue)) == 2
@@ -96,10 +94,7 @@ def test_what_a_run_took_after_it_was_put_back_tells_nothing_of_others():
 def test_a_run_that_was_begun_needs_only_what_is_left_of_it(tmp_path):
     begun, fresh = runs_of("paper", 2, "k_operators")
     store = Store(tmp_path)
-    folder = store.run_folder(begun.run_id)
-    folder.mkdir(parents=True)
-    for step in (1750, 2625):
-        (folder / f"checkpoint-{step:08d}.pt").write_bytes(b"")
+    leave_checkpoints(store, begun, 1750, 2625)
     assert (share_left(begun, store), share_left(fresh, store)) == (0.25, 1.0)
     deadline = Deadline(600.0, 0.0)
     deadline.known, deadline.left = {begun: 400.0, fresh: 400.0}, {begun: 0.25}
@@ -162,20 +157,19 @@ def test_it_is_said_beforehand_which_cells_will_be_done():
 # launches -------------------------------------------------------------------------------------------------------------
 
 
+ENDLESS = Experiment(
+    name="endless",
+    question="When does it stop?",
+    cells=(tiny_cell("long", seeds=(1, 2, 3), n_steps=10_000_000, eval_every=10_000_000),),
+)
+
+
 def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(tmp_path, monkeypatch, capsys):
-    cell = tiny_cell("long", seeds=(1, 2, 3), n_steps=10_000_000, eval_every=10_000_000)
-    endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
-    store, deadline = Store(tmp_path / "store"), Deadline(3600.0, time.monotonic())
-    first = endless.runs()[0]
-
-    def until_it_trains(_: object) -> bool:
-        return ((read_progress(store.run_folder(first.run_id)) or {}).get("step") or 0) > 0
-
-    monkeypatch.setattr(LocalPool, "time_is_up", until_it_trains)
-    ended = launch_missing(endless, store, make_slots("cpu", 1), checkpoint_seconds=1e9, deadline=deadline)
-    assert [(one.run, one.status, one.reason) for one in ended] == [(run, None, OUT_OF_TIME) for run in endless.runs()]
-    checkpoints = sorted(store.run_folder(first.run_id).glob("checkpoint-*.pt"))
-    assert int(checkpoints[-1].stem.removeprefix("checkpoint-")) > 0  # more than the one of step 0
+    store, deadline, runs = Store(tmp_path / "store"), Deadline(3600.0, time.monotonic()), ENDLESS.runs()
+    monkeypatch.setattr(LocalPool, "time_is_up", lambda _: steps_done(store, runs[0]) > 0)
+    ended = launch_missing(ENDLESS, store, make_slots("cpu", 1), checkpoint_seconds=1e9, deadline=deadline)
+    assert [(one.run, one.status, one.reason) for one in ended] == [(run, None, OUT_OF_TIME) for run in runs]
+    assert newest_step(store, runs[0]) > 0
     assert not store.record_paths()
     assert summary(ended) == 3
     printed = capsys.readouterr().out
@@ -185,16 +179,10 @@ def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(tmp_
 
 def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_begun(tmp_path, monkeypatch):
     given: list[Run] = []
-
-    def run(_: LocalPool, runs: list[Run], __: object) -> list[Ended]:
-        given.extend(runs)
-        return []
-
-    monkeypatch.setattr(LocalPool, "run", run)
+    monkeypatch.setattr(LocalPool, "run", lambda _, runs, __: given.extend(runs) or [])
     experiment, store, deadline = smoke(), Store(tmp_path), Deadline(3600.0, time.monotonic())
     begun = experiment.runs()[0]
-    store.run_folder(begun.run_id).mkdir(parents=True)
-    (store.run_folder(begun.run_id) / "checkpoint-00000003.pt").write_bytes(b"")
+    leave_checkpoints(store, begun, 3)
     launch_missing(experiment, store, make_slots("cpu", 1), deadline=deadline)
     assert [run.label for run in given[:4]] == ["k_operators", "transformer"] * 2
     assert {run.config.training for run in given[4:]} == {None}
@@ -202,14 +190,12 @@ def test_a_launch_with_a_deadline_puts_headline_arms_first_and_knows_what_was_be
 
 
 def test_the_pool_stops_at_the_deadline_by_the_clock(tmp_path):
-    cell = tiny_cell("long", n_steps=10_000_000, eval_every=10_000_000)
-    endless = Experiment(name="endless", question="When does it stop?", cells=(cell,))
     now = time.monotonic()
     pool = LocalPool(Store(tmp_path), make_slots("cpu", 1), deadline=Deadline(3600.0, now))
     assert not pool.time_is_up()
     pool.deadline = Deadline(3600.0, now - 3540.0)  # a minute is kept for saving and for the tables
     assert pool.time_is_up()
-    assert [one.reason for one in pool.run(endless.runs(), lambda *_: None)] == [OUT_OF_TIME]
+    assert [one.reason for one in pool.run(ENDLESS.runs(), lambda *_: None)] == [OUT_OF_TIME] * 3
     assert LocalPool(Store(tmp_path), make_slots("cpu", 1)).time_is_up() is False
 
 
@@ -222,10 +208,7 @@ def half_done(monkeypatch: pytest.MonkeyPatch) -> None:
         for index, one in enumerate(runs):
             cut = pool.deadline is not None and index > 0
             if not cut:
-                architecture = one.config.architecture
-                pool.store.write_record(
-                    make_record(label=one.label, seed=one.seed, run_id=one.run_id, architecture=architecture)
-                )
+                record_run(pool.store, one, architecture=one.config.architecture)
             ended.append(Ended(run=one, status=None if cut else "done", reason=OUT_OF_TIME if cut else ""))
         return ended
 
@@ -276,11 +259,10 @@ def test_reproduce_shows_what_there_is_and_how_to_go_on(tmp_path, data_dir, caps
 
 
 def test_a_failed_run_counts_more_than_one_that_is_left():
-    first, second, third = runs_of("paper", 3, "k_operators")
-    cut = Ended(run=first, status=None, reason=OUT_OF_TIME)
-    failed = Ended(run=second, status="failed", reason="")
-    done = Ended(run=third, status="done", reason="")
-    assert (summary([done, cut]), summary([done, cut, failed]), summary([done])) == (3, 1, 0)
+    run = ENDLESS.runs()[0]
+    cut = Ended(run=run, status=None, reason=OUT_OF_TIME)
+    done, failed = (Ended(run=run, status=status, reason="") for status in ("done", "failed"))
+    assert (summary([done]), summary([done, cut]), summary([done, cut, failed])) == (0, 3, 1)
 
 
 def test_a_deadline_on_slurm_is_refused(tmp_path, capsys):
@@ -299,11 +281,10 @@ def test_the_command_that_goes_on_starts_with_the_python_that_is_running(monkeyp
 
 def test_a_dry_run_with_a_deadline_lists_what_it_expects_and_starts_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(LocalPool, "run", lambda *_: pytest.fail("a run was started"))
-    slots = [Slot(device="cpu", n_threads=1)]
     deadline = Deadline(60.0, time.monotonic())
     estimates = {run.run_id: Estimate(seconds=30.0 if run.seed else 5.0, source="a test") for run in smoke().runs()}
     monkeypatch.setattr(launching, "find_estimates", lambda *_, **__: estimates)
-    assert launch_missing(smoke(), Store(tmp_path), slots, dry_run=True, deadline=deadline) == []
+    assert launch_missing(smoke(), Store(tmp_path), make_slots("cpu", 1), dry_run=True, deadline=deadline) == []
     printed = capsys.readouterr().out
     assert "  k_operators: 1 of 2\n  transformer: 0 of 2\n  unigram: 1 of 1\n" in printed
     assert "\n  times: a test\n" in printed

@@ -2,10 +2,11 @@
 
 import json
 import os
-from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from bench.store import Store
 from jobs import doctor
 from jobs.__main__ import app
 from tests.command_line import call
@@ -32,14 +33,7 @@ def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(
     text.write_bytes(b"altered")
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    link = os.link
-
-    def refuse(source: Path, target: Path) -> None:
-        if blocked in target.parents:
-            raise OSError(1, "Operation not permitted")
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(1, "Operation not permitted")))
     assert call(app, "doctor", "--store", blocked, "--data-dir", tmp_path) == 1
     lines = {line[9:21].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert "altered" in lines["corpus"]
@@ -48,11 +42,11 @@ def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(
     assert lines["torch"].startswith("ok")
 
 
-def test_the_doctor_reads_what_slurm_says_of_preemption(monkeypatch):
-    config = {"PreemptMode": "REQUEUE", "PreemptParameters": "", "MaxArraySize": "1001", "KillWait": "30 sec"}
+@pytest.mark.parametrize(("parameters", "verdict"), [("", "note"), ("send_user_signal", "ok")])
+def test_the_doctor_reads_what_slurm_says_of_preemption(parameters, verdict, tmp_path, monkeypatch):
+    config = {"PreemptMode": "REQUEUE", "PreemptParameters": parameters, "MaxArraySize": "1001"}
     monkeypatch.setattr(doctor, "settings", lambda: config)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/x")
-    assert doctor._preemption()[0] == "note"
-    config["PreemptParameters"] = "send_user_signal"
-    assert doctor._preemption()[0] == "ok"
-    assert "1001" in doctor._setting("MaxArraySize", "")[1]
+    found = {one.name: one for one in doctor.examine(Store(tmp_path), tmp_path)}
+    assert found["preemption"].verdict == verdict
+    assert "1001" in found["array size"].finding

@@ -25,6 +25,7 @@ from tests.command_line import call
 from tests.conftest import CONTEXT
 from tests.records import make_record
 from tests.tiny import tiny_cell
+from tests.watched import record_run
 
 pytestmark = pytest.mark.usefixtures("no_scheduler")
 
@@ -85,7 +86,7 @@ def test_a_launch_of_fast_fits_the_counted_model_once_for_both_modes(tmp_path):
     store = Store(tmp_path)
     (counted,) = [run for run in launch(store, asked("fast")).runs if run.seed is None]
     assert find_run(counted.run_id, store).mode == "exact"
-    store.write_record(make_record(counted.label, None, run_id=counted.run_id))
+    record_run(store, counted)
     assert [run.label for run in launch(store, asked("exact")).runs] == ["tiny"]
     assert [run.label for run in launch(store, asked("fast")).runs] == ["tiny"]
 
@@ -133,10 +134,7 @@ def both(tmp_path) -> Store:
     store = Store(tmp_path / "store")
     launch(store, asked("exact", (42, 69)))
     for run in launch(store, asked("fast", (42,))).runs:
-        if run.seed is None:
-            store.write_record(make_record(run.label, None, run_id=run.run_id))
-        else:
-            store.write_record(make_record(run.label, 42, run_id=run.run_id, mode="fast", status="failed"))
+        record_run(store, run, status="done" if run.seed is None else "failed")
     return store
 
 
@@ -153,13 +151,15 @@ def test_status_lists_the_runs_of_both_modes_and_a_counted_model_once(both, caps
         ["paper,", "exact", "unigram-fitted"],
         ["paper,", "fast", "tiny-s42"],
     ]
-    call(app, "status", "--store", both.root, "--experiment", "paper", "--json")
+    assert call(app, "status", "--store", both.root, "--experiment", "paper", "--json") == 3
     listed = json.loads(capsys.readouterr().out)
-    assert [(one["experiment"], one["mode"], one["state"]) for one in listed] == [
-        ("paper", "exact", "missing"),
-        ("paper", "exact", "missing"),
-        ("paper", "exact", "done"),
-        ("paper", "fast", "failed"),
+    assert {one["experiment"] for one in listed} == {"paper"}
+    counted = written(both, "exact").cells[1].run_ids["fitted"]
+    assert [(one["mode"], one["run_id"], one["state"]) for one in listed] == [
+        ("exact", run_id_of(both, "exact"), "missing"),
+        ("exact", run_id_of(both, "exact", "69"), "missing"),
+        ("exact", counted, "done"),
+        ("fast", run_id_of(both, "fast"), "failed"),
     ]
 
 

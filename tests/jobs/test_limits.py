@@ -30,6 +30,11 @@ def plant(tree: Path, membership: str, files: dict[str, str]) -> None:
         path.write_text(f"{text}\n")
 
 
+def v1_cpu(cgroup: str, quota: int, period: int) -> dict[str, str]:
+    """The files of a limit on CPU time, in version 1."""
+    return {f"{cgroup}/cpu.cfs_quota_us": str(quota), f"{cgroup}/cpu.cfs_period_us": str(period)}
+
+
 V2 = "0::/system.slice/job/step\n"
 V1 = "4:memory:/slurm/job/step\n3:cpu,cpuacct:/slurm/job/step\n1:name=systemd:/\n0::/\n"
 V1_APART = "4:memory:/\n2:cpuacct:/\n1:cpu:/deep\n0::/\n"
@@ -44,18 +49,8 @@ CASES = [  # what /proc/self/cgroup says, the files that there are, bytes, cores
     ("0::/../../other\n", {"memory.max": str(2 * GIB)}, 2 * GIB, None),  # outside of the namespace
     (V1, {"memory/slurm/job/memory.limit_in_bytes": str(5 * GIB)}, 5 * GIB, None),
     (V1, {"memory/memory.limit_in_bytes": UNLIMITED}, int(UNLIMITED), None),
-    (
-        V1,
-        {
-            "cpu,cpuacct/slurm/cpu.cfs_quota_us": "-1",
-            "cpu,cpuacct/slurm/cpu.cfs_period_us": "100000",
-            "cpu,cpuacct/slurm/job/cpu.cfs_quota_us": "150000",
-            "cpu,cpuacct/slurm/job/cpu.cfs_period_us": "50000",
-        },
-        None,
-        3.0,
-    ),
-    (V1_APART, {"cpu/deep/cpu.cfs_quota_us": "100000", "cpu/deep/cpu.cfs_period_us": "100000"}, None, 1.0),
+    (V1, v1_cpu("cpu,cpuacct/slurm", -1, 100_000) | v1_cpu("cpu,cpuacct/slurm/job", 150_000, 50_000), None, 3.0),
+    (V1_APART, v1_cpu("cpu/deep", 100_000, 100_000), None, 1.0),
 ]
 
 

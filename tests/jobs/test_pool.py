@@ -22,7 +22,7 @@ from jobs.layout import LOG_FILE
 from jobs.local import Ended, LocalPool
 from jobs.meter import Meter
 from jobs.slots import Slot
-from tests.records import make_record
+from tests.watched import record_run
 
 GPU = [Slot(device="cuda", n_threads=1, runs_per_gpu=2, kind="nvidia-h200")] * 2
 CPU = [Slot(device="cpu", n_threads=1)] * 2
@@ -68,8 +68,7 @@ def endings(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Ending]]:
                     log.write_bytes(log.read_bytes() + f"{OUT_OF_MEMORY}\nCompile with TORCH_USE_CUDA_DSA\n".encode())
                 process.returncode = ending
             elif run.run_id not in store.statuses():
-                record = make_record(label=run.label, seed=run.seed, run_id=run.run_id, status=ending)
-                store.write_record(record)
+                record_run(store, run, status=ending)
                 process.returncode = 0
             return process.returncode
 
@@ -96,7 +95,7 @@ def test_a_second_run_of_a_shape_starts_once_the_first_has_said_that_it_trains(m
                 Progress(folder).write("training", now=True, step=1)
             if n_polls == 60:
                 events.append(f"{run.name} ends")
-                store.write_record(make_record(label=run.label, seed=run.seed, run_id=run.run_id))
+                record_run(store, run)
                 process.returncode = 0
             return process.returncode
 

@@ -2,23 +2,24 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
-import torch
 
 from bench.config import Run
 from bench.experiments import smoke
 from bench.store import Store
 from bench.train import Trainer
 from jobs import probe as probing
-from jobs.cache import CACHE_DIR_VARIABLE, cache_environment
+from jobs.cache import cache_environment
 from jobs.cost import START_SECONDS
 from jobs.deadline import Deadline
 from jobs.launch import launch_missing
@@ -36,19 +37,26 @@ def runs_of_two_shapes() -> list[Run]:
     return [*tiny_runs("first", (1, 2)), *longer, *other]
 
 
-def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(monkeypatch, capsys):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[SimpleNamespace]:
+    """The processes that would time steps, each of which answers that a step takes half a second."""
+    found: list[SimpleNamespace] = []
 
-    def answer(run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
-        line = capsys.readouterr().out
-        asked.append((run.label, line))
-        assert f"Timing a few steps of {run.label} on cpu, for {limit:.0f} s at most" in line
-        return 0.5, 0.0
+    def run(*_: object, input: str, env: dict[str, str], timeout: float, **__: object) -> Any:
+        said = capsys.readouterr().out
+        found.append(SimpleNamespace(label=json.loads(input)["label"], env=env, limit=timeout, said=said))
+        return SimpleNamespace(stdout="[0.5, 0.0]")
 
-    monkeypatch.setattr(probing, "_ask", answer)
+    monkeypatch.setattr(subprocess, "run", run)
+    return found
+
+
+def test_one_run_of_each_shape_is_timed_in_one_process_which_is_said_before(asked):
     runs = runs_of_two_shapes()
     seconds = estimate_seconds(runs, SLOTS, None)
-    assert [label for label, _ in asked] == ["first", "other"]
+    assert [one.label for one in asked] == ["first", "other"]
+    for one in asked:
+        assert f"Timing a few steps of {one.label} on cpu, for {one.limit:.0f} s at most" in one.said
     start = START_SECONDS["cpu"]
     assert [seconds[run.run_id] for run in runs] == [start + 2, start + 2, start + 2000, start + 2]
 
@@ -72,77 +80,47 @@ def test_a_probe_that_fails_leaves_its_runs_unknown(monkeypatch, capsys):
     assert "what it takes stays unknown" in capsys.readouterr().out
 
 
-def test_no_step_is_timed_after_a_tenth_of_a_deadline(monkeypatch, capsys):
-    deadline, now, limits = Deadline(90.0, 1000.0), 1000.5, []
-
-    def answer(_run: Run, _slot: Slot, _data_dir: object, limit: float) -> tuple[float, float]:
-        nonlocal now
-        limits.append(limit)
-        now += 6.0
-        return 0.5, 0.0
-
-    monkeypatch.setattr(probing, "_ask", answer)
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    seconds = estimate_seconds(runs_of_two_shapes(), SLOTS, None, deadline.probe_until)
-    assert limits == [8.5]
+def test_no_step_is_timed_after_a_tenth_of_a_deadline(asked, monkeypatch, capsys):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.5 + 6.0 * len(asked))
+    seconds = estimate_seconds(runs_of_two_shapes(), SLOTS, None, Deadline(90.0, 1000.0).probe_until)
+    assert [one.limit for one in asked] == [8.5]
     assert len(seconds) == 3
     assert "No time to time other before the deadline; what it takes stays unknown" in capsys.readouterr().out
 
 
 def test_a_launch_with_a_deadline_says_until_when_steps_may_be_timed(monkeypatch, tmp_path):
-    asked: list[float | None] = []
-
-    def note(runs: list[Run], _slots: object, _data_dir: object, until: float | None) -> dict[str, float]:
-        asked.append(until)
-        return {run.run_id: 5.0 for run in runs}
-
+    given: list[float | None] = []
     monkeypatch.setattr("jobs.launch.known_estimates", lambda *_: {})
-    monkeypatch.setattr("jobs.launch.estimate_seconds", note)
+    monkeypatch.setattr("jobs.launch.estimate_seconds", lambda _, __, ___, until: given.append(until) or {})
     started = time.monotonic()
     for deadline in (Deadline(3600.0, started), None):
         launch_missing(smoke(), Store(tmp_path), SLOTS, dry_run=True, probe=True, deadline=deadline)
-    assert asked == [started + 360.0, None]
+    assert given == [started + 360.0, None]
 
 
 @pytest.mark.parametrize("answer", ["", "no numbers", "[1.0", "3.0"])
 def test_a_probe_whose_answer_cannot_be_read_estimates_nothing(answer, monkeypatch):
-    done = subprocess.CompletedProcess([], 0, stdout=answer)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=answer))
     assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
 
 
+@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(("mode", "n_variables"), [("exact", 0), ("fast", 4)])
-def test_a_probe_compiles_into_the_cache_that_the_runs_use(mode, n_variables, monkeypatch, tmp_path):
-    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
-    for name in cache_environment("nvidia-h200"):
+def test_a_probe_compiles_into_the_cache_that_the_runs_use(mode, n_variables, asked, monkeypatch):
+    caches = cache_environment("nvidia-h200")
+    for name in caches:
         monkeypatch.delenv(name, raising=False)
-    found: list[dict[str, str]] = []
-
-    def run(*_: object, env: dict[str, str], **__: object) -> "subprocess.CompletedProcess[str]":
-        found.append(env)
-        return subprocess.CompletedProcess([], 0, stdout="[0.5, 0.0]")
-
-    monkeypatch.setattr(subprocess, "run", run)
     slot = Slot(device="cuda", n_threads=1, kind="nvidia-h200")
     assert estimate_seconds([dataclasses.replace(runs_of_two_shapes()[0], mode=mode)], [slot], None)
-    caches = cache_environment("nvidia-h200")
-    assert sum(found[0].get(name) == value for name, value in caches.items()) == n_variables
+    assert sum(asked[0].env.get(name) == value for name, value in caches.items()) == n_variables
 
 
 @pytest.mark.parametrize(("most", "n_steps"), [(0.0, 1), (1e9, N_STEPS + 1)])
-def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(most, n_steps, monkeypatch):
-    done: list[int] = []
-    advance = Trainer.advance
-
-    def counted(trainer: Trainer) -> tuple[torch.Tensor, torch.Tensor]:
-        done.append(trainer.step)
-        return advance(trainer)
-
-    monkeypatch.setattr(Trainer, "advance", counted)
-    step, token = pace(runs_of_two_shapes()[0], "cpu", None, most=most, least=0.0)
-    assert len(done) == n_steps
-    assert step > 0
-    assert token > 0
+def test_slow_steps_are_cut_short_and_quick_ones_are_repeated(most, n_steps):
+    with patch.object(Trainer, "advance", autospec=True, side_effect=Trainer.advance) as advance:
+        step, token = pace(runs_of_two_shapes()[0], "cpu", None, most=most, least=0.0)
+    assert advance.call_count == n_steps
+    assert min(step, token) > 0
 
 
 TIED = """
@@ -162,7 +140,6 @@ else:
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(platform, request):
     parent = start_python("-c", TIED, platform, stderr=None)
-    assert parent.stdout is not None
     with parent:
         pid = int(parent.stdout.readline())
         request.addfinalizer(lambda: kill_if_alive(pid))
@@ -189,29 +166,16 @@ run_guarded(app)
 """  # `python -m jobs`, where nothing is known and a probe takes ten minutes; it names each process that it starts
 
 
-@contextlib.contextmanager
-def launching(store: Path, data_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A launch that is timing steps, and the process that does it."""
-    arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]
-    arguments += ["--store", str(store), "--data-dir", str(data_dir)]
-    launcher = start_python("-c", LAUNCHER, *arguments, stderr=None, start_new_session=True)
-    assert launcher.stdout is not None
-    try:
-        assert launcher.stdout.readline().startswith("Timing a few steps of k_operators")
-        pid = int(launcher.stdout.readline().removeprefix("process "))
-        try:
-            yield launcher, pid
-        finally:
-            kill_if_alive(pid)
-    finally:
-        launcher.kill()
-        launcher.wait()
-        launcher.stdout.close()
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_probe_ends_with_its_launcher_whatever_ends_that(number, tmp_path, data_dir):
-    with launching(tmp_path / "store", data_dir) as (launcher, pid):
+    arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]
+    arguments += ["--store", tmp_path / "store", "--data-dir", data_dir]
+    with contextlib.ExitStack() as stack:
+        launcher = stack.enter_context(start_python("-c", LAUNCHER, *arguments, stderr=None, start_new_session=True))
+        stack.callback(launcher.kill)
+        assert launcher.stdout.readline().startswith("Timing a few steps of k_operators")
+        pid = int(launcher.stdout.readline().removeprefix("process "))
+        stack.callback(kill_if_alive, pid)
         assert alive(pid)
         launcher.send_signal(number)
         wait_until(lambda: not alive(pid), "the probe")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.config import Run
+from bench.config import Mode, Run
 from bench.experiments import find_experiment
 from jobs.forecast import Work, simulate
 from jobs.queue import Queue
@@ -17,9 +17,9 @@ TWO_GPUS = [Slot(device="cuda", n_threads=1, visible_gpu=gpu, runs_per_gpu=2, ki
 ON_CPU = [Slot(device="cpu", n_threads=1)] * 2
 
 
-def runs_of(name: str, n_seeds: int | None = None, labels: str = "") -> list[Run]:
-    """The runs of an experiment in `fast` mode; of some arms, where labels are named."""
-    runs = find_experiment(name).on(corpus=None, mode="fast", seeds=None).runs()
+def runs_of(name: str, n_seeds: int | None = None, labels: str = "", mode: Mode = "fast") -> list[Run]:
+    """The runs of an experiment; of some arms, where labels are named."""
+    runs = find_experiment(name).on(corpus=None, mode=mode, seeds=None).runs()
     if labels:
         runs = [run for run in runs if run.label in labels.split()]
     seeds = list(dict.fromkeys(run.seed for run in runs if run.seed is not None))[:n_seeds]
@@ -70,7 +70,7 @@ def test_at_most_a_third_of_the_slots_compile_at_a_time_so_that_the_others_can_t
 
 
 def test_runs_that_compile_nothing_never_wait():
-    exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 10, "k_operators")]
+    exact = runs_of("paper", 10, "k_operators", "exact")
     assert len(start_all(Queue(exact, NINE))) == 9
     assert len(start_all(Queue(exact, ON_CPU))) == 2
 
@@ -104,8 +104,7 @@ def test_a_run_killed_for_memory_goes_back_once_in_front_with_half_as_many_besid
 
 
 def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs():
-    exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 10, "k_operators")]
-    queue = Queue(exact, TWO_GPUS)
+    queue = Queue(runs_of("paper", 10, "k_operators", "exact"), TWO_GPUS)
     assert len(start_all(queue)) == 4
     assert queue.put_back(1, queue.n_active("1")) == 1
     queue.end(0, 1.0, done=True)
@@ -115,22 +114,12 @@ def test_only_the_gpu_whose_memory_ran_out_takes_fewer_runs():
 
 @pytest.mark.parametrize("n_active", [2, 1])  # when the second is looked at: at the same time, or a moment later
 def test_of_two_runs_that_die_together_for_want_of_memory_none_was_alone(n_active):
-    runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 2, "k_operators")]
+    runs = runs_of("paper", 2, "k_operators", "exact")
     queue = Queue(runs, NINE)
     assert len(start_all(queue)) == 2
     assert (queue.put_back(0, 2), queue.put_back(1, n_active)) == (1, 1)
     assert sorted(run.name for run in queue.waiting) == sorted(run.name for run in runs)
     assert len(start_all(queue)) == 1
-
-
-def test_a_run_that_was_alone_or_on_the_cpu_does_not_go_back():
-    alone = Queue(runs_of("paper", 1, "k_operators"), NINE)
-    start_all(alone)
-    assert alone.put_back(0, 1) is None
-    exact = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 2, "k_operators")]
-    on_cpu = Queue(exact, ON_CPU)
-    start_all(on_cpu)
-    assert on_cpu.put_back(0, 2) is None
 
 
 START, WARM = 12.0, 9.0  # seconds, as measured on an H200 with 16 cores; compiling took 41 to 82
@@ -164,22 +153,19 @@ def test_over_the_four_experiments_the_gpu_trains_more_than_four_fifths_of_the_t
 
 def test_compiling_anew_in_every_slot_would_leave_the_gpu_idle():
     """What the simulation says of the way it was: a cache a slot, so that each slot compiles, at the same time."""
-    runs = runs_of("paper", 10, "k_operators")
-    cold: set[int] = set()
-    queue = Queue([dataclasses.replace(run, mode="exact") for run in runs], NINE)  # a mode in which nobody waits
+    queue = Queue(runs_of("paper", 10, "k_operators", "exact"), NINE)  # a mode in which nobody waits
+    compile_seconds = dict.fromkeys(range(len(NINE)), 82.0)
 
     def work(run: Run, _: bool) -> Work:
         index = next(index for index, one in queue.active.items() if one.run == run)
-        first = index not in cold
-        cold.add(index)
-        return Work(START + (82.0 if first else WARM), 12.0)
+        return Work(START + compile_seconds.pop(index, WARM), 12.0)
 
     found = simulate(queue, work)
     assert found.training_seconds < 0.6 * found.seconds
 
 
 def test_runs_that_share_a_gpu_share_its_time():
-    runs = [dataclasses.replace(run, mode="exact") for run in runs_of("paper", 3, "k_operators")]
+    runs = runs_of("paper", 3, "k_operators", "exact")
     found = simulate(Queue(runs, NINE), lambda *_: Work(10.0, 5.0))
     assert set(found.ended_at.values()) == {25.0}
     assert (found.seconds, found.training_seconds) == (25.0, 15.0)

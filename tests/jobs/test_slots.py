@@ -1,5 +1,6 @@
 """Every GPU that torch sees is used, by as many runs as the machine carries, and a worker sees exactly one."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,12 @@ from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.store import Store
 from jobs.attempt import start_attempt
-from jobs.cache import CACHE_DIR_VARIABLE
-from jobs.doctor import examine
+from jobs.doctor import Check, examine
 from jobs.launch import launch_missing
 from jobs.local import LocalPool
 from jobs.slots import Slot, as_needed, compute_modes, gpu_names, make_slots, runs_at_once, runs_that_fit, slots_text
 from jobs.slurm.task import task_slots
+from tests.command_line import write_program
 from tests.gpus import GIB, put_gpus
 from tests.tiny import submission_of
 
@@ -28,10 +29,7 @@ UUIDS = ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-1a2b")  # the second c
 MIG = ("MIG-7c2a0d1e-45f1-5d3b-9a0c-0123456789ab", "MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/1/0")
 
 
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The compilers' cache lies in a folder of the test."""
-    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -49,6 +47,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, 
 
 def trained() -> Run:
     return next(run for run in smoke().runs() if run.config.training is not None)
+
+
+def findings(folder: Path) -> dict[str, Check]:
+    """What the doctor finds, by check."""
+    return {one.name: one for one in examine(Store(folder), None)}
 
 
 CASES = [  # CUDA_VISIBLE_DEVICES of the launcher, GPUs that torch counts, the same variable of a worker on each
@@ -93,9 +96,7 @@ def test_where_every_gpu_is_hidden_runs_are_on_the_cpu_and_cuda_is_refused(visib
 def test_a_real_child_finds_the_variable_as_its_launcher_has_it_where_there_is_one_gpu(visible, tmp_path, monkeypatch):
     """The only GPU of a machine was hidden from every worker once, by an empty variable in place of none."""
     put_gpus(monkeypatch, 1, visible=visible)
-    program = tmp_path / "python"
-    program.write_text('#!/bin/sh\necho "GPU=${CUDA_VISIBLE_DEVICES-not set}"\n')
-    program.chmod(0o700)
+    program = write_program(tmp_path / "python", 'echo "GPU=${CUDA_VISIBLE_DEVICES-not set}"')
     monkeypatch.setattr(sys, "executable", str(program))
     [slot] = make_slots(None, None, runs_per_gpu=1)
     attempt = start_attempt(trained(), slot, Store(tmp_path / "store"), [], {})
@@ -128,33 +129,29 @@ def test_a_gpu_is_shared_by_as_many_runs_as_cores_and_memory_carry(
     n_cores, gpu_gib, memory_gib, n_gpus, n_runs, reason
 ):
     found, said = runs_that_fit(n_cores, gpu_gib * GIB, memory_gib * GIB, n_gpus)
-    assert found == n_runs
-    assert reason in said
+    assert (found, reason in said) == (n_runs, True)
 
 
 def test_the_default_is_said_with_its_reason_and_a_number_that_was_named_without_one(monkeypatch):
     put_gpus(monkeypatch, 1)
     slots = make_slots(None, None)
-    assert len(slots) == 9
-    assert {(slot.visible_gpu, slot.runs_per_gpu, slot.n_threads, slot.kind) for slot in slots} == {
-        (None, 9, 1, "nvidia-h200")
-    }
-    assert runs_at_once(slots) == "9 at a time on cuda (as many as 16 CPU cores carry)"
+    why = "as many as 16 CPU cores carry"
+    assert slots == [Slot(device="cuda", n_threads=1, runs_per_gpu=9, kind="nvidia-h200", why=why)] * 9
+    assert runs_at_once(slots) == f"9 at a time on cuda ({why})"
     assert slots_text(slots).startswith("1 CPU thread each, up to 9 sharing a GPU: their times are left out")
     assert runs_at_once(make_slots(None, None, runs_per_gpu=2)) == "2 at a time on cuda"
     alone = make_slots(None, None, runs_per_gpu=1)
     assert (runs_at_once(alone), slots_text(alone)) == ("1 at a time on cuda", "16 CPU threads each")
     put_gpus(monkeypatch, 2)
-    assert runs_at_once(make_slots(None, None)) == "8 at a time on 2 GPUs (as many as 16 CPU cores carry)"
+    assert runs_at_once(make_slots(None, None)) == f"8 at a time on 2 GPUs ({why})"
 
 
 def test_the_first_line_of_a_launch_says_how_many_runs_go_side_by_side_and_why(tmp_path, monkeypatch, capsys):
     put_gpus(monkeypatch, 1, n_cores=4)
     fast = smoke().on(corpus=None, mode="fast", seeds=None)
     launch_missing(fast, Store(tmp_path), make_slots(None, None), dry_run=True)
-    first, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith("Experiment smoke: ")
-    assert first.endswith(", 2 at a time on cuda (as many as 4 CPU cores carry)")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(r"Experiment smoke: .*, 2 at a time on cuda \(as many as 4 CPU cores carry\)", first)
     put_gpus(monkeypatch, 1)
     launch_missing(fast, Store(tmp_path), make_slots(None, None), pattern="k_op", dry_run=True)
     assert capsys.readouterr().out.splitlines()[0].endswith(", 2 at a time on cuda (as many as there are to do)")
@@ -164,23 +161,24 @@ def test_a_gpu_that_takes_one_process_at_a_time_is_not_shared_unless_mps_shares_
     put_gpus(monkeypatch, 2, compute_mode="Exclusive_Process")
     monkeypatch.setattr("bench.cuda.machine.mps_state", lambda: "off")
     assert [slot.runs_per_gpu for slot in make_slots(None, None)] == [1, 1]
-    found = {one.name: one for one in examine(Store(tmp_path), None)}
     said = "2 at a time on 2 GPUs (one on each GPU, since its compute mode is Exclusive_Process)"
-    assert found["runs"].finding.startswith(said)
+    assert findings(tmp_path)["runs"].finding.startswith(said)
     assert len(make_slots(None, None, runs_per_gpu=3)) == 6  # as asked
     monkeypatch.setattr("bench.cuda.machine.mps_state", lambda: "on (its daemon runs here)")
     assert len(make_slots(None, None)) == 8
 
 
-@pytest.mark.parametrize(("answer", "modes"), [("Default\nExclusive_Process\n", ["Default", "Exclusive_Process"])])
-def test_nvidia_smi_is_asked_for_the_compute_modes(answer, modes, tmp_path, monkeypatch):
-    program = tmp_path / "nvidia-smi"
+@pytest.mark.parametrize(
+    ("script", "modes"),
+    [
+        ("[ $1 = --query-gpu=compute_mode ] && echo Default && echo Prohibited", ["Default", "Prohibited"]),
+        ("echo no driver; exit 9", []),
+    ],
+)
+def test_nvidia_smi_is_asked_for_the_compute_modes(script, modes, tmp_path, monkeypatch):
+    write_program(tmp_path / "nvidia-smi", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    program.write_text(f"#!/bin/sh\n[ \"$1\" = --query-gpu=compute_mode ] && printf '{answer}'\n")
-    program.chmod(0o700)
     assert compute_modes() == modes
-    program.write_text("#!/bin/sh\necho no driver\nexit 9\n")
-    assert compute_modes() == []
 
 
 def test_gpus_are_counted_after_cuda_has_started_since_a_process_can_use_one_mig_instance_alone(monkeypatch):
@@ -203,9 +201,8 @@ def test_a_driver_that_does_not_start_is_an_error_that_says_what_to_type(monkeyp
 def test_runs_are_dealt_out_to_gpus_and_each_slot_knows_how_many_share_one(monkeypatch):
     put_gpus(monkeypatch, 2, visible="4,7")
     assert [(slot.visible_gpu, slot.n_threads) for slot in make_slots("cuda", None)] == [("4", 2), ("7", 2)] * 4
-    packed = make_slots("cuda", None, runs_per_gpu=3)
-    assert [(slot.visible_gpu, slot.runs_per_gpu) for slot in packed] == [("4", 3), ("7", 3)] * 3
-    assert {slot.n_threads for slot in packed} == {2}
+    packed = [(slot.visible_gpu, slot.runs_per_gpu, slot.n_threads) for slot in make_slots("cuda", None, 3)]
+    assert packed == [("4", 3, 2), ("7", 3, 2)] * 3
     assert [slot.runs_per_gpu for slot in make_slots("cuda", 3)] == [2, 1, 2]
     with pytest.raises(ConfigError, match="give one of them"):
         make_slots("cuda", 2, runs_per_gpu=2)
@@ -224,11 +221,11 @@ def test_a_run_that_is_alone_on_its_gpu_is_not_said_to_share_it(monkeypatch):
 
 def test_doctor_says_which_gpus_there_are_and_how_many_runs_share_them(tmp_path, monkeypatch):
     put_gpus(monkeypatch, 1, visible="3")
-    found = {one.name: one for one in examine(Store(tmp_path), None)}
+    found = findings(tmp_path)
     assert found["gpu"].finding == "NVIDIA H200 with 139 GiB; CUDA_VISIBLE_DEVICES='3' hides any other"
     assert found["runs"].finding.startswith("9 at a time on cuda")
     put_gpus(monkeypatch, 0, visible="")
-    found = {one.name: one for one in examine(Store(tmp_path), None)}
+    found = findings(tmp_path)
     assert (found["gpu"].verdict, found["runs"].verdict) == ("note", "ok")
     assert "CUDA_VISIBLE_DEVICES=''" in found["gpu"].finding
 

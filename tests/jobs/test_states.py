@@ -1,7 +1,5 @@
 """The state that a run is shown with: of its record, its process, or what SLURM says of its task."""
 
-import json
-
 import pytest
 
 from bench.lease import hold
@@ -9,9 +7,8 @@ from jobs.__main__ import app
 from jobs.slurm.scheduler import TaskState, read_queue, tasks_by_run
 from jobs.slurm.submission import note_job, submissions
 from tests.command_line import call
-from tests.records import make_record
 from tests.tiny import NAME
-from tests.watched import slurm_says, state_of, submitted
+from tests.watched import record_run, slurm_says, state_of, submitted
 
 pytestmark = pytest.mark.usefixtures("no_scheduler")
 
@@ -62,7 +59,7 @@ def test_a_record_and_a_living_process_count_for_more_than_slurms_word(three_lau
     store, runs = three_launched
     submitted(store, [[run] for run in runs])
     slurm_says(monkeypatch, *(f"{NAME}|5|{index}|CANCELLED||None" for index in range(3)))
-    store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
+    record_run(store, runs[0])
     with hold(store.run_folder(runs[1].run_id)):
         assert [state_of(store, run) for run in runs] == ["done", "running", "cancelled"]
     assert state_of(store, runs[1]) == "cancelled"
@@ -98,14 +95,6 @@ def test_a_cluster_that_cannot_be_asked_still_has_a_status(three_launched, capsy
     submitted(store, [[runs[0]]])
     assert call(app, "status", "--store", store.root) == 3
     assert capsys.readouterr().out.count("missing") == 3
-
-
-def test_status_is_json_for_scripts(three_launched, capsys):
-    store, runs = three_launched
-    assert call(app, "status", "--store", store.root, "--json") == 3
-    found = json.loads(capsys.readouterr().out)
-    assert [one["run_id"] for one in found] == [run.run_id for run in runs]
-    assert {one["state"] for one in found} == {"missing"}
 
 
 def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(three_launched, monkeypatch):

@@ -8,7 +8,6 @@ import pytest
 
 from bench import checkpoint
 from bench.config import Run, to_json
-from bench.errors import EditedSources
 from bench.experiments.grid import Experiment
 from bench.files import wait_for
 from bench.lease import Holder, boot_id, hold
@@ -17,15 +16,11 @@ from jobs.__main__ import app
 from jobs.control import leftovers, remove
 from jobs.launch import Todo, write_plan
 from jobs.layout import CANCEL_FILE, CAUSE_FILE, LAUNCHER_GONE, LOG_FILE
-from jobs.speeds import Platform
 from jobs.worker import work, write_run
 from tests.command_line import call, kill_if_alive, start, wait_until
-from tests.records import make_manifest, make_record
+from tests.records import make_manifest
 from tests.tiny import NAME, tiny_cell, tiny_runs
-from tests.watched import slurm_says, state_of, submitted
-
-HERE = Platform(device="cpu", n_threads=1, name="Plain CPU")
-
+from tests.watched import leave_checkpoints, record_run, slurm_says, state_of, submitted
 
 pytestmark = pytest.mark.usefixtures("no_scheduler")
 
@@ -39,64 +34,45 @@ def died(store: Store, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "cause"),
+    ("file", "text", "cause"),
     [
-        ("torch.OutOfMemoryError: CUDA out of memory", "out of memory"),
-        ("torch.AcceleratorError: CUDA error: out of memory", "out of memory"),
-        ("RuntimeError: Triton Error [CUDA]: out of memory", "out of memory"),
-        ("RuntimeError: CUDA driver error: out of memory", "out of memory"),
-        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "out of memory"),
-        ("CUDA error: all CUDA-capable devices are busy or unavailable", "use --runs-per-gpu 1"),
-        ("OSError: [Errno 28] No space left on device", "disk or a quota is full"),
-        ("ModuleNotFoundError: No module named 'einops'", "lacks a package"),
-        ("Traceback (most recent call last):\nValueError: something", "the program failed"),
-        ("step 3: validation 3.2500 nats per token", "was killed, or its machine failed"),
+        # what went into the log; the errors of memory are those of test_pool.py
+        (LOG_FILE, "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "out of memory"),
+        (LOG_FILE, "CUDA error: all CUDA-capable devices are busy or unavailable", "use --runs-per-gpu 1"),
+        (LOG_FILE, "OSError: [Errno 28] No space left on device", "disk or a quota is full"),
+        (LOG_FILE, "ModuleNotFoundError: No module named 'einops'", "lacks a package"),
+        (LOG_FILE, "Traceback (most recent call last):\nValueError: something", "the program failed"),
+        (LOG_FILE, "step 3: validation 3.2500 nats per token", "was killed, or its machine failed"),
+        # the class of our own error, which the worker noted
+        (CAUSE_FILE, "EditedSources", "sources were edited"),
+        (CAUSE_FILE, "CorpusError", "corpus is missing or altered"),
+        (CAUSE_FILE, "DeviceError", "GPU or driver is not usable"),
+        (CAUSE_FILE, LAUNCHER_GONE, "launcher was killed"),
     ],
 )
-def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(log, cause, three_launched, capsys):
+def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(file, text, cause, three_launched, capsys):
     store, runs = three_launched
     died(store, runs[0])
-    (store.run_folder(runs[0].run_id) / LOG_FILE).write_text(log + "\n")
+    (store.run_folder(runs[0].run_id) / file).write_text(text + "\n")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny-s42: interrupted"
     assert lines[1] == f"attempt 1: process {2**22 + 1} on n1; heartbeat 7, no sign of life"
-    assert (
-        lines[2] == "last word: training, step 3 of 9, training 2.5000 nats per token, validation 3.2500 nats per token"
-    )
-    assert [f"  | {line}" for line in log.splitlines()] == lines[3 : 3 + len(log.splitlines())]
+    nats = "training 2.5000 nats per token, validation 3.2500 nats per token"
+    assert lines[2] == f"last word: training, step 3 of 9, {nats}"
+    assert lines[3:-2] == ([f"  | {line}" for line in text.splitlines()] if file == LOG_FILE else [])
     assert cause in lines[-2]
     assert lines[-1].startswith(f"next: python -m jobs launch --experiment smoke --store {store.root}")
-    assert len(lines) <= 24
-
-
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [
-        ("EditedSources", "sources were edited"),
-        ("CorpusError", "corpus is missing or altered"),
-        ("DeviceError", "GPU or driver is not usable"),
-        (LAUNCHER_GONE, "launcher was killed"),
-    ],
-)
-def test_why_knows_our_own_errors_by_the_class_that_the_worker_noted(error, cause, three_launched, capsys):
-    store, runs = three_launched
-    died(store, runs[0])
-    (store.run_folder(runs[0].run_id) / CAUSE_FILE).write_text(error)
-    assert call(app, "why", "tiny-s42", "--store", store.root) == 0
-    assert cause in capsys.readouterr().out.splitlines()[-2]
 
 
 def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_clears_it(three_launched, monkeypatch):
     store, runs = three_launched
     noted = store.run_folder(runs[0].run_id) / CAUSE_FILE
-    monkeypatch.setattr("sys.argv", ["jobs.worker", runs[0].run_id, "--store", str(store.root), "--device", "cpu"])
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "edited")
-    with pytest.raises(EditedSources):
-        work()
+    assert call(work, runs[0].run_id, "--store", store.root, "--device", "cpu") == 2
     assert noted.read_text() == "EditedSources"
-    monkeypatch.setattr("jobs.worker._execute", lambda *_: 0)
-    assert work() == 0
+    monkeypatch.undo()
+    assert call(work, runs[0].run_id, "--store", store.root, "--device", "cpu") == 0
     assert not noted.exists()
 
 
@@ -111,8 +87,7 @@ def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_cle
 )
 def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, three_launched, capsys):
     store, runs = three_launched
-    recorded = make_record(run_id=runs[0].run_id, label="tiny", status=status, error=error)
-    store.write_record(recorded)
+    record_run(store, runs[0], status=status, error=error)
     assert call(app, "why", runs[0].run_id, "--store", store.root) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"tiny-s42: {status}"
@@ -174,7 +149,7 @@ def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(three_launched
 
 def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(three_launched, capsys):
     store, runs = three_launched
-    store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
+    record_run(store, runs[0])
     assert call(app, "cancel", "tiny-s42", "--store", store.root) == 0
     assert "has its record (done)" in capsys.readouterr().out
     assert not (store.run_folder(runs[0].run_id) / CANCEL_FILE).exists()
@@ -184,8 +159,7 @@ def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(three_launch
 
 def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(three_launched, monkeypatch, capsys):
     store, runs = three_launched
-    failed = make_record(run_id=runs[0].run_id, label="tiny", status="failed", config=to_json(runs[0].config))
-    path = store.write_record(failed)
+    path = record_run(store, runs[0], status="failed", config=to_json(runs[0].config))
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)  # somebody has mended the sources
     for run in runs[1:]:
         (store.run_folder(run.run_id) / CANCEL_FILE).write_bytes(b"")
@@ -198,15 +172,14 @@ def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_typ
 
 def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(three_launched):
     store, runs = three_launched
-    store.write_record(make_record(run_id=runs[0].run_id, label="tiny", status="io_error"))
-    for step in (4, 8):
-        (store.run_folder(runs[0].run_id) / f"checkpoint-{step:08d}.pt").write_bytes(b"x")
+    record_run(store, runs[0], status="io_error")
+    leave_checkpoints(store, runs[0], 4, 8)
     assert leftovers(store) == []
 
 
 def test_gc_leaves_submissions_that_slurm_may_still_need(three_launched, monkeypatch):
     store, runs = three_launched
-    store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
+    record_run(store, runs[0])
     submitted(store, [[runs[0]]])
     submitted(store, [[runs[1]]], name="kops-aaaaaaaa", measures=True)
     (store.work_folder / "compile-cache").mkdir()
@@ -221,29 +194,30 @@ def test_gc_leaves_submissions_that_slurm_may_still_need(three_launched, monkeyp
 def test_gc_removes_what_no_run_needs_and_nothing_else(three_launched, capsys, monkeypatch):
     store, (done, at_work, waiting) = three_launched
     slurm_says(monkeypatch)
-    store.write_record(make_record(run_id=done.run_id, label="tiny"))
+    record_run(store, done)
     for run in (done, at_work, waiting):
         folder = store.run_folder(run.run_id)
-        for step in (4, 8):
-            (folder / f"checkpoint-{step:08d}.pt").write_bytes(b"x" * 1000)
-            (folder / f"checkpoint-{step:08d}.pt.sha256").write_bytes(b"y")
+        leave_checkpoints(store, run, 4, 8)
+        for path in checkpoint.paths(folder):
+            path.with_name(f"{path.name}.sha256").write_bytes(b"y")
         (folder / ".checkpoint-1.tmp").write_bytes(b"half")
         (folder / LOG_FILE).write_text("kept")
     submitted(store, [[done]])
     submitted(store, [[waiting]], name="kops-aaaaaaaa")
     with hold(store.run_folder(at_work.run_id)):
-        before = {path for path in store.root.rglob("*") if path.is_file()}
+        before = {*store.root.rglob("*")}
         assert call(app, "gc", "--store", store.root, "--dry-run") == 0
-        assert {path for path in store.root.rglob("*") if path.is_file()} == before
+        assert {*store.root.rglob("*")} == before
         said = capsys.readouterr().out
         assert call(app, "gc", "--store", store.root) == 0
         assert capsys.readouterr().out == said
-        gone = before - {path for path in store.root.rglob("*") if path.is_file()}
+        gone = before - {*store.root.rglob("*")}
     assert {str(path.relative_to(store.work_folder)) for path in gone} == {
         f"{done.run_id}/checkpoint-00000004.pt",
         f"{done.run_id}/checkpoint-00000004.pt.sha256",
         f"{done.run_id}/.checkpoint-1.tmp",
         f"{waiting.run_id}/.checkpoint-1.tmp",
+        f"jobs/{NAME}",
         f"jobs/{NAME}/plan.json",
     }
     assert "older checkpoint of a finished run: 2 files" in said
@@ -275,7 +249,7 @@ def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path, monkeypa
 @pytest.mark.fault("F16")
 def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(three_launched, monkeypatch):
     store, runs = three_launched
-    store.write_record(make_record(run_id=runs[0].run_id, label="tiny"))
+    record_run(store, runs[0])
     with monkeypatch.context() as stale:
         stale.setattr(Store, "record_paths", lambda _: [])
         assert state_of(store, runs[0]) == "missing"  # not failed

@@ -30,7 +30,7 @@ from jobs.slurm.arrays import Array, submit_missing
 from jobs.slurm.scheduler import TaskState, queue, tasks_by_run
 from jobs.speeds import Platform
 from jobs.status import RunState, states
-from tests.command_line import call, finish, start, wait_until
+from tests.command_line import call, finish, start, wait_until, write_program
 from tests.jobs.slurm.cluster import Cluster
 from tests.tiny import request_of, tiny_cell
 
@@ -348,9 +348,7 @@ def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_p
 def test_a_requeue_that_is_refused_loses_the_job_and_not_the_run(on_cluster, tmp_path, undisturbed):
     store, experiment = Store(tmp_path / "store"), grid("refused")
     (tmp_path / "bin").mkdir()
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.write_text("#!/bin/sh\nexit 1\n")
-    scontrol.chmod(0o755)
+    write_program(tmp_path / "bin" / "scontrol", "exit 1")
     (tmp_path / "site.toml").write_text(f'setup = ["export PATH={tmp_path}/bin:$PATH"]\n')
     submit(experiment, store, profile=str(tmp_path / "site.toml"), checkpoint_seconds=1e9)
     [run] = experiment.runs()

@@ -24,9 +24,9 @@ from jobs.slurm.scheduler import SchedulerError, max_array_size
 from jobs.slurm.submission import read_submission, submissions
 from jobs.worker import find_run
 from tests.command_line import call
-from tests.records import make_record
 from tests.sites import ALWAYS_ASKED, arrays_of, flags, profile, twenty
 from tests.tiny import request_of
+from tests.watched import record_run
 
 STAND_IN = """#!{python} -S
 import json, os, sys
@@ -175,7 +175,7 @@ def launch(store: Path, data_dir: Path, *more: object) -> int:
 @pytest.mark.usefixtures("no_slurm")
 def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_writes_nothing(tmp_path, data_dir, capsys):
     store, runs = Store(tmp_path / "store"), smoke().runs()
-    store.write_record(make_record(runs[0].label, runs[0].seed, run_id=runs[0].run_id))
+    record_run(store, runs[0])
     before = sorted(tmp_path.rglob("*"))
     assert launch(store.root, data_dir, "--dry-run") == 0
     output = capsys.readouterr().out
