@@ -1,7 +1,6 @@
 """The time of runs is estimated from what was measured before, without training, and each estimate names its source."""
 
 import dataclasses
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ from jobs.slots import Slot
 from jobs.slurm import arrays as slurm
 from jobs.slurm.task import note_seconds
 from jobs.speeds import Platform
+from tests import measurements
 from tests.command_line import call
-from tests.records import make_environment, make_record
+from tests.records import COST, make_environment, make_record
 from tests.tiny import request_of, submission_of
 
 HERE = Platform(device="cpu", n_threads=1, name="Plain CPU")
@@ -57,8 +57,8 @@ def recorded(
     **changes: Any,
 ) -> None:
     """Put a record of a run into a store, made where `HERE` or `GPU` is unless said otherwise."""
-    environment = make_environment(device=device, device_name=name or f"Plain {'CPU' if device == 'cpu' else 'GPU'}")
-    environment["n_threads"] = n_threads
+    name = name or ("Plain CPU" if device == "cpu" else "Plain GPU")
+    environment = make_environment(device=device, device_name=name, n_threads=n_threads)
     training = config.training
     assert training is not None
     attempt = {
@@ -69,19 +69,9 @@ def recorded(
         "environment": environment,
         "runs_per_gpu": runs_per_gpu,
     }
-    cost = make_record().cost.model_copy(
-        update={"train_seconds": train_seconds, "train_flops": step_flops(config) * training.n_steps}
-    )
-    store.write_record(
-        make_record(
-            label=f"known-{len(store.record_paths())}",
-            config=to_json(config),
-            environment=environment,
-            attempts=[attempt],
-            cost=cost,
-            **changes,
-        )
-    )
+    cost = {**COST, "train_seconds": train_seconds, "train_flops": step_flops(config) * training.n_steps}
+    changes |= {"config": to_json(config), "environment": environment, "attempts": [attempt], "cost": cost}
+    store.write_record(make_record(f"known-{len(store.record_paths())}", **changes))
 
 
 def whole(config: RunConfig, step_seconds: float, *, mode: Any = "exact", start: float = START_SECONDS["cpu"]) -> float:
@@ -150,40 +140,20 @@ def test_what_was_measured_on_purpose_comes_before_records(tmp_path, monkeypatch
     assert only([a_run()], [store]) == Estimate(seconds=123.0, source="measured with --measure")
 
 
-def benchmark(store: Store, config: RunConfig, step_seconds: float, name: str, backend: str, n_threads: int) -> None:
-    """Leave a file of `make bench` in a store: one training step."""
-    assert config.training is not None
-    facts = {
-        "phase": "training step",
-        "model": "Benchmarked",
-        "architecture": config.architecture,
-        "backend": backend,
-        "context": config.context,
-        "batch_size": config.training.batch_size,
-        "n_tokens": 1,
-        "seconds_per_step": step_seconds,
-        "dtype": "float32",
-        "mode": "exact",
-        "n_threads": n_threads,
-        "device": "cpu",
-        "flops": step_flops(config),
-    }
-    stats = {"median": step_seconds, "min": step_seconds, "max": step_seconds, "rounds": 3}
-    content = {
-        "machine_info": {"device": "cpu", "device_name": name, "torch": "2.13.0"},
-        "benchmarks": [{"extra_info": facts, "stats": stats}],
-    }
-    (store.root / "throughput").mkdir(exist_ok=True)
-    (store.root / "throughput" / "machine.json").write_text(json.dumps(content))
+def benchmark(store: Store, name: str, n_threads: int) -> None:
+    """Leave a file of `make bench` in a store: half a second for a step of the paper's K-Operators."""
+    training: Any = K_OPERATORS_PAPER.training
+    facts: Any = {"batch_size": training.batch_size, "n_threads": n_threads, "flops": step_flops(K_OPERATORS_PAPER)}
+    measurements.write(store.root, measurements.session(measurements.timed(median=0.5, **facts), device_name=name))
 
 
 def test_throughput_of_this_machine_with_as_many_threads_tells_where_no_record_of_it_does(tmp_path):
     store = Store(tmp_path)
     for name, n_threads in (("Other CPU", 1), ("Plain CPU", 2)):
-        benchmark(store, K_OPERATORS_PAPER, 0.5, name, "chunked", n_threads)
+        benchmark(store, name, n_threads)
         assert known_estimates([a_run()], [store], HERE) == {}
     recorded(store, train_seconds=7000.0, name="Other CPU")
-    benchmark(store, K_OPERATORS_PAPER, 0.5, "Plain CPU", "chunked", n_threads=1)
+    benchmark(store, "Plain CPU", 1)
     assert only([a_run()], [store]) == Estimate(seconds=whole(K_OPERATORS_PAPER, 0.5), source="throughput")
     recorded(store, train_seconds=3500.0)
     assert only([a_run()], [store]).source == "records"
@@ -223,12 +193,10 @@ def test_runs_that_share_a_gpu_take_turns_on_it(tmp_path):
 def test_records_that_shared_a_gpu_with_more_runs_give_an_upper_estimate_that_says_so(tmp_path):
     store = Store(tmp_path)
     recorded(store, train_seconds=70.0, device="cuda", runs_per_gpu=3)
-    estimate = only([a_run()], [store], GPU)
-    assert estimate.source == "records, shared GPU: at most"
-    assert estimate.seconds == pytest.approx(whole(K_OPERATORS_PAPER, 0.02, start=START_SECONDS["cuda"]))
-    among_six = only([a_run()], [store], dataclasses.replace(GPU, runs_per_gpu=6))
-    assert among_six.source == "records, shared GPU: at most"
-    assert among_six.seconds == pytest.approx(whole(K_OPERATORS_PAPER, 0.04, start=START_SECONDS["cuda"]))
+    for runs_per_gpu, step_seconds in ((1, 0.02), (6, 0.04)):
+        estimate = only([a_run()], [store], dataclasses.replace(GPU, runs_per_gpu=runs_per_gpu))
+        assert estimate.source == "records, shared GPU: at most"
+        assert estimate.seconds == pytest.approx(whole(K_OPERATORS_PAPER, step_seconds, start=START_SECONDS["cuda"]))
     recorded(store, train_seconds=35.0, device="cuda", runs_per_gpu=1)
     assert only([a_run()], [store], GPU).source == "records"
 
@@ -297,10 +265,12 @@ def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_sou
     assert first.startswith("Experiment matched: about ")
     assert "unknown" not in first
     runs = {line.split()[1]: line for line in lines if line.startswith("  ")}
-    assert len(runs) == len(find_experiment("matched").runs())
+    assert f"{len(runs)} of {len(runs)} runs to do" in lines[1]
+    assert [line.split()[0] for line in runs.values()] == [run.run_id for run in find_experiment("matched").runs()]
     assert all("about " in line and line.endswith(")") for line in runs.values())
     assert "(records" in runs["k_operators-s5"]
     assert "(scaled by FLOPs from transformer-params" in runs["modern-live-s42"]
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.fixture
