@@ -34,12 +34,20 @@ def profile(text: str, name: str = "mysite") -> str:
     return name
 
 
-def arrays_of(
-    store: Store, *assignments: str, seconds: dict[str, float] | None = None, **changes: Any
-) -> list[arrays.Array]:
+def arrays_of(store: Store, *assignments: str, **changes: Any) -> list[arrays.Array]:
     """The arrays of the smoke experiment."""
     experiment = smoke()
-    return arrays.make_arrays(experiment, experiment.runs(), store, request_of(*assignments, **changes), seconds or {})
+    return arrays.make_arrays(experiment, experiment.runs(), store, request_of(*assignments, **changes), {})
+
+
+def array_of_twenty(
+    store: Store, *assignments: str, seconds: float | None = None, n_runs: int = 20, **changes: Any
+) -> arrays.Array:
+    """The one array of a grid of twenty runs, or of its first `n_runs`, each of which is known to take `seconds`."""
+    runs = twenty().runs()[:n_runs]
+    known = {} if seconds is None else {run.run_id: seconds for run in runs}
+    [array] = arrays.make_arrays(twenty(), runs, store, request_of(*assignments, **changes), known)
+    return array
 
 
 def flags(text: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.config import Run
 from bench.experiments.grid import Cell
+from bench.experiments.recipes import floors
 from bench.store import Store
 from jobs.slurm.arrays import Request
 from jobs.slurm.submission import Submission
@@ -17,6 +18,12 @@ def tiny_cell(label: str, seeds: tuple[int, ...] = (42,), context: int = CONTEXT
     """A trained cell on the synthetic text: a Transformer, four steps; `training` replaces fields of its config."""
     config = tiny_config("transformer", context, 1, **{"n_steps": 4, "warmup_steps": 0, **training})
     return Cell(label=label, config=config, seeds=seeds)
+
+
+def counted_cell() -> Cell:
+    """A counted cell on the synthetic text."""
+    floor = floors(context=CONTEXT, n_sampled_batches=1)[0]
+    return dataclasses.replace(floor, config=dataclasses.replace(floor.config, corpus="synthetic"))
 
 
 def tiny_runs(label: str = "tiny", seeds: tuple[int, ...] = (42,), **training: object) -> list[Run]:

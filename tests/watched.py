@@ -8,6 +8,7 @@ import pytest
 from bench import checkpoint
 from bench.config import Run
 from bench.process import read_progress
+from bench.record import Record
 from bench.store import Store
 from jobs.slurm import scheduler
 from jobs.slurm.scheduler import SchedulerError
@@ -48,6 +49,12 @@ def newest_step(store: Store, run: Run) -> int:
 def steps_done(store: Store, run: Run) -> int:
     """The step in the progress file of a run; 0 where there is none."""
     return (read_progress(store.run_folder(run.run_id)) or {}).get("step") or 0
+
+
+def assert_equal_bits(recorded: Record, clean: Record) -> None:
+    """Two records of finished runs hold the same measurements, bit for bit."""
+    assert (recorded.status, recorded.result) == ("done", clean.result)
+    assert (recorded.curve, recorded.diagnostics) == (clean.curve, clean.diagnostics)
 
 
 def slurm_says(monkeypatch: pytest.MonkeyPatch, *lines: str, accounts: str | None = None) -> list[tuple[str, ...]]:

@@ -1,10 +1,12 @@
 """An experiment is brought to its records, whatever fails, stops or kills it on the way."""
 
-import dataclasses
+import io
 import os
 import shutil
 import subprocess
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -14,7 +16,6 @@ from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.experiments.grid import Experiment
-from bench.experiments.recipes import floors
 from bench.lease import hold
 from bench.record import Record, Status, read
 from bench.store import Store
@@ -23,12 +24,11 @@ from jobs.__main__ import app
 from jobs.cost import schedule_seconds
 from jobs.grid import missing, select, set_aside
 from jobs.launch import launch_missing, summary
-from jobs.local import Ended, LocalPool
+from jobs.local import LocalPool
 from jobs.slots import make_slots
 from tests.command_line import call
-from tests.conftest import CONTEXT
 from tests.records import make_manifest, make_record
-from tests.tiny import tiny_cell, tiny_runs
+from tests.tiny import counted_cell, tiny_cell, tiny_runs
 from tests.watched import leave_checkpoints, record_run
 
 ESCAPE = "\x1b"
@@ -42,7 +42,6 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def mixed() -> Experiment:
     """Runs that end in every way: well, by divergence, by failing, and without any record."""
-    floor = floors(context=CONTEXT, n_sampled_batches=1)[0]
     return Experiment(
         name="mixed",
         question="What becomes of each?",
@@ -50,7 +49,7 @@ def mixed() -> Experiment:
             tiny_cell("failing", grouping="grouped"),  # which the Transformer does not have
             tiny_cell("diverging", learning_rate=1e30),
             tiny_cell("good"),
-            dataclasses.replace(floor, config=dataclasses.replace(floor.config, corpus="synthetic")),
+            counted_cell(),
         ),
     )
 
@@ -137,33 +136,20 @@ def test_a_retry_goes_on_from_its_checkpoint_unless_it_diverged_or_its_sources_w
 # runs that end in every way -------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Launched:
-    """What a launch of `mixed` left and said."""
-
-    store: Path
-    ended: list[Ended]
-    code: int
-    printed: str
-
-
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """`mixed`, launched once with real workers."""
-    store = tmp_path_factory.mktemp("jobs") / "store"
-    with pytest.MonkeyPatch.context() as patch:
+def launched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`mixed`, launched once with real workers: its store, how its runs ended, the exit code, and what it said."""
+    store, printed = Store(tmp_path_factory.mktemp("jobs") / "store"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        ended = launch_missing(mixed(), Store(store), make_slots("cpu", 2))
-        code = summary(ended)
-    return Launched(store, ended, code, "\n".join(lines))
+        ended = launch_missing(mixed(), store, make_slots("cpu", 2))
+        return SimpleNamespace(store=store, ended=ended, code=summary(ended), printed=printed.getvalue())
 
 
 @pytest.fixture
-def store(launched: Launched, tmp_path: Path) -> Store:
+def store(launched: SimpleNamespace, tmp_path: Path) -> Store:
     """A copy of what the launch left."""
-    return Store(shutil.copytree(launched.store, tmp_path / "store"))
+    return Store(shutil.copytree(launched.store.root, tmp_path / "store"))
 
 
 def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launched):
@@ -176,15 +162,14 @@ def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launche
     assert launched.code == 1
     failing = run_named("failing")
     assert f"failing-s42: failed; see `python -m jobs logs {failing.run_id}" in launched.printed
-    assert Store(launched.store).statuses() == {one.run.run_id: one.status for one in launched.ended}
+    assert launched.store.statuses() == {one.run.run_id: one.status for one in launched.ended}
 
 
 def test_a_diverged_run_is_a_result_with_a_warning_and_exit_0(launched):
     diverged = [one for one in launched.ended if one.status == "diverged"]
     assert summary(diverged) == 0
     assert "WARNING: diverging-s42 diverged" in launched.printed
-    records, _ = Store(launched.store).records()
-    recorded = next(one for one in records if one.label == "diverging")
+    recorded = next(one for one in launched.store.records()[0] if one.label == "diverging")
     assert recorded.result is None
     assert recorded.stopped_at_step is not None
     assert [one.step for one in recorded.curve] == [0]
@@ -278,8 +263,8 @@ def test_a_name_that_fits_several_runs_is_refused_with_all_of_them(tmp_path):
 
 
 def test_records_of_workers_hold_no_path_and_no_name_of_the_machine(launched):
-    for path in Store(launched.store).record_paths():
+    for path in launched.store.record_paths():
         text = path.read_text()
-        assert str(launched.store) not in text
+        assert str(launched.store.root) not in text
         assert os.uname().nodename not in text or len(os.uname().nodename) < 4
-    assert not Store(launched.store).records()[1]
+    assert not launched.store.records()[1]

@@ -12,7 +12,6 @@ from bench.config import Run
 from bench.errors import ConfigError
 from bench.experiments import find_experiment
 from bench.experiments.grid import Experiment
-from bench.experiments.recipes import floors
 from bench.record import Manifest
 from bench.repeat import run_of
 from bench.report.claims.registered import rules_sha256
@@ -22,9 +21,8 @@ from jobs.launch import Todo, find_todo, write_plan
 from jobs.layout import CANCEL_FILE
 from jobs.worker import find_run
 from tests.command_line import call
-from tests.conftest import CONTEXT
 from tests.records import make_record
-from tests.tiny import tiny_cell
+from tests.tiny import counted_cell, tiny_cell
 from tests.watched import record_run
 
 pytestmark = pytest.mark.usefixtures("no_scheduler")
@@ -32,9 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_scheduler")
 
 def asked(mode: str = "exact", seeds: tuple[int, ...] = (42,), name: str = "paper") -> Experiment:
     """A trained arm and a counted one."""
-    floor = floors(context=CONTEXT, n_sampled_batches=1)[0]
-    counted = dataclasses.replace(floor, config=dataclasses.replace(floor.config, corpus="synthetic"))
-    return Experiment(name=name, question="?", cells=(tiny_cell("tiny", seeds), counted), mode=mode)  # type: ignore[arg-type]
+    return Experiment(name=name, question="?", cells=(tiny_cell("tiny", seeds), counted_cell()), mode=mode)  # type: ignore[arg-type]
 
 
 def launch(store: Store, experiment: Experiment) -> Todo:
@@ -91,33 +87,18 @@ def test_a_launch_of_fast_fits_the_counted_model_once_for_both_modes(tmp_path):
     assert [run.label for run in launch(store, asked("fast")).runs] == ["tiny"]
 
 
-def test_a_launch_in_one_mode_leaves_the_manifest_of_the_other(tmp_path):
-    store = Store(tmp_path)
-    launch(store, asked("exact", (42, 69)))
-    before = (tmp_path / "experiments" / "paper.json").read_bytes()
-    launch(store, asked("fast", (42, 69, 420)))
-    assert (tmp_path / "experiments" / "paper.json").read_bytes() == before
-    assert [seeds_of(written(store, mode)) for mode in ("exact", "fast")] == [["42", "69"], ["42", "69", "420"]]
-
-
 def test_a_relaunch_adds_seeds_and_keeps_the_hash_of_the_rules_that_held_at_the_first(tmp_path):
     store = Store(tmp_path)
-    first = asked("exact", (42,)).manifest().model_copy(update={"claim_rules_sha256": "a" * 64})
-    store.write_manifest(first)
+    path = store.write_manifest(asked().manifest().model_copy(update={"claim_rules_sha256": "a" * 64}))
     launch(store, asked("exact", (69,)))
     again = written(store, "exact")
     assert (seeds_of(again), again.claim_rules_sha256) == (["42", "69"], "a" * 64)
-    launch(store, asked("fast", (42,)))
-    assert written(store, "fast").claim_rules_sha256 == rules_sha256()  # a first launch, of that mode
-    assert written(store, "exact") == again
-
-
-def test_a_relaunch_that_adds_nothing_leaves_the_manifest_as_it_is(tmp_path):
-    store = Store(tmp_path)
-    path = store.write_manifest(asked().manifest().model_copy(update={"claim_rules_sha256": "a" * 64}))
     before = path.read_bytes(), path.stat().st_mtime_ns
-    launch(store, asked())
+    launch(store, asked())  # which adds nothing
+    launch(store, asked("fast", (42, 420)))
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    fast = written(store, "fast")  # a first launch, of that mode
+    assert (seeds_of(fast), fast.claim_rules_sha256) == (["42", "420"], rules_sha256())
 
 
 def test_a_relaunch_may_add_an_arm(tmp_path):

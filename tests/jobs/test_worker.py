@@ -24,19 +24,13 @@ from jobs.worker import find_run, work, write_run
 from tests.command_line import call, finish, kill_if_alive, start, start_python, wait_until
 from tests.conftest import CPU
 from tests.tiny import tiny_runs
-from tests.watched import newest_step, steps_done
+from tests.watched import assert_equal_bits, newest_step, steps_done
 
 ESCAPE = "\x1b"
 
 
-def a_run() -> Run:
-    """A run of four steps."""
-    [run] = tiny_runs("good")
-    return run
-
-
 def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
-    run, store = a_run(), Store(tmp_path)
+    [run], store = tiny_runs("good"), Store(tmp_path)
     with hold(store.run_folder(run.run_id)):
         ended = LocalPool(store, make_slots("cpu", 1)).run([run], lambda *_: None)
     assert ended[0].status is None
@@ -95,13 +89,13 @@ def test_ctrl_c_saves_every_run_and_exits_130_and_the_same_command_ends_with_the
     recorded = store.records()[0][0]
     settings = Settings(device=CPU, n_threads=recorded.environment.n_threads, data_dir=data_dir)
     clean = execute(run, Store(tmp_path / "clean"), settings)
-    assert (recorded.result, recorded.curve) == (clean.result, clean.curve)
+    assert_equal_bits(recorded, clean)
     assert len(recorded.attempts) == 2
 
 
 def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("jobs.worker.RUN_FILE_SECONDS", 0.01)
-    store, run = Store(tmp_path), a_run()
+    [run], store = tiny_runs("good"), Store(tmp_path)
     for content in (None, json.dumps({**to_json(run), "seed": 43}), "{"):
         if content is not None:
             (write_run(run, store) / RUN_FILE).write_text(content)
@@ -113,7 +107,7 @@ def test_a_worker_refuses_a_run_folder_that_is_missing_or_of_another_run(tmp_pat
 
 @pytest.mark.fault("F14")
 def test_a_run_that_waited_refuses_sources_that_were_edited_meanwhile_unless_told_otherwise(tmp_path, monkeypatch):
-    store, run = Store(tmp_path), a_run()
+    [run], store = tiny_runs("good"), Store(tmp_path)
     write_run(run, store)
     assert find_run(run.run_id, store) == run
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)
@@ -136,7 +130,7 @@ def test_runs_trained_side_by_side_have_the_bits_of_runs_trained_alone(tmp_path)
     assert max(n_at_work) == 2
     lone = alone.records()[0][0]
     packed = next(one for one in together.records()[0] if one.run_id == lone.run_id)
-    assert (packed.curve, packed.result, packed.diagnostics) == (lone.curve, lone.result, lone.diagnostics)
+    assert_equal_bits(packed, lone)
     assert [one.runs_per_gpu for one in packed.attempts] == [None]  # each had a core of its own
 
 

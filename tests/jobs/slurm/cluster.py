@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.command_line import alive, children, kill_if_alive, wait_until
 from tests.debian import Cannot, provide
 
 NODES = {"n1": "/dev/null", "n2": "/dev/zero"}  # the harmless device file that stands for each node's GPU
@@ -54,7 +55,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=10
 MinJobAge=300
-MaxArraySize={max_array_size}
+MaxArraySize=1001
 GresTypes=gpu
 {nodes}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -86,12 +87,11 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         """Kill a node's daemon and all that its jobs run, at once, as the death of a real node does."""
         pid_file = self.folder / f"slurmd-{name}.pid"
-        daemon = _daemon(self, pid_file)
-        pids = [*([daemon] if daemon else []), *_job_processes(self, name)]
-        while pids:  # again, for what was started while we looked
+        if daemon := _daemon(self, pid_file):
+            kill_if_alive(daemon)
+        while pids := _job_processes(self, name):  # again, for what was started while we looked
             for pid in pids:
-                _signal(pid, signal.SIGKILL)
-            pids = _job_processes(self, name)
+                kill_if_alive(pid)
         pid_file.unlink(missing_ok=True)
 
     def hurry(self, job_id: str) -> None:
@@ -115,43 +115,34 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, max_array_size: int = 1001) -> Iterator[Cluster]:
-    """A cluster in an empty folder, stopped at the end whatever happens; raises Cannot where SLURM is not to be had."""
-    started = start(folder, max_array_size=max_array_size)
-    try:
-        yield started
-    finally:
-        stop(folder)
-
-
-def start(folder: Path, *, max_array_size: int = 1001) -> Cluster:
-    """Start a cluster and wait until its nodes are idle; leaves nothing running where that fails."""
-    _install()
-    folder.mkdir(parents=True, exist_ok=True)
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster with idle nodes in an empty folder, stopped whatever happens; Cannot where SLURM cannot be had."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise Cannot("a test cluster needs Linux, and root")
+    for command in COMMANDS:
+        provide(command, *PACKAGES)
     started = Cluster(folder.resolve())
     if (started.folder / "munge").is_symlink():
         raise RuntimeError(f"the cluster in {folder} has not been stopped")
     try:
-        _write_settings(started.folder, max_array_size)
+        _write_settings(started.folder)
         _start_munge(started)
         _start_daemon(started, started.folder / "slurmctld.pid", "slurmctld", "-c")
         for name in NODES:
             started.start_node(name)
         started.wait_until_idle()
-    except BaseException:
-        stop(folder)
-        raise
-    return started
+        yield started
+    finally:
+        _stop(started)
 
 
-def stop(folder: Path) -> None:
-    """Stop what `start` started in this folder, and nothing else."""
-    running = Cluster(folder.resolve())
+def _stop(cluster: Cluster) -> None:
+    """Stop what was started in the folder of a cluster, and nothing else."""
     for name in NODES:
-        running.kill_node(name)
-    munge = running.folder / "munge"
-    for pid_file in (running.folder / "slurmctld.pid", munge / "pid"):  # munged last: the controller speaks through it
-        if pid := _daemon(running, pid_file):
+        cluster.kill_node(name)
+    munge = cluster.folder / "munge"
+    for pid_file in (cluster.folder / "slurmctld.pid", munge / "pid"):  # munged last: the controller speaks through it
+        if pid := _daemon(cluster, pid_file):
             _end(pid)
         pid_file.unlink(missing_ok=True)
     if munge.is_symlink():
@@ -159,43 +150,24 @@ def stop(folder: Path) -> None:
         munge.unlink()
 
 
-def _install() -> None:
-    """See that SLURM is installed; raises Cannot."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        raise Cannot("a test cluster needs Linux, and root")
-    for command in COMMANDS:
-        provide(command, *PACKAGES)
-
-
-def _write_settings(folder: Path, max_array_size: int) -> None:
+def _write_settings(folder: Path) -> None:
     host = socket.gethostname()
     controller_port, *node_ports = _free_ports(1 + len(NODES))
     nodes = [
         f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=8000 Gres=gpu:1"
         for name, port in zip(NODES, node_ports, strict=True)
     ]
-    settings = SLURM_CONF.format(
-        host=host,
-        controller_port=controller_port,
-        folder=folder,
-        munge=_make_munge_folder(folder),
-        max_array_size=max_array_size,
-        nodes="\n".join(nodes),
-    )
+    munge, lines = _make_munge_folder(folder), "\n".join(nodes)
+    settings = SLURM_CONF.format(host=host, controller_port=controller_port, folder=folder, munge=munge, nodes=lines)
     (folder / "slurm.conf").write_text(settings)
     gres = [f"NodeName={name} Name=gpu File={device}\n" for name, device in NODES.items()]
     (folder / "gres.conf").write_text("".join(gres))
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _make_munge_folder(folder: Path) -> Path:
@@ -234,11 +206,8 @@ def _start_daemon(cluster: Cluster, pid_file: Path, *command: str, user: str = "
         )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} exited {done.returncode}\n{_ends_of_logs(cluster.folder)}")
-    deadline = time.monotonic() + START_SECONDS
-    while _daemon(cluster, pid_file) is None:  # written after the command returned; without it nobody could stop it
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{' '.join(command)} wrote no {pid_file.name}\n{_ends_of_logs(cluster.folder)}")
-        time.sleep(0.01)
+    # written after the command returned; without it nobody could stop it
+    wait_until(lambda: _daemon(cluster, pid_file), f"{pid_file} of {' '.join(command)}", START_SECONDS)
 
 
 def _ends_of_logs(folder: Path) -> str:
@@ -269,12 +238,11 @@ def _environment(pid: int) -> list[str]:
 
 def _job_processes(cluster: Cluster, node: str) -> list[int]:
     """What the jobs of a node run, the step daemons first: one that outlives its job reports the job's end."""
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    parents = {pid: _parent(pid) for pid in pids}
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
     found = [pid for pid in pids if _is_step_daemon(pid, cluster, node)]
     found += [pid for pid in pids if {_mark(cluster), f"SLURMD_NODENAME={node}"} <= set(_environment(pid))]
     for pid in found:  # which grows: a child may have cleared its environment
-        found += [child for child in pids if parents[child] == pid and child not in found]
+        found += [child for child in children(pid) if alive(child) and child not in found]
     return found
 
 
@@ -290,25 +258,12 @@ def _is_step_daemon(pid: int, cluster: Cluster, node: str) -> bool:
         return False
 
 
-def _parent(pid: int) -> int | None:
-    """A process's parent; none once it has ended, even where nobody has reaped it."""
-    try:
-        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else int(parent)
-
-
 def _end(pid: int) -> None:
     """End a daemon, by force where it does not go by itself, and wait until it has gone."""
-    _signal(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while _parent(pid) is not None:
-        if time.monotonic() > deadline:
-            _signal(pid, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while alive(pid):
+        if time.monotonic() > deadline:
+            kill_if_alive(pid)
+        time.sleep(0.05)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.store import Store
 from tests.debian import Cannot, skip_unless_ci
 from tests.jobs.slurm.cluster import Cluster, cluster
 from tests.sites import forget_site
@@ -18,6 +19,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield started
     except Cannot as reason:
         skip_unless_ci(reason)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store that has nothing yet."""
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture(autouse=True)

@@ -9,33 +9,25 @@ import pytest
 
 from bench.experiments import smoke
 from bench.store import Store
-from jobs.slurm.arrays import make_arrays, script
+from jobs.slurm.arrays import script
 from jobs.slurm.site import SBATCH_FIELDS, START_MINUTES, UNMEASURED_TIMEOUT_MINUTES
 from jobs.slurm.submission import NAME_PREFIX
-from tests.sites import ALWAYS_ASKED, arrays_of, flags, profile, twenty
-from tests.tiny import request_of
-
-
-def test_what_is_not_set_leaves_no_line_in_the_script(tmp_path):
-    [array] = arrays_of(Store(tmp_path / "store"))
-    assert set(flags(script(array, Store(tmp_path / "store")))) == ALWAYS_ASKED | {"array"}
+from tests.sites import ALWAYS_ASKED, array_of_twenty, arrays_of, flags, profile, twenty
 
 
 @pytest.mark.parametrize("key", SBATCH_FIELDS)
-def test_what_is_set_is_one_line_more(key, tmp_path):
-    store, value = Store(tmp_path / "store"), "3" if key in ("cpus_per_task", "nice") else "a100:3"
+def test_what_is_not_set_leaves_no_line_in_the_script_and_what_is_set_is_one_line_more(key, store):
+    value = "3" if key in ("cpus_per_task", "nice") else "a100:3"
     [plain], [array] = arrays_of(store), arrays_of(store, f"{key}={value}")
-    before, after = flags(script(plain, store)), flags(script(array, store))
-    flag = key.replace("_", "-")
-    assert after == {**before, flag: value}
-    assert flag not in before
+    before = flags(script(plain, store))
+    assert before.keys() == ALWAYS_ASKED | {"array"}
+    assert flags(script(array, store)) == {**before, key.replace("_", "-"): value}
+    assert key.replace("_", "-") not in before
 
 
-def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_asked_for(tmp_path):
-    store = Store(tmp_path / "store")
+def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_asked_for(store):
     [array] = arrays_of(store)
-    folder = array.submission.folder(store)
-    text = script(array, store)
+    folder, text = array.submission.folder(store), script(array, store)
     assert text.rstrip().splitlines()[-1] == f"exec {sys.executable} -u -m jobs task {folder}"
     assert flags(text)["signal"] == "B:USR2@120"
     profile('use_srun = true\nsrun_args = ["--cpus-per-task=4"]\npython = "/p/python"\nsetup = ["module load x"]')
@@ -46,9 +38,8 @@ def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_as
     assert "\nmodule load x\n" in text
 
 
-def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path):
+def test_a_gpu_is_asked_for_only_by_jobs_that_train(store):
     profile("[gpu]\ngpus_per_node = 1\ncpus_per_task = 4\n[cpu]\ncpus_per_task = 2")
-    store = Store(tmp_path / "store")
     on_gpu, on_cpu = arrays_of(store, profile="mysite", device="cuda")
     trained = {run.run_id for run in smoke().runs() if run.config.training is not None}
     assert {one for task in on_gpu.submission.tasks for one in task} == trained
@@ -59,30 +50,24 @@ def test_a_gpu_is_asked_for_only_by_jobs_that_train(tmp_path):
 
 
 @pytest.mark.parametrize("runs_per_job", [1, 3])
-def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job, tmp_path):
-    runs = twenty().runs()
-    [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of(runs_per_job=runs_per_job), {})
+def test_runs_are_packed_in_order_and_each_is_in_one_task(runs_per_job, store):
+    array = array_of_twenty(store, runs_per_job=runs_per_job)
     tasks = array.submission.tasks
-    assert [one for task in tasks for one in task] == [run.run_id for run in runs]
+    assert [one for task in tasks for one in task] == [run.run_id for run in twenty().runs()]
     assert {len(task) for task in tasks[:-1]} == {runs_per_job}
-    assert flags(script(array, Store(tmp_path)))["array"] == f"0-{len(tasks) - 1}%{len(tasks)}"
+    assert flags(script(array, store))["array"] == f"0-{len(tasks) - 1}%{len(tasks)}"
 
 
-def test_runs_side_by_side_share_a_job_and_its_threads(tmp_path):
-    request = request_of("cpus_per_task=8", runs_at_once=4)
-    [array] = make_arrays(twenty(), twenty().runs(), Store(tmp_path), request, {})
+def test_runs_side_by_side_share_a_job_and_its_threads(store):
+    array = array_of_twenty(store, "cpus_per_task=8", runs_at_once=4)
     assert {len(task) for task in array.submission.tasks} == {4}
     assert (array.submission.runs_at_once, array.submission.n_threads) == (4, 2)
 
 
-def test_no_more_tasks_go_at_a_time_than_the_site_wants(tmp_path):
-    [array] = make_arrays(twenty(), twenty().runs(), Store(tmp_path), request_of("array_parallelism=3"), {})
-    assert flags(script(array, Store(tmp_path)))["array"] == "0-19%3"
-
-
-def test_a_single_task_is_no_array(tmp_path):
-    [array] = make_arrays(twenty(), twenty().runs()[:1], Store(tmp_path), request_of(), {})
-    assert "array" not in flags(script(array, Store(tmp_path)))
+def test_no_more_tasks_go_at_a_time_than_the_site_wants_and_a_single_task_is_no_array(store):
+    array = array_of_twenty(store, "array_parallelism=3")
+    assert flags(script(array, store))["array"] == "0-19%3"
+    assert "array" not in flags(script(array_of_twenty(store, n_runs=1), store))
 
 
 @pytest.mark.parametrize(
@@ -90,24 +75,21 @@ def test_a_single_task_is_no_array(tmp_path):
     [(None, UNMEASURED_TIMEOUT_MINUTES), (1.0, 30), (1000.0, 30), (1200.0, 35), (7200.0, 180 + START_MINUTES)],
 )
 def test_a_time_limit_is_half_again_what_was_measured_and_the_start_and_never_below_thirty_minutes(
-    seconds, minutes, tmp_path
+    seconds, minutes, store
 ):
-    runs = twenty().runs()
-    known = {} if seconds is None else {run.run_id: seconds for run in runs}
-    [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of(), known)
+    array = array_of_twenty(store, seconds=seconds)
     assert array.submission.timeout_min == minutes
-    assert flags(script(array, Store(tmp_path)))["time"] == str(minutes)
+    assert flags(script(array, store))["time"] == str(minutes)
     assert array.known == (seconds is not None)
 
 
-def test_a_job_of_several_runs_has_time_for_all_of_them_and_a_named_limit_wins(tmp_path):
-    runs = twenty().runs()
-    known = {run.run_id: 3600.0 for run in runs}
-    for changes, minutes in (({"runs_per_job": 4}, 365), ({"runs_per_job": 4, "runs_at_once": 2}, 185)):
-        [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of(**changes), known)
-        assert array.submission.timeout_min == minutes
-    [array] = make_arrays(twenty(), runs, Store(tmp_path), request_of("timeout_min=45"), known)
-    assert array.submission.timeout_min == 45
+def test_a_job_of_several_runs_has_time_for_all_of_them_and_a_named_limit_wins(store):
+    def minutes(*assignments: str, **changes: Any) -> int:
+        return array_of_twenty(store, *assignments, seconds=3600.0, **changes).submission.timeout_min
+
+    assert minutes(runs_per_job=4) == 365
+    assert minutes(runs_per_job=4, runs_at_once=2) == 185
+    assert minutes("timeout_min=45") == 45
 
 
 def test_the_same_rehearsal_gives_the_same_names_and_another_grid_or_store_others(tmp_path):

@@ -1,6 +1,7 @@
 """A grid on a real SLURM comes to its records, whatever happens to its jobs, its nodes and its launcher."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -9,19 +10,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench import lease
+from bench import checkpoint, lease
 from bench.config import Run
 from bench.experiments import smoke
 from bench.experiments.grid import Experiment
 from bench.process import STOP_SIGNALS
 from bench.record import Record
-from bench.run import Settings, execute
+from bench.run import execute
 from bench.store import Store
 from jobs.__main__ import app
 from jobs.cost import Estimate, known_estimates
@@ -31,8 +33,10 @@ from jobs.slurm.scheduler import TaskState, queue, tasks_by_run
 from jobs.speeds import Platform
 from jobs.status import RunState, states
 from tests.command_line import call, finish, start, wait_until, write_program
+from tests.conftest import SELDOM
 from tests.jobs.slurm.cluster import Cluster
 from tests.tiny import request_of, tiny_cell
+from tests.watched import assert_equal_bits
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -89,6 +93,12 @@ def task_of(run: Run, store: Store) -> TaskState:
     return tasks_by_run(store)[run.run_id]
 
 
+def checkpoint_steps(store: Store, run: Run) -> list[int]:
+    """The steps of the whole checkpoints of a run."""
+    found = store.run_folder(run.run_id).glob("checkpoint-*.pt.sha256")
+    return [checkpoint.step_of(path.with_suffix("")) for path in found]
+
+
 def active() -> list[TaskState]:
     """The tasks that are queued or at work."""
     return [one for one in queue().values() if one.active]
@@ -97,12 +107,6 @@ def active() -> list[TaskState]:
 def wait_for_steps(store: Store, label: str, least: int = 500) -> None:
     """Return once a run is well on its way."""
     wait_for(lambda: (s := look(store)[label]).state == "running" and (s.step or 0) >= least, f"steps of {label}")
-
-
-def checkpoint_steps(store: Store, run: Run) -> list[int]:
-    """The steps of the whole checkpoints of a run."""
-    found = store.run_folder(run.run_id).glob("checkpoint-*.pt.sha256")
-    return [int(path.name.removesuffix(".pt.sha256").removeprefix("checkpoint-")) for path in found]
 
 
 def wait_for_records(store: Store, n: int) -> list[Record]:
@@ -153,15 +157,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run], Rec
     def train(run: Run) -> Record:
         torch.set_num_threads(1)
         found = next((one for one in store.records()[0] if one.run_id == run.run_id), None)
-        return found or execute(run, store, Settings(device=torch.device("cpu"), n_threads=1))
+        return found or execute(run, store, SELDOM)
 
     return train
 
 
-def assert_equal_bits(recorded: Record, clean: Record) -> None:
-    """Two records hold the same measurements, bit for bit."""
-    assert (recorded.status, recorded.result) == ("done", clean.result)
-    assert (recorded.curve, recorded.diagnostics) == (clean.curve, clean.diagnostics)
+def assert_resumed(recorded: Record, clean: Record) -> None:
+    """A record is of a run that went on from a checkpoint, and holds the same measurements as one without a break."""
+    assert recorded.attempts[-1].first_step > 0
+    assert_equal_bits(recorded, clean)
 
 
 # whole grids ----------------------------------------------------------------------------------------------------------
@@ -190,11 +194,9 @@ def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(tmp_p
     assert call(app, "status", "--store", store.root) == 0
     assert call(app, *command, "--dry-run") == 0
     assert "0 of 7 runs to do (7 done already)" in capsys.readouterr().out
+    records, settings = {one.run_id: one for one in store.records()[0]}, dataclasses.replace(SELDOM, data_dir=data_dir)
     for run in smoke().runs():
-        recorded = next(one for one in store.records()[0] if one.run_id == run.run_id)
-        settings = Settings(device=torch.device("cpu"), n_threads=1, data_dir=data_dir)
-        clean = execute(run, Store(tmp_path / "clean"), settings)
-        assert (recorded.result, recorded.curve) == (clean.result, clean.curve)
+        assert_equal_bits(records[run.run_id], execute(run, Store(tmp_path / "clean"), settings))
 
 
 def test_several_runs_of_a_job_go_one_after_the_other_or_side_by_side(tmp_path):
@@ -271,10 +273,9 @@ def test_a_run_that_meets_its_time_limit_is_requeued_and_loses_nothing(on_cluste
     wait_for(lambda: task_of(run, store).queued, "the job to be requeued")
     hurry_until(on_cluster, lambda: store.record_paths(), task_of(run, store).job_id)
     [recorded] = wait_for_records(store, 1)
-    assert len(recorded.attempts) >= 2
-    for before, after in zip(recorded.attempts[:-1], recorded.attempts[1:], strict=True):
+    for before, after in pairwise(recorded.attempts):
         assert after.first_step == before.last_step > 0  # saved at the signal, not by the clock
-    assert_equal_bits(recorded, undisturbed(run))
+    assert_resumed(recorded, undisturbed(run))
 
 
 @pytest.mark.fault("F18")
@@ -289,8 +290,7 @@ def test_scancel_of_one_run_leaves_the_others_and_shows_as_cancelled(on_cluster,
     assert (kept.label, kept.status) == ("kept", "done")
     submit(experiment, store)  # takes it up where it stopped
     records = {one.label: one for one in wait_for_records(store, 2)}
-    assert records["dropped"].attempts[-1].first_step > 0
-    assert_equal_bits(records["dropped"], undisturbed(dropped))
+    assert_resumed(records["dropped"], undisturbed(dropped))
 
 
 def test_jobs_cancel_stops_one_run_of_a_job_and_leaves_those_beside_it(tmp_path):
@@ -321,8 +321,7 @@ def test_a_run_whose_node_dies_goes_on_on_the_other_from_its_last_checkpoint(on_
         [recorded] = wait_for_records(store, 1)
     finally:
         on_cluster.start_node(first)
-    assert recorded.attempts[-1].first_step > 0
-    assert_equal_bits(recorded, undisturbed(run))
+    assert_resumed(recorded, undisturbed(run))
 
 
 def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_path, data_dir):
@@ -332,16 +331,13 @@ def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_p
     wait_for(lambda: list((store.work_folder / "jobs").glob("*/.submission_file_*.sh")) or active(), "the submission")
     process.send_signal(signal.SIGKILL)  # before, in or after sbatch
     process.communicate()
-    for path in (store.work_folder / "jobs").glob("*/job.json"):
-        path.unlink()  # as if it had come to nothing
-    for path in (store.work_folder / "jobs").glob("*/*.pkl"):
-        path.unlink()  # no task needs submitit's pickle
+    for pattern in ("*/job.json", "*/*.pkl"):  # as if it had come to nothing; and no task needs submitit's pickle
+        for path in (store.work_folder / "jobs").glob(pattern):
+            path.unlink()
     code, _, errors = finish(start(*command, "--store", store.root, data_dir=data_dir))
     assert (code, errors) == (0, "")
     wait_for_records(store, len(smoke().runs()))
-    ids = [one.run_id for one in store.records()[0]]
-    assert len(set(ids)) == len(smoke().runs())
-    assert {one.state for one in look(store).values()} == {"done"}
+    assert store.statuses() == {run.run_id: "done" for run in smoke().runs()}
 
 
 @pytest.mark.fault("F22")
@@ -358,8 +354,7 @@ def test_a_requeue_that_is_refused_loses_the_job_and_not_the_run(on_cluster, tmp
     assert look(store)["refused"].state == "interrupted"
     submit(experiment, store)
     [recorded] = wait_for_records(store, 1)
-    assert recorded.attempts[-1].first_step > 0
-    assert_equal_bits(recorded, undisturbed(run))
+    assert_resumed(recorded, undisturbed(run))
 
 
 def test_a_queued_run_refuses_sources_that_were_edited_after_it_was_launched(on_cluster, tmp_path, capsys):

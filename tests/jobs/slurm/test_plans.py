@@ -20,15 +20,14 @@ TASKS = (("0123456789ab",), ("ba9876543210", "0123456789ac"))
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> Path:
+def planned(store: Store) -> Path:
     """The folder of a submission."""
-    store = Store(tmp_path / "store")
     return submission_of(store, *TASKS).write(store)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
-def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask, tmp_path):
-    store, before = Store(tmp_path / "store"), os.umask(umask)
+def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask, store):
+    before = os.umask(umask)
     try:
         folder = submission_of(store, *TASKS).write(store)
     finally:
@@ -38,12 +37,10 @@ def test_only_its_owner_may_enter_a_submissions_folder_whatever_the_umask(umask,
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o770, 0o777])
-def test_a_submissions_folder_that_others_may_write_is_not_read(mode, planned):
+def test_a_submissions_folder_that_others_may_write_is_not_read(mode, planned, store):
     planned.chmod(mode)
     with pytest.raises(StoreError, match="without write access for others"):
-        read_submission(planned)
-    with pytest.raises(StoreError):
-        submissions(Store(planned.parents[2]))
+        submissions(store)
 
 
 def test_a_linked_or_a_foreign_submissions_folder_is_not_read(planned, monkeypatch):
@@ -64,8 +61,8 @@ def test_a_file_in_place_of_a_submissions_folder_is_not_read(tmp_path):
         check_private(tmp_path / "absent")
 
 
-def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(tmp_path):
-    store, elsewhere = Store(tmp_path / "store"), tmp_path / "elsewhere"
+def test_a_plan_is_not_written_through_a_link_that_lay_in_its_place(store, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     submission = submission_of(store, *TASKS)
     submission.folder(store).parent.mkdir(parents=True)
@@ -125,12 +122,12 @@ def test_a_foreign_plan_is_a_typed_error(content, plan_folder):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("0123456789ab", "0123456789af"), (": 30,", ": 31,"), (": 30,", ": null,"), ('"cpu"', "5")]
+    ("old", "new"), [(b"0123456789ab", b"0123456789af"), (b": 30,", b": 31,"), (b": 30,", b": null,"), (b'"cpu"', b"5")]
 )
 def test_a_plan_whose_values_were_changed_is_noticed(old, new, plan_folder):
-    text = (plan_folder / PLAN_FILE).read_text()
-    assert old in text
-    assert read_as(plan_folder, text.replace(old, new, 1).encode()) is None
+    whole = (plan_folder / PLAN_FILE).read_bytes()
+    assert old in whole
+    assert read_as(plan_folder, whole.replace(old, new, 1)) is None
 
 
 QUEUE_WORDS = st.one_of(st.text(alphabet=st.characters(exclude_characters="|\n")), st.integers().map(str))
@@ -141,9 +138,6 @@ QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=5, max_size=5).map(lambda 
 @given(text=st.one_of(st.text(), QUEUE_LINES.map("\n".join)))
 @example(text="kops-1|²|³|RUNNING|n|²|")
 @example(text="kops-1|٣|٣|RUNNING|n|٣|")
+@example(text=f"kops-1|1|{'9' * 5000}|RUNNING|n|")
 def test_no_answer_of_the_queue_is_an_exception(text):
     assert all(name.startswith("kops-") and index >= 0 for name, index in read_queue(text))
-
-
-def test_a_number_without_end_is_no_exception():
-    read_queue(f"kops-1|1|{'9' * 5000}|RUNNING|n|")

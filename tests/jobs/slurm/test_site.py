@@ -32,18 +32,12 @@ def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and
         name = "mysite" if profile_names() else None
         assert asks(name).partition == (None if said == "nothing" else said)
         assert asks(name, "partition=argument").partition == "argument"
-    origins = {
-        "argument": ("--slurm", ["partition=argument"]),
-        "environment": ("BENCH_SLURM_PARTITION", []),
-    }
-    for value, (origin, assignments) in origins.items():
-        chosen = choose_site("mysite", assignments, "cpu")
-        assert chosen.origins == {"partition": origin}
-        assert chosen.describe() == f"partition={value} ({origin})"
+    assert choose_site("mysite", ["partition=x"], "cpu").describe() == "partition=x (--slurm)"
+    assert choose_site("mysite", [], "cpu").describe() == "partition=environment (BENCH_SLURM_PARTITION)"
     monkeypatch.delenv("BENCH_SLURM_PARTITION")
-    assert choose_site("mysite", [], "cpu").origins == {"partition": "jobs/slurm.local.toml"}
+    assert choose_site("mysite", [], "cpu").describe() == "partition=local (jobs/slurm.local.toml)"
     sites.LOCAL_FILE.unlink()
-    assert choose_site("mysite", [], "cpu").origins == {"partition": "profile mysite"}
+    assert choose_site("mysite", [], "cpu").describe() == "partition=profile (profile mysite)"
     assert choose_site(None, [], "cpu").describe() == "nothing: the site's defaults"
 
 

@@ -7,13 +7,11 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.config import Run
 from bench.experiments import smoke
 from bench.store import Store
 from jobs.__main__ import app
@@ -44,34 +42,15 @@ else:
 """
 
 
-@dataclass(frozen=True)
-class FakeSlurm:
-    """Stand-ins on PATH, and what they were given."""
-
-    folder: Path
-
-    @property
-    def scripts(self) -> list[str]:
-        """What `sbatch` was given, in order."""
-        return [one["script"] for one in self._taken()]
-
-    @property
-    def environments(self) -> list[dict[str, str]]:
-        """What `sbatch` saw exported, in order."""
-        return [one["environment"] for one in self._taken()]
-
-    def refuse(self, words: str) -> None:
-        """From now on `sbatch` exits 1 with these words."""
-        (self.folder / "words").write_text(words)
-
-    def _taken(self) -> list[dict[str, Any]]:
-        paths = sorted(self.folder.glob("*.json"), key=lambda path: int(path.stem))
-        return [json.loads(path.read_text()) for path in paths]
+def given(fake_slurm: Path, what: str = "script") -> list[Any]:
+    """The scripts that `sbatch` was given, or the environments that it saw, in order."""
+    paths = sorted(fake_slurm.glob("*.json"), key=lambda path: int(path.stem))
+    return [json.loads(path.read_text())[what] for path in paths]
 
 
 @pytest.fixture
-def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    """A PATH that holds stand-ins and nothing else."""
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH that holds stand-ins and nothing else; the folder in which they write down what they are given."""
     taken, programs = tmp_path / "taken", tmp_path / "programs"
     taken.mkdir()
     programs.mkdir()
@@ -79,15 +58,14 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
         (programs / name).write_text(STAND_IN.format(python=sys.executable, folder=str(taken)))
         (programs / name).chmod(0o700)
     monkeypatch.setenv("PATH", str(programs))
-    return FakeSlurm(taken)
+    return taken
 
 
 @pytest.mark.fault("F17")
-def test_a_grid_longer_than_slurms_arrays_goes_in_several_and_each_run_once(fake_slurm, tmp_path, monkeypatch, capsys):
+def test_a_grid_longer_than_slurms_arrays_goes_in_several_and_each_run_once(fake_slurm, store, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "max_array_size", max_array_size)  # asks `scontrol`, which says 7
-    store = Store(tmp_path / "store")
     submit_missing(twenty(), store, request_of())
-    assert [flags(text)["array"] for text in fake_slurm.scripts] == ["0-6%7", "0-6%7", "0-5%6"]
+    assert [flags(text)["array"] for text in given(fake_slurm)] == ["0-6%7", "0-6%7", "0-5%6"]
     plans = submissions(store)
     assert [len(plan.tasks) for plan in plans] == [7, 7, 6]
     run_ids = [one for plan in plans for task in plan.tasks for one in task]
@@ -105,53 +83,44 @@ def test_the_limit_of_a_profile_cuts_the_grid(limit, n_arrays, tmp_path):
     assert run_ids == [run.run_id for run in twenty().runs()]
 
 
-def test_the_script_that_is_shown_is_the_script_that_is_submitted(fake_slurm, tmp_path, capsys):
+@pytest.mark.parametrize("changes", [{}, {"runs_per_job": 6}, {"device": "cuda", "profile": "mysite"}])
+def test_the_script_that_is_shown_is_the_script_that_is_submitted(changes, fake_slurm, store, capsys):
     profile('partition = "debug"\nsetup = ["module load x"]\n[gpu]\ngpus_per_node = 1')
-    for changes in ({}, {"runs_per_job": 6}, {"device": "cuda", "profile": "mysite"}):
-        store, request = Store(tmp_path / f"store{len(changes)}{len(fake_slurm.scripts)}"), request_of(**changes)
-        shown = submit_missing(smoke(), store, request, rehearse=True)
-        printed = capsys.readouterr().out
-        before = len(fake_slurm.scripts)
-        submitted = submit_missing(smoke(), store, request)
-        assert submitted == shown
-        assert fake_slurm.scripts[before:] == [script(array, store) for array in shown]
-        assert all(text in printed for text in fake_slurm.scripts[before:])
+    shown = submit_missing(smoke(), store, request_of(**changes), rehearse=True)
+    printed = capsys.readouterr().out
+    assert submit_missing(smoke(), store, request_of(**changes)) == shown
+    assert given(fake_slurm) == [script(array, store) for array in shown]
+    assert all(text in printed for text in given(fake_slurm))
 
 
-def test_another_signal_of_submitits_is_shown_as_it_is_submitted(fake_slurm, tmp_path, monkeypatch):
+def test_another_signal_of_submitits_is_shown_as_it_is_submitted(fake_slurm, store, monkeypatch):
     monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR1")
-    store = Store(tmp_path / "store")
-    [array] = arrays_of(store)
-    submit(array, store)
-    assert fake_slurm.scripts == [script(array, store)]
+    [array] = submit_missing(smoke(), store, request_of())
+    assert given(fake_slurm) == [script(array, store)]
 
 
-def test_sbatch_sees_what_a_login_node_would_show_it(fake_slurm, tmp_path, monkeypatch):
+def test_sbatch_sees_what_a_login_node_would_show_it(fake_slurm, store, monkeypatch):
     hidden = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "4", "SLURMD_NODENAME": "n1", "SUBMITIT_EXECUTOR": "slurm"}
     kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_PARTITION": "theirs", "MINE": "x"}
     for name, value in {**hidden, **kept}.items():
         monkeypatch.setenv(name, value)
-    store = Store(tmp_path / "store")
-    [array] = arrays_of(store)
-    submit(array, store)
-    [seen] = fake_slurm.environments
+    submit_missing(smoke(), store, request_of())
+    [seen] = given(fake_slurm, "environment")
     assert not hidden.keys() & seen.keys()
     assert kept.items() <= seen.items()
     assert {name: os.environ[name] for name in hidden} == hidden  # and are as before afterwards
     assert os.environ["SBATCH_PARTITION"] == "theirs"
 
 
-def test_what_sbatch_refuses_is_an_error_with_its_own_words(fake_slurm, tmp_path):
-    fake_slurm.refuse("sbatch: error: invalid partition specified: nowhere")
-    store = Store(tmp_path / "store")
+def test_what_sbatch_refuses_is_an_error_with_its_own_words(fake_slurm, store):
+    (fake_slurm / "words").write_text("sbatch: error: invalid partition specified: nowhere")
     [array] = arrays_of(store)
     with pytest.raises(SchedulerError, match="invalid partition specified: nowhere"):
         submit(array, store)
-    assert read_submission(array.submission.folder(store)) == array.submission  # what was planned can be looked at
+    assert submissions(store) == [array.submission]  # what was planned can be looked at
 
 
-def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(fake_slurm, tmp_path):
-    store = Store(tmp_path / "store")
+def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(fake_slurm, store):
     [array] = submit_missing(smoke(), store, request_of())
     folder = array.submission.folder(store)
     assert read_submission(folder) == array.submission
@@ -173,17 +142,19 @@ def launch(store: Path, data_dir: Path, *more: object) -> int:
 
 
 @pytest.mark.usefixtures("no_slurm")
-def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_writes_nothing(tmp_path, data_dir, capsys):
-    store, runs = Store(tmp_path / "store"), smoke().runs()
+def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_writes_nothing(
+    store, tmp_path, data_dir, capsys
+):
+    runs = smoke().runs()
     record_run(store, runs[0])
     before = sorted(tmp_path.rglob("*"))
     assert launch(store.root, data_dir, "--dry-run") == 0
     output = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
-    lines = {run.run_id: next(line for line in output.splitlines() if run.run_id in line) for run in runs}
-    assert lines[runs[0].run_id].endswith("done")
-    assert all(not line.endswith("done") for run_id, line in lines.items() if run_id != runs[0].run_id)
-    assert all(run.name in lines[run.run_id] for run in runs)
+    for run in runs:
+        line = next(line for line in output.splitlines() if run.run_id in line)
+        assert run.name in line
+        assert line.endswith("done") == (run == runs[0])
     shown = output[output.index("\n--- kops-") :]
     assert set(flags(shown)) == ALWAYS_ASKED | {"array"}
     assert flags(shown)["array"] == f"0-{len(runs) - 2}%{len(runs) - 1}"
@@ -192,8 +163,8 @@ def test_a_rehearsal_needs_neither_slurm_nor_a_profile_lists_every_run_and_write
 
 
 @pytest.mark.usefixtures("no_slurm")
-def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(tmp_path, data_dir, capsys):
-    store, scripts = Store(tmp_path / "store"), tmp_path / "with space"
+def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(store, tmp_path, data_dir, capsys):
+    scripts = tmp_path / "with space"
     assert launch(store.root, data_dir, "--dry-run", "--slurm", "partition=debug") == 0
     shown = capsys.readouterr().out
     assert launch(store.root, data_dir, "--emit-scripts", scripts, "--slurm", "partition=debug") == 0
@@ -205,9 +176,7 @@ def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(tmp_p
     assert path.stem == plan.name
     assert str(store.work_folder / JOBS_FOLDER / plan.name) in path.read_text()
     assert (store.work_folder / JOBS_FOLDER / plan.name / PLAN_FILE).is_file()
-    for task in plan.tasks:
-        for run_id in task:
-            assert isinstance(find_run(run_id, store), Run)
+    assert [find_run(run_id, store) for task in plan.tasks for run_id in task] == smoke().runs()
     assert launch(store.root, data_dir, "--dry-run") == 0
     assert "what is in the queue is not known" in capsys.readouterr().out
 
@@ -228,7 +197,7 @@ def test_slurm_can_be_asked_when_jobs_would_start(fake_slurm, tmp_path, data_dir
     assert not list((tmp_path / "store").rglob(PLAN_FILE))
 
 
-def test_options_of_slurm_without_slurm_are_refused(tmp_path, capsys):
-    for option in (["--slurm", "partition=x"], ["--test-only"], ["--emit-scripts", str(tmp_path)], ["--measure"]):
-        assert call(app, "launch", "--experiment", "smoke", "--store", tmp_path / "s", *option) == 2
-        assert "slurm" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--slurm=partition=x", "--test-only", "--emit-scripts=folder", "--measure"])
+def test_options_of_slurm_without_slurm_are_refused(option, tmp_path, capsys):
+    assert call(app, "launch", "--experiment", "smoke", "--store", tmp_path, option) == 2
+    assert "slurm" in capsys.readouterr().err

@@ -4,12 +4,13 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import submitit
-import torch
 from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.slurm.slurm import SlurmJobEnvironment
@@ -17,7 +18,7 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.record import Record
-from bench.run import Settings, execute
+from bench.run import execute
 from bench.store import Store
 from jobs.slurm.site import LEAST_TIMEOUT_MINUTES, choose_site, timeout_minutes
 from jobs.slurm.submission import Submission
@@ -25,18 +26,19 @@ from jobs.slurm.task import RunsTask, make_task, start
 from jobs.status import at_work
 from jobs.worker import write_run
 from tests.command_line import alive, children, kill_if_alive, wait_until
-from tests.tiny import submission_of, tiny_runs
+from tests.conftest import SELDOM
+from tests.tiny import tiny_runs
+from tests.watched import assert_equal_bits, newest_step, record_run, submitted
 
 N_STEPS = 8_000  # some twenty seconds
 
 
-def planned(store: Store, *runs: Run, timeout_min: int = 30) -> tuple[Submission, Path]:
+def planned(store: Store, *runs: Run) -> tuple[Submission, Path]:
     """A submission of one task that does `runs`, and its folder."""
     for run in runs:
         write_run(run, store)
-    run_ids = tuple(run.run_id for run in runs)
-    made = submission_of(store, run_ids, experiment="caught", timeout_min=timeout_min, checkpoint_seconds=1e9)
-    return made, made.write(store)
+    made = submitted(store, [[*runs]], experiment="caught", checkpoint_seconds=1e9)
+    return made, made.folder(store)
 
 
 def long_run(n_steps: int = N_STEPS, seed: int = 42) -> Run:
@@ -45,16 +47,18 @@ def long_run(n_steps: int = N_STEPS, seed: int = 42) -> Run:
     return run
 
 
-def submit_locally(task: RunsTask, folder: Path, timeout_seconds: float) -> "submitit.Job[dict[str, str]]":
-    """Start a task under submitit's local controller, which warns it five seconds before its time is over."""
+@contextmanager
+def submitted_locally(store: Store, run: Run) -> "Iterator[submitit.Job[dict[str, str]]]":
+    """A task that does a run, under submitit's local controller, for whose process the block's end waits."""
+    submission, folder = planned(store, run)
     executor = submitit.LocalExecutor(folder=folder, max_num_timeout=10)
-    executor.update_parameters(timeout_min=timeout_seconds / 60, signal_delay_s=5, stderr_to_stdout=True)
-    return executor.submit(task)
-
-
-def end(job: "submitit.Job[dict[str, str]]") -> None:
-    """Wait for a job's controller, whose process submitit leaves to whoever started it."""
-    job._process.wait(60)  # type: ignore[attr-defined]
+    executor.update_parameters(timeout_min=10, signal_delay_s=5, stderr_to_stdout=True)
+    job = executor.submit(make_task(submission, 0, folder))
+    try:
+        yield job
+        job._process.wait(60)  # type: ignore[attr-defined]  # submitit leaves it to whoever started it
+    finally:
+        kill_if_alive(int(job.job_id))
 
 
 def only_record(store: Store) -> Record:
@@ -64,51 +68,35 @@ def only_record(store: Store) -> Record:
     return recorded
 
 
-def assert_as_undisturbed(recorded: Record, run: Run, folder: Path) -> None:
-    """A record holds, bit for bit, what one process without interruption measures."""
-    clean = execute(run, Store(folder / "clean"), Settings(device=torch.device("cpu"), n_threads=1))
-    assert (recorded.status, recorded.result) == ("done", clean.result)
-    assert (recorded.curve, recorded.diagnostics) == (clean.curve, clean.diagnostics)
-
-
 @pytest.mark.slow
 @pytest.mark.fault("F1")
-def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(tmp_path, request):
-    store, run = Store(tmp_path / "store"), long_run()
-    submission, folder = planned(store, run)
-    job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=600)
-    request.addfinalizer(lambda: kill_if_alive(int(job.job_id)))
-    for _ in range(2):
-        end_attempt(job, store, run)
-    assert job.result() == {run.run_id: "done"}  # waits for it
-    end(job)
+def test_a_task_that_runs_out_of_time_is_requeued_until_done_and_loses_no_step(store, tmp_path):
+    run = long_run()
+    with submitted_locally(store, run) as job:
+        for _ in range(2):
+            end_attempt(job, store, run)
+        assert job.result() == {run.run_id: "done"}  # waits for it
     recorded = only_record(store)
     assert len(recorded.attempts) == 3
-    for before, after in zip(recorded.attempts[:-1], recorded.attempts[1:], strict=True):
-        assert after.first_step == before.last_step
-    assert recorded.attempts[1].first_step > 0
-    assert_as_undisturbed(recorded, run, tmp_path)
+    for before, after in pairwise(recorded.attempts):
+        assert after.first_step == before.last_step > 0
+    assert_equal_bits(recorded, execute(run, Store(tmp_path / "clean"), SELDOM))
 
 
 @pytest.mark.fault("F21")
-def test_the_signal_to_a_task_reaches_its_workers_and_leaves_no_orphan(tmp_path, request):
-    store, run = Store(tmp_path / "store"), long_run(n_steps=100_000)
-    submission, folder = planned(store, run)
-    job = submit_locally(make_task(submission, 0, folder), folder, timeout_seconds=600)
-    request.addfinalizer(lambda: kill_if_alive(int(job.job_id)))
-    wait_until(lambda: at_work(store, [run.run_id]), "the worker")
-    wait_until(lambda: (store.run_folder(run.run_id) / "steps.jsonl").exists(), "its first steps")
-    worker = at_work(store, [run.run_id])[run.run_id].pid
-    [task] = children(int(job.job_id))  # job._interrupt() would signal the controller, which dies and orphans the task
-    assert worker in children(task)
-    os.kill(task, signal.SIGTERM)
-    time.sleep(0.3)
-    os.kill(task, signal.SIGTERM)  # schedulers repeat themselves
-    wait_until(lambda: not alive(worker) and not alive(task), "task and worker to end")
-    end(job)
+def test_the_signal_to_a_task_reaches_its_workers_and_leaves_no_orphan(store):
+    run = long_run(n_steps=100_000)
+    with submitted_locally(store, run) as job:
+        wait_until(lambda: steps_written(store, run) > 0, "the worker's first steps")
+        worker = at_work(store, [run.run_id])[run.run_id].pid
+        [task] = children(int(job.job_id))  # a signal to the controller would kill it and orphan the task
+        assert worker in children(task)
+        os.kill(task, signal.SIGTERM)
+        time.sleep(0.3)
+        os.kill(task, signal.SIGTERM)  # schedulers repeat themselves
+        wait_until(lambda: not alive(worker) and not alive(task), "task and worker to end")
     assert not at_work(store, [run.run_id])
-    newest = sorted(store.run_folder(run.run_id).glob("checkpoint-*.pt"))[-1]
-    assert int(newest.stem.removeprefix("checkpoint-")) > 0
+    assert newest_step(store, run) > 0
 
 
 def end_attempt(job: "submitit.Job[dict[str, str]]", store: Store, run: Run) -> None:
@@ -142,13 +130,10 @@ def test_submitit_takes_any_signal_to_a_short_job_for_a_time_out_so_short_ones_a
 
 
 @pytest.mark.fault("F20")
-def test_what_is_submitted_can_be_requeued_and_travels_light(tmp_path):
-    submission, folder = planned(Store(tmp_path / "store"), long_run())
+def test_what_is_submitted_can_be_requeued_and_travels_light(store):
+    submission, folder = planned(store, long_run())
     task = make_task(submission, 0, folder)
-    assert hasattr(
-        task, "checkpoint"
-    )  # what submitit looks for; a partial or a mere __submitit_checkpoint__ is passed by
-    requeued = task.checkpoint()
+    requeued = task.checkpoint()  # what submitit looks for; a partial or a mere __submitit_checkpoint__ is passed by
     assert isinstance(requeued, DelayedSubmission)
     assert isinstance(requeued.function, RunsTask)
     assert set(vars(task)) == {"folder", "run_ids", "store"}
@@ -156,20 +141,11 @@ def test_what_is_submitted_can_be_requeued_and_travels_light(tmp_path):
 
 
 @pytest.fixture
-def in_a_job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give this process the environment of a task of a SLURM array."""
-
-    def enter(index: int = 0, restarts: int = 0) -> None:
-        for name, value in {
-            "SLURM_JOB_ID": 7,
-            "SLURM_ARRAY_JOB_ID": 7,
-            "SLURM_ARRAY_TASK_ID": index,
-            "SLURM_RESTART_COUNT": restarts,
-            "SUBMITIT_EXECUTOR": "slurm",
-        }.items():
-            monkeypatch.setenv(name, str(value))
-
-    return enter
+def in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the environment of the first task of a SLURM array."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    for name, value in (("JOB_ID", "7"), ("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "0"), ("RESTART_COUNT", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
 
 
 @pytest.fixture(autouse=True)
@@ -183,15 +159,14 @@ def handlers_are_put_back():
 
 
 @pytest.mark.fault("F4")
-def test_a_task_needs_no_pickle_ignores_a_foreign_one_and_clears_what_a_kill_left(tmp_path, in_a_job):
-    store, run = Store(tmp_path / "store"), long_run(n_steps=4)
-    _, folder = planned(store, run)
+@pytest.mark.usefixtures("in_a_job")
+def test_a_task_needs_no_pickle_ignores_a_foreign_one_and_clears_what_a_kill_left(store, tmp_path):
+    _, folder = planned(store, long_run(n_steps=4))
     canary = tmp_path / "canary"
     (folder / "7_0_submitted.pkl").write_bytes(pickle.dumps(Canary(canary)))
     stale = folder / "7_0_submitted.pkl.save_tmp"  # where submitit would stop at an assertion
     stale.write_bytes(b"half")
     (folder / "7_0_0_result.pkl.save_tmp").write_bytes(b"half")
-    in_a_job()
     assert start(folder) == 0
     assert only_record(store).status == "done"
     assert not canary.exists()
@@ -208,24 +183,24 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def test_a_task_does_only_what_has_no_record(tmp_path, in_a_job, monkeypatch):
-    store, run, other = Store(tmp_path / "store"), long_run(n_steps=4), long_run(n_steps=4, seed=69)
+@pytest.mark.usefixtures("in_a_job")
+def test_a_task_does_only_what_has_no_record(store, monkeypatch):
+    run, other = long_run(n_steps=4), long_run(n_steps=4, seed=69)
     _, folder = planned(store, run, other)
-    execute(run, store, Settings(device=torch.device("cpu"), n_threads=1))
-    before = store.record_paths()[0].stat().st_mtime_ns
-    in_a_job()
+    path = record_run(store, run)
+    before = path.stat().st_mtime_ns
     assert start(folder) == 0
-    assert len(store.record_paths()) == 2
-    assert min(path.stat().st_mtime_ns for path in store.record_paths()) == before
+    assert store.statuses() == {run.run_id: "done", other.run_id: "done"}
+    assert path.stat().st_mtime_ns == before
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
     assert start(folder) == 0  # a requeued task whose runs are all done
 
 
-def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(tmp_path, in_a_job, capsys):
-    store, run, lost = Store(tmp_path / "store"), long_run(n_steps=4), long_run(n_steps=4, seed=69)
+@pytest.mark.usefixtures("in_a_job")
+def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(store, capsys):
+    run, lost = long_run(n_steps=4), long_run(n_steps=4, seed=69)
     _, folder = planned(store, lost, run)
     (store.run_folder(lost.run_id) / "run.json").write_text("{")
-    in_a_job()
     assert start(folder) == 1
     assert only_record(store).run_id == run.run_id
     assert lost.run_id in capsys.readouterr().out
