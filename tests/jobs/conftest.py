@@ -28,10 +28,16 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def three_launched(tmp_path: Path) -> tuple[Store, list[Run]]:
+def runs() -> list[Run]:
+    """Three runs, of the arm `tiny`."""
+    return tiny_runs(seeds=(42, 69, 420))
+
+
+@pytest.fixture
+def store(tmp_path: Path, runs: list[Run]) -> Store:
     """A store that knows of three runs, none of which has begun."""
-    store, runs = Store(tmp_path / "store"), tiny_runs(seeds=(42, 69, 420))
+    store = Store(tmp_path / "store")
     store.write_manifest(make_manifest(name="smoke", cells={"tiny": {str(run.seed): run.run_id for run in runs}}))
     for run in runs:
         write_run(run, store)
-    return store, runs
+    return store

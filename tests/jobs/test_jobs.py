@@ -17,7 +17,7 @@ from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.experiments.grid import Experiment
 from bench.lease import hold
-from bench.record import Record, Status, read
+from bench.record import Status
 from bench.store import Store
 from jobs import launch as launching
 from jobs.__main__ import app
@@ -60,10 +60,6 @@ def run_named(label: str) -> Run:
 
 
 # what is to be done ---------------------------------------------------------------------------------------------------
-
-
-def record_path(store: Store, run: Run) -> Path:
-    return next(path for path in store.record_paths() if read(path, Record).run_id == run.run_id)
 
 
 def test_what_is_missing_is_the_grid_minus_the_records():
@@ -198,9 +194,11 @@ def test_a_retry_does_what_failed_again_and_leaves_the_rest(store, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_probe")
-def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the_grid_is_not_done(store, capsys):
+def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the_grid_is_not_done(
+    store, tmp_path, capsys
+):
     good = run_named("good")
-    record_path(store, good).unlink()
+    store.take_record(good.run_id, tmp_path)
     with hold(store.run_folder(good.run_id)):
         ended = launch_missing(mixed(), store, make_slots("cpu", 2), pattern="good")
     assert [(one.run, one.status) for one in ended] == [(good, None)]
@@ -219,9 +217,9 @@ def test_status_shows_every_run_and_exits_0_once_each_has_its_record(store, caps
     assert call(app, "status", "--store", store.root, "--experiment", "another") == 2
 
 
-def test_status_of_a_run_without_a_record_is_told_from_its_folder(store, capsys):
+def test_status_of_a_run_without_a_record_is_told_from_its_folder(store, tmp_path, capsys):
     good = run_named("good")
-    record_path(store, good).unlink()
+    store.take_record(good.run_id, tmp_path)
 
     def shown() -> str:
         assert call(app, "status", "--store", store.root) == 3
@@ -235,7 +233,7 @@ def test_status_of_a_run_without_a_record_is_told_from_its_folder(store, capsys)
 
 
 def test_status_names_a_record_that_cannot_be_read_shows_the_rest_and_exits_1(store, capsys):
-    path = record_path(store, run_named("good"))
+    [path] = (store.root / "runs").glob(f"good-*-{run_named('good').run_id}.json")
     path.write_bytes(path.read_bytes()[:-9])
     assert call(app, "status", "--store", store.root) == 1
     printed = capsys.readouterr()

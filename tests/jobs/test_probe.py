@@ -68,16 +68,12 @@ def test_a_probe_answers_from_a_process_of_its_own(monkeypatch):
     assert estimate_seconds([run], SLOTS, None)[run.run_id] > START_SECONDS["cpu"]
 
 
-def test_a_probe_that_takes_too_long_is_ended_and_leaves_its_runs_unknown(monkeypatch, capsys):
-    monkeypatch.setattr(probing, "LIMIT_SECONDS", 0.05)  # no Python starts that fast
+@pytest.mark.parametrize(("limit", "program"), [(0.05, sys.executable), (20.0, shutil.which("false"))])
+def test_a_probe_that_takes_too_long_or_fails_leaves_its_runs_unknown(limit, program, monkeypatch, capsys):
+    monkeypatch.setattr(probing, "LIMIT_SECONDS", limit)  # no Python starts in 0.05 s
+    monkeypatch.setattr(sys, "executable", program)
     assert estimate_seconds(runs_of_two_shapes(), SLOTS, None) == {}
-    assert "first could not be timed within 0 s" in capsys.readouterr().out
-
-
-def test_a_probe_that_fails_leaves_its_runs_unknown(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    assert estimate_seconds(runs_of_two_shapes()[:1], SLOTS, None) == {}
-    assert "what it takes stays unknown" in capsys.readouterr().out
+    assert f"first could not be timed within {limit:.0f} s; what it takes stays unknown" in capsys.readouterr().out
 
 
 def test_no_step_is_timed_after_a_tenth_of_a_deadline(asked, monkeypatch, capsys):

@@ -48,15 +48,13 @@ def test_of_several_jobs_of_one_name_the_active_one_counts(lines):
         ("COMPLETED|n1|None", "missing"),
     ],
 )
-def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(line, state, three_launched, monkeypatch):
-    store, runs = three_launched
+def test_a_run_without_record_or_life_shows_what_slurm_says_of_its_task(line, state, store, runs, monkeypatch):
     submitted(store, [[runs[0]], [runs[1], runs[2]]])
     slurm_says(monkeypatch, f"{NAME}|5|1|{line}")
     assert [state_of(store, run) for run in runs] == ["missing", state, state]
 
 
-def test_a_record_and_a_living_process_count_for_more_than_slurms_word(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_a_record_and_a_living_process_count_for_more_than_slurms_word(store, runs, monkeypatch):
     submitted(store, [[run] for run in runs])
     slurm_says(monkeypatch, *(f"{NAME}|5|{index}|CANCELLED||None" for index in range(3)))
     record_run(store, runs[0])
@@ -65,8 +63,7 @@ def test_a_record_and_a_living_process_count_for_more_than_slurms_word(three_lau
     assert state_of(store, runs[1]) == "cancelled"
 
 
-def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(store, runs, monkeypatch):
     submitted(store, [[runs[0]]])
     slurm_says(monkeypatch, f"{NAME}|5|N/A|CANCELLED||None")
     assert state_of(store, runs[0]) == "cancelled"
@@ -74,8 +71,7 @@ def test_what_slurm_said_of_an_ended_task_is_kept_after_it_has_forgotten(three_l
     assert state_of(store, runs[0]) == "cancelled"
 
 
-def test_accounts_are_asked_where_the_queue_has_forgotten(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_accounts_are_asked_where_the_queue_has_forgotten(store, runs, monkeypatch):
     note_job(submitted(store, [[run] for run in runs]).folder(store), "77")
     listed = "JobID|State|NodeList\n77_0|TIMEOUT|n1\n77_0.batch|CANCELLED|n1\n77_[1-2]|CANCELLED by 0|None assigned\n"
     asked = slurm_says(monkeypatch, accounts=listed)
@@ -83,22 +79,19 @@ def test_accounts_are_asked_where_the_queue_has_forgotten(three_launched, monkey
     assert any(command[0] == "sacct" and "77" in command for command in asked)
 
 
-def test_accounts_that_are_behind_do_not_keep_a_run_in_the_queue_for_ever(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_accounts_that_are_behind_do_not_keep_a_run_in_the_queue_for_ever(store, runs, monkeypatch):
     note_job(submitted(store, [[runs[0]]]).folder(store), "77")
     slurm_says(monkeypatch, accounts="JobID|State|NodeList\n77|RUNNING|n1\n")
     assert state_of(store, runs[0]) == "missing"
 
 
-def test_a_cluster_that_cannot_be_asked_still_has_a_status(three_launched, capsys):
-    store, runs = three_launched
+def test_a_cluster_that_cannot_be_asked_still_has_a_status(store, runs, capsys):
     submitted(store, [[runs[0]]])
     assert call(app, "status", "--store", store.root) == 3
     assert capsys.readouterr().out.count("missing") == 3
 
 
-def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_of_several_submissions_of_a_run_an_active_task_counts_else_the_last(store, runs, monkeypatch):
     submitted(store, [[runs[0]], [runs[1]]])
     submitted(store, [[runs[0]], [runs[1]]], name="kops-aaaaaaaa", number=1)
     assert [one.number for one in submissions(store)] == [0, 1]

@@ -50,8 +50,7 @@ def died(store: Store, run: Run) -> None:
         (CAUSE_FILE, LAUNCHER_GONE, "launcher was killed"),
     ],
 )
-def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(file, text, cause, three_launched, capsys):
-    store, runs = three_launched
+def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(file, text, cause, store, runs, capsys):
     died(store, runs[0])
     (store.run_folder(runs[0].run_id) / file).write_text(text + "\n")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
@@ -65,8 +64,7 @@ def test_why_shows_one_screen_with_the_likely_cause_and_what_to_type(file, text,
     assert lines[-1].startswith(f"next: python -m jobs launch --experiment smoke --store {store.root}")
 
 
-def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_clears_it(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_clears_it(store, runs, monkeypatch):
     noted = store.run_folder(runs[0].run_id) / CAUSE_FILE
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "edited")
     assert call(work, runs[0].run_id, "--store", store.root, "--device", "cpu") == 2
@@ -85,8 +83,7 @@ def test_a_worker_notes_the_class_of_the_error_that_ends_it_and_the_next_one_cle
         ("done", None, "none, it is done", "bench table"),
     ],
 )
-def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, three_launched, capsys):
-    store, runs = three_launched
+def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, store, runs, capsys):
     record_run(store, runs[0], status=status, error=error)
     assert call(app, "why", runs[0].run_id, "--store", store.root) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -95,8 +92,7 @@ def test_why_of_a_recorded_run_tells_its_end(status, error, cause, following, th
     assert following.replace("RUN_ID", runs[0].run_id) in lines[-1]  # a name may be that of several runs
 
 
-def test_why_of_a_run_in_the_queue_gives_slurms_reason(three_launched, monkeypatch, capsys):
-    store, runs = three_launched
+def test_why_of_a_run_in_the_queue_gives_slurms_reason(store, runs, monkeypatch, capsys):
     submitted(store, [[runs[0]]])
     slurm_says(monkeypatch, f"{NAME}|5|N/A|PENDING||QOSMaxJobsPerUserLimit")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
@@ -106,8 +102,7 @@ def test_why_of_a_run_in_the_queue_gives_slurms_reason(three_launched, monkeypat
     assert "status" in printed.splitlines()[-1]
 
 
-def test_control_characters_of_a_log_do_not_reach_the_terminal(three_launched, capsys):
-    store, runs = three_launched
+def test_control_characters_of_a_log_do_not_reach_the_terminal(store, runs, capsys):
     (store.run_folder(runs[0].run_id) / LOG_FILE).write_bytes(b"\x1b[2Jgone\x07\xff\n")
     assert call(app, "why", "tiny-s42", "--store", store.root) == 0
     assert "\x1b" not in capsys.readouterr().out
@@ -136,8 +131,7 @@ def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_ne
     assert state_of(store, long) == "interrupted"
 
 
-def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(store, runs, monkeypatch):
     submitted(store, [[runs[0]], [runs[1], runs[2]]])
     asked = slurm_says(monkeypatch, f"{NAME}|5|0|PENDING||None", f"{NAME}|5|1|RUNNING|n1|None")
     assert call(app, "cancel", "tiny-s42", "tiny-s69", "--store", store.root) == 0
@@ -147,8 +141,7 @@ def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(three_launched
     assert {state_of(store, run) for run in runs} == {"cancelled"}
 
 
-def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(three_launched, capsys):
-    store, runs = three_launched
+def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(store, runs, capsys):
     record_run(store, runs[0])
     assert call(app, "cancel", "tiny-s42", "--store", store.root) == 0
     assert "has its record (done)" in capsys.readouterr().out
@@ -157,8 +150,7 @@ def test_a_recorded_run_is_not_cancelled_and_a_done_one_not_retried(three_launch
     assert "bench rerun" in capsys.readouterr().err
 
 
-def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(three_launched, monkeypatch, capsys):
-    store, runs = three_launched
+def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_type(store, runs, monkeypatch, capsys):
     path = record_run(store, runs[0], status="failed", config=to_json(runs[0].config))
     monkeypatch.setattr("jobs.worker.fingerprint", lambda _: "0" * 64)  # somebody has mended the sources
     for run in runs[1:]:
@@ -170,15 +162,13 @@ def test_a_retry_sets_the_record_aside_lifts_a_cancellation_and_says_what_to_typ
     assert [state_of(store, run) for run in runs] == ["missing", "missing", "cancelled"]
 
 
-def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(three_launched):
-    store, runs = three_launched
+def test_gc_keeps_both_checkpoints_of_a_run_that_may_be_retried(store, runs):
     record_run(store, runs[0], status="io_error")
     leave_checkpoints(store, runs[0], 4, 8)
     assert leftovers(store) == []
 
 
-def test_gc_leaves_submissions_that_slurm_may_still_need(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_gc_leaves_submissions_that_slurm_may_still_need(store, runs, monkeypatch):
     record_run(store, runs[0])
     submitted(store, [[runs[0]]])
     submitted(store, [[runs[1]]], name="kops-aaaaaaaa", measures=True)
@@ -191,8 +181,8 @@ def test_gc_leaves_submissions_that_slurm_may_still_need(three_launched, monkeyp
     assert {one.path.name for one in leftovers(store)} == {NAME, "kops-aaaaaaaa", "compile-cache"}
 
 
-def test_gc_removes_what_no_run_needs_and_nothing_else(three_launched, capsys, monkeypatch):
-    store, (done, at_work, waiting) = three_launched
+def test_gc_removes_what_no_run_needs_and_nothing_else(store, runs, capsys, monkeypatch):
+    done, at_work, waiting = runs
     slurm_says(monkeypatch)
     record_run(store, done)
     for run in (done, at_work, waiting):
@@ -247,8 +237,7 @@ def test_a_file_that_a_shared_folder_shows_late_is_waited_for(tmp_path, monkeypa
 
 
 @pytest.mark.fault("F16")
-def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(three_launched, monkeypatch):
-    store, runs = three_launched
+def test_a_record_that_is_not_listed_yet_is_not_lost_and_is_seen_later(store, runs, monkeypatch):
     record_run(store, runs[0])
     with monkeypatch.context() as stale:
         stale.setattr(Store, "record_paths", lambda _: [])
