@@ -17,7 +17,7 @@ Published facts
     deviations      how our protocol differs from the published one
 Output
     claims          the rules of C1 to C10, verdicts, the ledger
-    tables, figures  one file per table and per figure
+    tables, figures  the tables and the figures by kind
     table, notes    a table as Markdown, CSV and LaTeX; the lines below it
     page            the report, one HTML page
     output          making and writing all of it

@@ -145,28 +145,28 @@ def contrasts(experiment: Results) -> tuple[Contrast, ...]:
 
 def window_means(records: Sequence[Record]) -> list[float]:
     """The loss of each window at each run's best step, averaged over runs; empty if a run has no losses by window."""
-    by_run = [windows for record in records if (windows := _best_windows(record))]
+    results = [record.result for record in records if record.result is not None]
+    by_run = [windows for one in results if (windows := one.window_nats.get(one.sweep.best.step))]
     if not by_run or len(by_run) < len(records) or len({len(windows) for windows in by_run}) > 1:
         return []
     return [mean(values) for values in zip(*by_run, strict=True)]
-
-
-def _best_windows(record: Record) -> list[float]:
-    assert record.result is not None
-    return record.result.window_nats.get(record.result.sweep.best.step, [])
 
 
 def _contrast(arm: CellResults, reference: CellResults) -> Contrast:
     why_not = _why_not(arm, reference)
     if why_not is not None:
         return Contrast(arm=arm, reference=reference, paired=False, why_not=why_not)
-    ours, theirs = ({record.seed: record for record in cell.done} for cell in (arm, reference))
-    common = [seed for seed in ours if seed in theirs]
-    if len(common) >= 2:  # the same seed draws the same batches for every model
-        ours, theirs = ({seed: side[seed] for seed in common} for side in (ours, theirs))
-    return Contrast(
-        arm=arm, reference=reference, paired=len(common) >= 2, ours=tuple(ours.values()), theirs=tuple(theirs.values())
-    )
+    ours, theirs = of_common_seeds(arm, reference)
+    if len(ours) >= 2:  # the same seed draws the same batches for every model
+        return Contrast(arm=arm, reference=reference, paired=True, ours=ours, theirs=theirs)
+    return Contrast(arm=arm, reference=reference, paired=False, ours=arm.done, theirs=reference.done)
+
+
+def of_common_seeds(one: CellResults, other: CellResults) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """The done runs of both cells at the seeds that are done in both, in the same order."""
+    theirs = {record.seed: record for record in other.done}
+    ours = tuple(record for record in one.done if record.seed in theirs)
+    return ours, tuple(theirs[record.seed] for record in ours)
 
 
 def _why_not(arm: CellResults, reference: CellResults) -> str | None:

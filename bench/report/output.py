@@ -75,18 +75,14 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     theirs = None if compare is None else read_results(compare)
     outside = read_outside(store, ours)
     measurements, unread = store.measurements()
-    tables = (
-        *_tables(ours, published, theirs, outside),
-        *_not_averaged(ours, outside),
-        *map(throughput_table, measurements),
-    )
+    tables = (*_tables(ours, published, theirs, outside), *map(throughput_table, measurements))
     return Tables(
-        tables=tables,
+        tables=tuple(filter(None, tables)),
         measurements=tuple(measurements),
         results=ours,
         runs=all_runs(ours, outside),
         published=published,
-        notes=(*_unlisted(outside), *_notes(store, ours, published)),
+        notes=tuple(_notes(store, ours, outside, published)),
         errors=(*ours.errors, *outside.errors, *(() if theirs is None else theirs.errors), *unread),
         complete=ours.manifests_complete and not unread,
     )
@@ -121,15 +117,19 @@ def write_tables(store: Store, tables: Tables) -> list[Path]:
     return touched
 
 
-def _tables(ours: StoreResults, published: Published, theirs: StoreResults | None, outside: Outside) -> Iterator[Table]:
-    """Tables by experiment, then published values and the ledger, if there is an experiment."""
+def _tables(
+    ours: StoreResults, published: Published, theirs: StoreResults | None, outside: Outside
+) -> Iterator[Table | None]:
+    """Tables by experiment; published values and the ledger, if there is an experiment; records that are in no mean."""
     for experiment in ours.experiments:
         second = tuple(one.record for one in outside.replications if one.experiment == experiment.name)
         yield from _tables_of(experiment, ours, published, theirs, second)
     if ours.experiments:
         yield published_table(ours, published)
-    if ours.experiments and published.claim:
         yield ledger_table(judge(ours, published))
+    for experiment in ours.experiments:
+        yield replications_table(experiment.name, outside.replications)
+        yield contributed_table(experiment.name, outside.contributions)
 
 
 def _tables_of(
@@ -138,7 +138,7 @@ def _tables_of(
     published: Published,
     theirs: StoreResults | None,
     replications: tuple[Record, ...],
-) -> Iterator[Table]:
+) -> Iterator[Table | None]:
     """The tables of an experiment by kind; if it ran in both modes, each table has both."""
     modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
     views = [
@@ -152,50 +152,33 @@ def _tables_of(
         for one in modes
     ]
     for kind, make in TABLES.items():
-        empty = [kind in RELATIVE and view is not views[0] and _without_reference(view) for view in views]
-        made = [None if is_empty else make(view) for view, is_empty in zip(views, empty, strict=True)]
-        table = made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
-        if table is not None:
-            yield table
-    if len(views) == 2 and (table := modes_table(views[0], views[1])) is not None:
-        yield table
+        made = [
+            make(view) if view is views[0] or kind not in RELATIVE or _has_reference(view) else None for view in views
+        ]
+        yield made[0] if len(made) == 1 else in_both_modes(made[0], made[1], (modes[0], modes[1]))
+    if len(views) == 2:
+        yield modes_table(views[0], views[1])
 
 
-def _without_reference(view: View) -> bool:
-    """Whether the reference arm has no run in the mode of this view."""
-    reference = view.experiment.reference
-    return reference is not None and not reference.records
+def _has_reference(view: View) -> bool:
+    """Whether the reference arm, if there is one, has a run in the mode of this view."""
+    return view.experiment.reference is None or bool(view.experiment.reference.records)
 
 
-def _notes(store: Store, ours: StoreResults, published: Published) -> Iterator[str]:
+def _notes(store: Store, ours: StoreResults, outside: Outside, published: Published) -> Iterator[str]:
+    for folder, n in outside.n_unlisted.items():
+        if n:
+            belong = "belongs" if n == 1 else "belong"
+            yield f"{count(n, 'record')} in {folder}/ {belong} to no experiment of this store: in no table."
     if ours.n_unlisted:
         yield f"{count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table."
     if not ours.experiments:
         yield f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME"
         return
-    not_run = [name for name in _named(published) if ours.experiment(name) is None]
+    needed = dict.fromkeys([published.experiment, *(name for claim in published.claim for name in claim.experiments)])
+    not_run = [name for name in needed if ours.experiment(name) is None]
     if not_run:
         yield f"Not run: {', '.join(not_run)}. Start one with: python -m jobs launch --experiment NAME"
-
-
-def _not_averaged(ours: StoreResults, outside: Outside) -> Iterator[Table]:
-    """The tables of records that are in no mean, by experiment."""
-    for name in (experiment.name for experiment in ours.experiments):
-        made = replications_table(name, outside.replications), contributed_table(name, outside.contributions)
-        yield from filter(None, made)
-
-
-def _unlisted(outside: Outside) -> Iterator[str]:
-    for folder, n in outside.n_unlisted.items():
-        if n:
-            belong = "belongs" if n == 1 else "belong"
-            yield f"{count(n, 'record')} in {folder}/ {belong} to no experiment of this store: in no table."
-
-
-def _named(published: Published) -> list[str]:
-    """The names of the experiments that published figures and claims need, each once."""
-    judged = (name for claim in published.claim for name in claim.experiments)
-    return list(dict.fromkeys([published.experiment, *judged]))
 
 
 def _existing(root: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """A table of plain text, written as Markdown, CSV and LaTeX; each format escapes its special characters."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -32,6 +32,23 @@ class Table:
     n_left: int  # number of text columns, aligned left; the others are aligned right
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, experiment: str, kind: str, intro: str, n_left: int, rows: Sequence[dict[str, str]], notes: Sequence[str]
+    ) -> "Table | None":
+        """A table of rows, each with its cells by column, in the order of the columns; None if there is no row."""
+        if not rows:
+            return None
+        return cls(
+            experiment=experiment,
+            kind=kind,
+            intro=intro,
+            columns=tuple(rows[0]),
+            n_left=n_left,
+            rows=tuple(tuple(row.values()) for row in rows),
+            notes=tuple(notes),
+        )
 
     @property
     def name(self) -> str:

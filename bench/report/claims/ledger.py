@@ -47,53 +47,37 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def ledger_table(verdicts: Sequence[Verdict]) -> Table:
-    """A row per claim; with a column for the other mode, where a claim has one."""
+def ledger_table(verdicts: Sequence[Verdict]) -> Table | None:
+    """A row per claim; with a column for the other mode, where a claim has one. None without a claim."""
     modes = any(verdict.in_other_mode for verdict in verdicts)
-    return Table(
-        experiment="claims",
-        kind="ledger",
-        intro="The preprint's claims, each judged by a rule.",
-        columns=(
-            "claim",
-            "statement",
-            "verdict",
-            "numbers",
-            "seeds needed",
-            "mode",
-            *(["in the other mode"] if modes else []),
-            "at laptop size",
-        ),
-        n_left=4,
-        rows=tuple(
-            (
-                verdict.claim.id,
-                verdict.claim.statement,
-                _with_registered(verdict),
-                "; ".join(verdict.numbers) or NOTHING,
-                f"{verdict.seeds_needed:,}" if verdict.seeds_needed else NOTHING,
-                verdict.mode or NOTHING,
-                *(["; ".join(one.text for one in verdict.in_other_mode) or NOTHING] if modes else []),
-                "; ".join(verdict.at_laptop_size) or NOTHING,
-            )
+    rows = [
+        {
+            "claim": verdict.claim.id,
+            "statement": verdict.claim.statement,
+            "verdict": _with_registered(verdict),
+            "numbers": "; ".join(verdict.numbers) or NOTHING,
+            "seeds needed": f"{verdict.seeds_needed:,}" if verdict.seeds_needed else NOTHING,
+            "mode": verdict.mode or NOTHING,
+        }
+        | ({"in the other mode": "; ".join(one.text for one in verdict.in_other_mode) or NOTHING} if modes else {})
+        | {"at laptop size": "; ".join(verdict.at_laptop_size) or NOTHING}
+        for verdict in verdicts
+    ]
+    notes = [
+        "pending: not all planned runs are in; so far: what the rule reads in those that are. inconclusive: all are in "
+        "and decide neither way; seeds needed: per arm, for a power of 80 %, were gap and spread as measured.",
+        "critical margin: the least margin at which the claim would hold. registered: the outcome by the rule that stood "
+        "before the runs, where the rule has changed since. At laptop size: what the rule reads there. So far, "
+        "registered and at laptop size decide nothing.",
+        *([OTHER_MODE_NOTE] if modes else []),
+        *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
+        *(
+            f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."
             for verdict in verdicts
+            if verdict.changed_since
         ),
-        notes=(
-            "pending: not all planned runs are in; so far: what the rule reads in those that are. inconclusive: "
-            "all are in and decide neither way; seeds needed: per arm, for a power of 80 %, were gap and spread as "
-            "measured.",
-            "critical margin: the least margin at which the claim would hold. registered: the outcome by the rule "
-            "that stood before the runs, where the rule has changed since. At laptop size: what the rule reads "
-            "there. So far, registered and at laptop size decide nothing.",
-            *([OTHER_MODE_NOTE] if modes else []),
-            *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),
-            *(
-                f"{verdict.claim.id}: the rules changed since {', '.join(verdict.changed_since)} was launched."
-                for verdict in verdicts
-                if verdict.changed_since
-            ),
-        ),
-    )
+    ]
+    return Table.of("claims", "ledger", "The preprint's claims, each judged by a rule.", 4, rows, notes)
 
 
 def _with_registered(verdict: Verdict) -> str:

@@ -16,7 +16,7 @@ def best_of_k_table(view: View) -> Table | None:
         return None
     longest = max(map(len, trials.values()))
     curves = {group: _curve(cells, longest) for group, cells in trials.items()}
-    rows = [[f"{k}", *(curves[group][k - 1] for group in curves)] for k in range(1, longest + 1)]
+    rows = [{"k": f"{k}"} | {group: curve[k - 1] for group, curve in curves.items()} for k in range(1, longest + 1)]
     notes = [
         "Expected validation perplexity (sweep, best) of the best of k trials drawn without replacement from an arm's "
         "n: the mean over all subsets of size k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th lowest perplexity. "
@@ -26,7 +26,7 @@ def best_of_k_table(view: View) -> Table | None:
         f"Trials: {'; '.join(_counts(group, cells) for group, cells in trials.items())}.",
         *state_notes(view.experiment),
     ]
-    return view.table("best-of-k", ["k", *curves], 0, rows, notes)
+    return view.table("best-of-k", 0, rows, notes)
 
 
 def _curve(cells: Sequence[CellResults], longest: int) -> list[str]:

@@ -34,16 +34,12 @@ def in_both_modes(first: Table | None, second: Table | None, modes: Pair) -> Tab
         return replace(only, notes=(*only.notes, f"Mode {empty.mode} has no rows here.", MODES_NOTE))
     columns = interleaved(first.columns, second.columns)
     rows = [dict(zip(table.columns, row, strict=True)) for table in (first, second) for row in table.rows]
+    rows.sort(key=lambda row: in_order.index(row[columns[0]]))
     return replace(
         first,
         columns=tuple(columns),
-        rows=tuple(
-            tuple(row.get(column, NOTHING) for column in columns)
-            for name in in_order
-            for row in rows
-            if row[columns[0]] == name
-        ),
-        notes=(*merged_notes(_with_machines(first.notes, second.notes, modes), modes), MODES_NOTE),
+        rows=tuple(tuple(row.get(column, NOTHING) for column in columns) for row in rows),
+        notes=(*merged_notes(_with_machines((first.notes, second.notes), modes), modes), MODES_NOTE),
     )
 
 
@@ -87,23 +83,18 @@ def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) 
 def _has_row(cell: CellResults, there: Results, *, is_chosen: bool) -> bool:
     """Whether a cell has a row in addition to that of the same label in the other mode."""
     same = there.cell(cell.label)
-    if same is None or (cell.records and not same.records):
-        return True
-    if same.records and not cell.records:
-        return False
+    if same is None or bool(cell.records) != bool(same.records):
+        return same is None or bool(cell.records)
     return is_chosen or (bool(cell.records) and not cell.fitted)
 
 
-def _with_machines(first: Sequence[str], second: Sequence[str], modes: Pair) -> tuple[list[str], list[str]]:
+def _with_machines(both: Sequence[Sequence[str]], modes: Pair) -> list[list[str]]:
     """The notes of both tables; if they list machines, both list those of both modes, each run counted once."""
     chosen, other = modes
     named = machines(chosen), machines(other)
-    if not any(note in notes for notes, names in zip((first, second), named, strict=True) for note in names):
-        return list(first), list(second)
+    left = [[note for note in notes if note not in names] for notes, names in zip(both, named, strict=True)]
+    if sum(map(len, left)) == sum(map(len, both)):
+        return left
     trained = tuple(cell for cell in other.cells if not (cell.fitted and chosen.cell(cell.label)))
     of_both = machines(replace(chosen, cells=(*chosen.cells, *trained)))
-    one, two = (
-        [*(note for note in notes if note not in names), *of_both]
-        for notes, names in zip((first, second), named, strict=True)
-    )
-    return one, two
+    return [[*notes, *of_both] for notes in left]

@@ -1,13 +1,13 @@
-"""The table of budgets: every arm on all axes on which arms may be matched."""
+"""The tables of budgets: every arm on all axes on which arms may be matched, and relative to the reference arm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.report.notes import machine_notes, packed_notes, state_notes
 from bench.report.runs import CellResults
-from bench.report.statistics import summarise
+from bench.report.statistics import mean, summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm_label, common, marked, n_of
+from bench.report.tables.view import View, common, marked, ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,51 +34,53 @@ AXES = (
     Axis(name="seconds per step", column="seconds_per_step", text="{:.4g}".format, measured=True),
     Axis(name="peak bytes", column="peak_bytes", done=True, measured=True, maximum=True),
 )
+AXIS_NOTES = (
+    "live: without entries that never have an effect; without positions: without the table of learned positions. "
+    "forward MACs: multiply-adds of one forward pass; training FLOPs: 3 × forward × 2 × training tokens; state: "
+    "what decoding keeps of one text at the end of its window; activation: what the backward pass keeps of one "
+    "window; both in float32. All these are counted by a formula for each model.",
+    "seconds per step (mean ± sample standard deviation) and peak bytes (maximum over runs) are measured: compare "
+    "them only on one machine.",
+)
 
 
 def budgets_table(view: View) -> Table | None:
     """Every arm on all axes; None for a search, or if there is no record."""
-    if not has_budgets(view):
+    rows = _rows(view, lambda cell, axis: _on_axis(view, cell, axis))
+    one = view.experiment
+    return view.table("budgets", 1, rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machine_notes(one)])
+
+
+def relative_budgets_table(view: View) -> Table | None:
+    """The budgets of each arm over those of the reference arm, or of the first arm if there is none."""
+    reference = view.experiment.reference or next(iter(view.experiment.cells), None)
+    if reference is None:
         return None
-    rows = [
-        (arm_label(view.experiment, cell), n_of(view.experiment, cell), *(_on_axis(view, cell, axis) for axis in AXES))
-        for cell in view.experiment.cells
-    ]
+    rows = _rows(view, lambda cell, axis: _relative(view, cell, reference, axis))
     notes = [
-        *axis_notes(),
-        *packed_notes(view.experiment),
+        f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}); 1.00: matched.",
+        *AXIS_NOTES,
         *state_notes(view.experiment),
-        *machine_notes(view.experiment),
     ]
-    return view.table("budgets", ["arm", "n", *(axis.name for axis in AXES)], 1, rows, notes)
+    return view.table("relative-budgets", 1, rows, notes)
 
 
-def has_budgets(view: View) -> bool:
-    """Whether an arm has a record and the experiment is not a search."""
-    return not view.experiment.trials and any(cell.records for cell in view.experiment.cells)
+def _rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:
+    """A row per arm; none for a search, or if no arm has a record."""
+    cells = view.experiment.cells
+    if view.experiment.trials or not any(cell.records for cell in cells):
+        return []
+    return [view.arm(cell) | {axis.name: text(cell, axis) for axis in AXES} for cell in cells]
 
 
-def axis_notes() -> list[str]:
-    """Notes that define the axes."""
-    return [
-        "live: without entries that never have an effect; without positions: without the table of learned positions. "
-        "forward MACs: multiply-adds of one forward pass; training FLOPs: 3 × forward × 2 × training tokens; state: "
-        "what decoding keeps of one text at the end of its window; activation: what the backward pass keeps of one "
-        "window; both in float32. All these are counted by a formula for each model.",
-        "seconds per step (mean ± sample standard deviation) and peak bytes (maximum over runs) are measured: compare "
-        "them only on one machine.",
-    ]
-
-
-def values_on(view: View, cell: CellResults, axis: Axis) -> list[float]:
-    """The values of an axis over the runs of a cell."""
+def _values(view: View, cell: CellResults, axis: Axis) -> list[float]:
     return view.column(cell, axis.column, done=axis.done)
 
 
 def _on_axis(view: View, cell: CellResults, axis: Axis) -> str:
     if not cell.records and axis is AXES[0]:
         return cell.statuses
-    values = values_on(view, cell, axis)
+    values = _values(view, cell, axis)
     if not values:
         return NOTHING
     if not axis.measured:
@@ -87,3 +89,16 @@ def _on_axis(view: View, cell: CellResults, axis: Axis) -> str:
     if axis.maximum:
         return marked(axis.text(max(values)), cell, len(values))
     return marked(axis.text(found.mean) + ("" if found.sd is None else f" ± {found.sd:.2g}"), cell, len(values))
+
+
+def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis) -> str:
+    ours, theirs = _values(view, cell, axis), _values(view, reference, axis)
+    if not ours or not theirs:
+        return NOTHING
+    aggregate = max if axis.maximum else mean
+    text = ratio(aggregate(ours), aggregate(theirs))
+    if not axis.measured:
+        return text
+    if len(theirs) < len(reference.expected) and cell is not reference:
+        text += f" (reference: {len(theirs)} of {len(reference.expected)})"
+    return marked(text, cell, len(ours))

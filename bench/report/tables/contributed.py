@@ -10,7 +10,6 @@ from bench.report.outside import Contribution
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import plain_mean_sd, summary_of
 
-COLUMNS = ("arm", "mode", "device", "origin", "n", "sweep, best", "sweep, final")
 NOTES = (
     "Contributed: others made these runs. Their seal, config and corpus were checked when they were merged, but they "
     "were not run here. They are in no mean with ours, and no claim uses them.",
@@ -27,18 +26,8 @@ def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table |
     for one in found:
         if one.experiment == experiment:
             groups[_key(one)].append(one.record)
-    if not groups:
-        return None
     rows = [_row(key, groups[key]) for key in sorted(groups)]
-    return Table(
-        experiment=experiment,
-        kind="contributed",
-        intro="What did others measure with the same arms?",
-        columns=COLUMNS,
-        n_left=4,
-        rows=tuple(rows),
-        notes=NOTES,
-    )
+    return Table.of(experiment, "contributed", "What did others measure with the same arms?", 4, rows, NOTES)
 
 
 def _key(one: Contribution) -> Key:
@@ -48,7 +37,7 @@ def _key(one: Contribution) -> Key:
     return one.label, mode, record.environment.device_name, record.corpus.name
 
 
-def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
+def _row(key: Key, records: Sequence[Record]) -> dict[str, str]:
     label, mode, device, corpus = key
     _refuse_duplicate_seeds(label, records)
     done = [record for record in records if record.result is not None]
@@ -57,15 +46,15 @@ def _row(key: Key, records: Sequence[Record]) -> tuple[str, ...]:
         raise MixedRunsError(f"contributed/, arm {label}: one mean cannot mix protocols ({names}); keep those of one")
     ended = Counter(record.status for record in records if record.result is None)
     n = [str(len(done)) if done else "", *(f"{number} {status}" for status, number in sorted(ended.items()))]
-    return (
-        f"{label} (synthetic)" if corpus == "synthetic" else label,
-        mode,
-        device,
-        "contributed",
-        ", ".join(filter(None, n)),
-        plain_mean_sd(summary_of(done)),
-        plain_mean_sd(summary_of(done, "final")),
-    )
+    return {
+        "arm": f"{label} (synthetic)" if corpus == "synthetic" else label,
+        "mode": mode,
+        "device": device,
+        "origin": "contributed",
+        "n": ", ".join(filter(None, n)),
+        "sweep, best": plain_mean_sd(summary_of(done)),
+        "sweep, final": plain_mean_sd(summary_of(done, "final")),
+    }
 
 
 def _refuse_duplicate_seeds(label: str, records: Sequence[Record]) -> None:

@@ -4,15 +4,13 @@ from bench.report.notes import machine_notes, packed_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import mean, summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm_label, common, marked, n_of
-
-COLUMNS = ("arm", "n", "train seconds", "tokens/s", "peak MiB", "train tokens", "train FLOPs")
+from bench.report.tables.view import View, common, marked
 
 
 def cost_table(view: View) -> Table | None:
     """One row per trained arm; None if there is none, or no run is done."""
     rows = [_row(view, cell) for cell in view.experiment.cells if not cell.fitted]
-    if not rows or not view.experiment.done:
+    if not view.experiment.done:
         return None
     notes = [
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
@@ -20,24 +18,22 @@ def cost_table(view: View) -> Table | None:
         *packed_notes(view.experiment),
         *machine_notes(view.experiment),
     ]
-    return view.table("cost", COLUMNS, 1, rows, notes)
+    return view.table("cost", 1, rows, notes)
 
 
-def _row(view: View, cell: CellResults) -> list[str]:
+def _row(view: View, cell: CellResults) -> dict[str, str]:
     def values(column: str, *, alone: bool = False) -> list[float]:
         return view.column(cell, column, done=True, alone=alone)
 
     seconds, speeds = values("train_seconds", alone=True), values("tokens_per_second", alone=True)
     peaks = values("peak_bytes")
-    return [
-        arm_label(view.experiment, cell),
-        n_of(view.experiment, cell),
-        _seconds(cell, seconds) if peaks else cell.statuses,
-        marked(f"{mean(speeds):,.0f}", cell, len(speeds)) if speeds else NOTHING,
-        marked(f"{max(peaks) / 2**20:,.0f}", cell) if peaks else NOTHING,
-        common(f"{n:,}" for n in values("n_train_tokens")),
-        common(f"{n:.3g}" for n in values("train_flops")),
-    ]
+    return view.arm(cell) | {
+        "train seconds": _seconds(cell, seconds) if peaks else cell.statuses,
+        "tokens/s": marked(f"{mean(speeds):,.0f}", cell, len(speeds)) if speeds else NOTHING,
+        "peak MiB": marked(f"{max(peaks) / 2**20:,.0f}", cell) if peaks else NOTHING,
+        "train tokens": common(f"{n:,}" for n in values("n_train_tokens")),
+        "train FLOPs": common(f"{n:.3g}" for n in values("train_flops")),
+    }
 
 
 def _seconds(cell: CellResults, seconds: list[float]) -> str:

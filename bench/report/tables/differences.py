@@ -7,50 +7,34 @@ from bench.report.statistics import MARGIN_NATS
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, arm_label, p_text, signed, signed_interval
 
-COLUMNS = (
-    "arm",
-    "verdict",
-    "runs",
-    "n",
-    "test",
-    "difference, nats per token",
-    "95 % interval",
-    "90 % interval",
-    "p",
-    "p, Holm",
-    "p, sign-flip",
-    "95 % interval over the text",
-)
-
 
 def differences_table(view: View) -> Table | None:
     """Every trained arm against the reference arm; None without a reference or a done run."""
     if not view.contrasts or not view.experiment.done:
         return None
-    rows = [_row(view, one) for one in view.contrasts]
-    return view.table("differences", COLUMNS, 3, rows, _notes(view))
+    return view.table("differences", 3, [_row(view, one) for one in view.contrasts], _notes(view))
 
 
-def _row(view: View, one: Contrast) -> list[str]:
+def _row(view: View, one: Contrast) -> dict[str, str]:
     compared = one.comparison
 
     def marked(text: str) -> str:
         return f"{text} ({one.n_text})" if one.partial and compared is not None and text != NOTHING else text
 
-    return [
-        arm_label(view.experiment, one.arm),
-        marked(one.verdict),
-        one.arm.statuses,
-        one.n_text if compared is not None else NOTHING,
-        NOTHING if compared is None else "paired t" if one.paired else "Welch",
-        marked(NOTHING if compared is None else signed(compared.difference)),
-        marked(signed_interval(None if compared is None else compared.interval)),
-        marked(signed_interval(None if one.equivalence is None else one.equivalence.interval_90)),
-        marked(p_text(one.p_value)),
-        "primary" if one.primary else marked(p_text(one.holm_p)),
-        marked(p_text(one.sign_flip_p)),
-        marked(signed_interval(one.text_interval)),
-    ]
+    return {
+        "arm": arm_label(view.experiment, one.arm),
+        "verdict": marked(one.verdict),
+        "runs": one.arm.statuses,
+        "n": one.n_text if compared is not None else NOTHING,
+        "test": NOTHING if compared is None else "paired t" if one.paired else "Welch",
+        "difference, nats per token": marked(NOTHING if compared is None else signed(compared.difference)),
+        "95 % interval": marked(signed_interval(None if compared is None else compared.interval)),
+        "90 % interval": marked(signed_interval(None if one.equivalence is None else one.equivalence.interval_90)),
+        "p": marked(p_text(one.p_value)),
+        "p, Holm": "primary" if one.primary else marked(p_text(one.holm_p)),
+        "p, sign-flip": marked(p_text(one.sign_flip_p)),
+        "95 % interval over the text": marked(signed_interval(one.text_interval)),
+    }
 
 
 def _notes(view: View) -> list[str]:

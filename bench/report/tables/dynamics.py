@@ -9,7 +9,7 @@ from bench.report.runs import CellResults
 from bench.report.series import over_layers
 from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, arm_label, marked, n_of, plain_mean_sd
+from bench.report.tables.view import View, marked, plain_mean_sd
 
 MIN_EVALUATIONS = 3  # of a run, to be shown
 Pick = Callable[[list[float]], float]
@@ -30,16 +30,7 @@ READINGS: tuple[tuple[str, str, Pick], ...] = (  # column, reading, which of its
 def dynamics_table(view: View) -> Table | None:
     """Readings of each K-Operators arm; None if no arm has enough of them, or for a search."""
     cells = [] if view.experiment.trials else [cell for cell in trained(view.experiment) if _has_readings(cell)]
-    if not cells:
-        return None
-    rows = [
-        [
-            arm_label(view.experiment, cell),
-            n_of(view.experiment, cell),
-            *(_cell(cell, name, pick) for _, name, pick in READINGS),
-        ]
-        for cell in cells
-    ]
+    rows = [view.arm(cell) | {column: _cell(cell, name, pick) for column, name, pick in READINGS} for cell in cells]
     notes = [
         "Mean ± sample standard deviation over n seeds; the reading of a run is a mean over layers or refinements. "
         "Read on fixed validation windows. first: before the first step; last: after the last; minimum: the lowest "
@@ -49,7 +40,7 @@ def dynamics_table(view: View) -> Table | None:
         "learned weights of the base path and of the recurrent path.",
         *state_notes(view.experiment),
     ]
-    return view.table("dynamics", ("arm", "n", *(column for column, _, _ in READINGS)), 1, rows, notes)
+    return view.table("dynamics", 1, rows, notes)
 
 
 def _has_readings(cell: CellResults) -> bool:

@@ -1,10 +1,11 @@
 """The table of modes: the validation loss of an arm in mode `fast` minus that in mode `exact`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bench.dotted import alike
 from bench.record import Record
+from bench.report.contrasts import Contrast, of_common_seeds
 from bench.report.mixing import measured_alike
 from bench.report.notes import STALE, machines, number, protocol_legend, state_notes
 from bench.report.runs import CellResults, Results, of_expected, sweep_nats
@@ -13,34 +14,12 @@ from bench.report.table import Table
 from bench.report.tables.both_modes import merged_notes
 from bench.report.tables.view import View, arm_label, partial, signed, signed_interval
 
-COLUMNS = (
-    "arm",
-    "common seeds",
-    "fast minus exact, nats per token",
-    "95 % interval",
-    "sweep, best, fast",
-    "sweep, best, exact",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """The done runs of one arm in both modes, paired by seed, and the expected number of pairs."""
-
-    arm: str
-    fast: tuple[Record, ...]
-    exact: tuple[Record, ...]
-    n_expected: int
-
 
 def modes_table(view: View, other: View) -> Table | None:
     """Each trained arm in both modes over the seeds done in both; None if there is no such seed."""
     both = view.experiment, other.experiment
     fast, exact = both if both[0].mode == "fast" else both[::-1]
-    found = [_pairs(cell, exact) for cell in fast.cells if not cell.fitted]
-    pairs = [one for one in found if one is not None and one.fast]
-    if not pairs:
-        return None
+    pairs = [one for cell in fast.cells if not cell.fitted and (one := _pairs(cell, exact)) is not None]
     stale = fast.stale | exact.stale
     notes = [
         "fast minus exact: the best validation loss (sweep) in mode fast minus that in mode exact at the same "
@@ -53,29 +32,23 @@ def modes_table(view: View, other: View) -> Table | None:
         *merged_notes(map(state_notes, both), both),
         *merged_notes((_machines_of(pairs, one) for one in both), both),
     ]
-    return view.table("modes", COLUMNS, 1, [_row(one, stale) for one in pairs], notes)
+    return view.table("modes", 1, [_row(one, exact, stale) for one in pairs], notes)
 
 
-def _machines_of(pairs: Sequence[Pairs], experiment: Results) -> list[str]:
+def _machines_of(pairs: Sequence[Contrast], experiment: Results) -> list[str]:
     """The machines of the compared runs in one mode."""
-    compared = {record.run_id for one in pairs for record in (*one.fast, *one.exact)}
+    compared = {record.run_id for one in pairs for record in (*one.ours, *one.theirs)}
     cells = [replace(cell, records=tuple(r for r in cell.records if r.run_id in compared)) for cell in experiment.cells]
     return machines(replace(experiment, cells=tuple(cells)))
 
 
-def _pairs(cell: CellResults, exact: Results) -> Pairs | None:
-    """The pairs of a cell in mode fast; None if it has no comparable cell in mode exact."""
+def _pairs(cell: CellResults, exact: Results) -> Contrast | None:
+    """A cell in mode fast against that in mode exact, over their common seeds; None if they cannot be compared."""
     same = exact.cell(cell.label)
     if same is None or not cell.done or not same.done or not _comparable(cell.done[0], same.done[0]):
         return None
-    by_seed = {record.seed: record for record in same.done}
-    both = [(record, by_seed[record.seed]) for record in cell.done if record.seed in by_seed]
-    return Pairs(
-        arm=arm_label(exact, same),
-        fast=tuple(one for one, _ in both),
-        exact=tuple(one for _, one in both),
-        n_expected=len(set(cell.expected) & set(same.expected)),
-    )
+    ours, theirs = of_common_seeds(cell, same)
+    return Contrast(arm=cell, reference=same, paired=True, ours=ours, theirs=theirs) if ours else None
 
 
 def _comparable(one: Record, other: Record) -> bool:
@@ -83,17 +56,16 @@ def _comparable(one: Record, other: Record) -> bool:
     return measured_alike(one, other) and alike(one.config, other.config)
 
 
-def _row(pairs: Pairs, stale: frozenset[str]) -> list[str]:
-    fast, exact = sweep_nats(pairs.fast), sweep_nats(pairs.exact)
-    compared = paired_t(fast, exact)
-    sd = sample_sd([one - other for one, other in zip(fast, exact, strict=True)])
-    n = len(pairs.fast)
-    marks = f" {STALE}" if any(record.run_id in stale for record in (*pairs.fast, *pairs.exact)) else ""
-    spread = "" if sd is None else f" ± {sd:.4f}"
-    numbers = [
-        signed(compared.difference) + spread,
-        signed_interval(compared.interval),
-        *(number(mean([perplexity(nats) for nats in values])) for values in (fast, exact)),
-    ]
-    n_text = of_expected(n, pairs.n_expected) + marks
-    return [pairs.arm, n_text, *(partial(text, n, pairs.n_expected) for text in numbers)]
+def _row(pairs: Contrast, exact: Results, stale: frozenset[str]) -> dict[str, str]:
+    ours, theirs = sweep_nats(pairs.ours), sweep_nats(pairs.theirs)
+    compared, sd = paired_t(ours, theirs), sample_sd([one - other for one, other in zip(ours, theirs, strict=True)])
+    n, n_expected = len(ours), len(set(pairs.arm.expected) & set(pairs.reference.expected))
+    marks = f" {STALE}" if any(record.run_id in stale for record in (*pairs.ours, *pairs.theirs)) else ""
+    numbers = {
+        "fast minus exact, nats per token": signed(compared.difference) + ("" if sd is None else f" ± {sd:.4f}"),
+        "95 % interval": signed_interval(compared.interval),
+        "sweep, best, fast": number(mean([perplexity(nats) for nats in ours])),
+        "sweep, best, exact": number(mean([perplexity(nats) for nats in theirs])),
+    }
+    known = {"arm": arm_label(exact, pairs.reference), "common seeds": of_expected(n, n_expected) + marks}
+    return known | {column: partial(text, n, n_expected) for column, text in numbers.items()}

@@ -14,22 +14,21 @@ def parameters_table(view: View) -> Table | None:
     if not any(cell.records for cell in experiment.cells):
         return None
     rows = [
-        (
-            arm_label(experiment, cell),
-            *(view.count(cell, column) for column in CONVENTIONS.values()),
-            _ratios(cell.records[0], first) if cell.records and first else NOTHING,
-            published_parameters(view.published_beside[cell.label]),
-            _parts(cell.records[0]) if cell.records else "not run",
-        )
+        {
+            "arm": arm_label(experiment, cell),
+            **{convention: view.count(cell, column) for convention, column in CONVENTIONS.items()},
+            "relative to first row": _ratios(cell.records[0], first) if cell.records and first else NOTHING,
+            "published": published_parameters(view.published_beside[cell.label]),
+            "by part": _parts(cell.records[0]) if cell.records else "not run",
+        }
         for cell in experiment.cells
     ]
-    columns = ["arm", *CONVENTIONS, "relative to first row", "published", "by part"]
     notes = [
         "without positions: without the table of learned positions, as nanoGPT counts; live: without entries that "
         "never have an effect, such as those hidden by a causal mask; relative to first row: total / without "
         "positions / live, each over that of the first row. For a fitted model, its free probabilities are counted."
     ]
-    return view.table("parameters", columns, 1, rows, notes)
+    return view.table("parameters", 1, rows, notes)
 
 
 def _parts(record: Record) -> str:

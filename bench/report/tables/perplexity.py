@@ -3,7 +3,6 @@
 from bench.report.contrasts import Contrast
 from bench.report.mixing import measured_alike
 from bench.report.notes import floor_notes, machine_notes, protocol_legend, state_notes
-from bench.report.runs import CellResults
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import (
     MODE,
@@ -24,7 +23,7 @@ from bench.report.tables.view import (
 DIFFERENCE = "difference to"  # column name, followed by the label of the reference arm
 
 
-def perplexity_table(view: View) -> Table:
+def perplexity_table(view: View) -> Table | None:
     """One row per arm, also for arms that have not run."""
     experiment = view.experiment
     differences = {one.arm.label: difference_text(one) for one in view.contrasts}
@@ -34,24 +33,22 @@ def perplexity_table(view: View) -> Table:
     rows = []
     for cell in experiment.cells:
         best = view.summaries.get((cell.label, "sweep", "best"))
-        rows.append(
-            [
-                arm_label(experiment, cell),
-                mode_of(cell),
-                view.count(cell, "n_params"),
-                n_of(experiment, cell),
-                cell.statuses if best is None else mean_sd(cell, best),
-                interval(cell, best),
-                mean_sd(cell, view.summaries.get((cell.label, "sweep", "final"))),
-                mean_sd(cell, view.summaries.get((cell.label, "sweep", "cross_fitted"))),
-                *([differences.get(cell.label, NOTHING)] if differences else []),
-                published_perplexity(view.published_beside[cell.label]),
-                *([] if committed is None else [committed.get(cell.label, NOTHING)]),
-            ]
-        )
-    columns = ["arm", MODE, "parameters", "n", "sweep, best", "95 % interval of sweep, best", "sweep, final"]
-    columns += ["sweep, cross-fitted", *([f"{DIFFERENCE} {experiment.manifest.reference}"] if differences else [])]
-    columns += ["published", *([] if committed is None else ["committed (sweep, best)"])]
+        row = {
+            "arm": arm_label(experiment, cell),
+            MODE: mode_of(cell),
+            "parameters": view.count(cell, "n_params"),
+            "n": n_of(experiment, cell),
+            "sweep, best": cell.statuses if best is None else mean_sd(cell, best),
+            "95 % interval of sweep, best": interval(cell, best),
+            "sweep, final": mean_sd(cell, view.summaries.get((cell.label, "sweep", "final"))),
+            "sweep, cross-fitted": mean_sd(cell, view.summaries.get((cell.label, "sweep", "cross_fitted"))),
+        }
+        if differences:
+            row[f"{DIFFERENCE} {experiment.manifest.reference}"] = differences.get(cell.label, NOTHING)
+        row["published"] = published_perplexity(view.published_beside[cell.label])
+        if committed is not None:
+            row["committed (sweep, best)"] = committed.get(cell.label, NOTHING)
+        rows.append(row)
     notes = [
         "A number is a validation perplexity, exp(mean cross-entropy in nats): the mean over n distinct seeds "
         "± the sample standard deviation (n - 1) between them. The interval is Student's t.",
@@ -64,7 +61,7 @@ def perplexity_table(view: View) -> Table:
         *state_notes(experiment),
         *machine_notes(experiment),
     ]
-    return view.table("perplexity", columns, 2, rows, notes)
+    return view.table("perplexity", 2, rows, notes)
 
 
 def difference_text(contrast: Contrast) -> str:
@@ -94,7 +91,10 @@ def difference_notes(view: View) -> list[str]:
 
 
 def _committed(view: View) -> dict[str, str]:
-    """The values of the same experiment in another store, by label: in our mode, else in the other mode."""
+    """The values of the same experiment in another store, by label: in our mode, else in the other mode.
+
+    An arm that was measured on another text than ours, or by other protocols, is left out.
+    """
     assert view.committed is not None
     name, in_our_mode = view.experiment.name, view.committed.in_mode(view.experiment.mode)
     values: dict[str, str] = {}
@@ -102,13 +102,9 @@ def _committed(view: View) -> dict[str, str]:
         summaries = summaries_of(experiment)
         for cell in experiment.cells:
             summary = summaries.get((cell.label, "sweep", "best"))
-            if summary is not None and _comparable(view.experiment.cell(cell.label), cell):
+            ours = view.experiment.cell(cell.label)
+            if summary is not None and (ours is None or not ours.done or measured_alike(ours.done[0], cell.done[0])):
                 mode = common(record.mode for record in cell.done)
                 n_text = "exact" if cell.fitted else f"n = {cell.n_text}, {mode}"
                 values[cell.label] = f"{plain_mean_sd(summary)} ({n_text})"
     return values
-
-
-def _comparable(ours: CellResults | None, theirs: CellResults) -> bool:
-    """Whether a cell was measured on the same text by the same protocols as ours, if ours has a done run."""
-    return ours is None or not ours.done or measured_alike(ours.done[0], theirs.done[0])

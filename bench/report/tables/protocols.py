@@ -2,7 +2,7 @@
 
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.table import Table
-from bench.report.tables.view import View, arm_label, mean_sd, n_of, published_perplexity
+from bench.report.tables.view import View, mean_sd, published_perplexity
 
 
 def protocols_table(view: View) -> Table | None:
@@ -11,16 +11,11 @@ def protocols_table(view: View) -> Table | None:
     if experiment.trials or not experiment.done:
         return None
     keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
-    rows = [
-        (
-            arm_label(experiment, cell),
-            n_of(experiment, cell),
-            *(mean_sd(cell, view.summaries.get((cell.label, *key))) for key in keys),
-            published_perplexity([each for each in view.published_beside[cell.label] if each.protocol != "sweep"]),
-        )
-        for cell in experiment.cells
-    ]
-    columns = ["arm", "n", *(f"{protocol}, {selection}" for protocol, selection in keys), "published"]
+    rows = []
+    for cell in experiment.cells:
+        means = {", ".join(key): mean_sd(cell, view.summaries.get((cell.label, *key))) for key in keys}
+        beside = [figure for figure in view.published_beside[cell.label] if figure.protocol != "sweep"]
+        rows.append(view.arm(cell) | means | {"published": published_perplexity(beside)})
     notes = [
         "Validation perplexity of the same runs by two other protocols, mean ± sample standard deviation over n "
         "distinct seeds. best: with the weights of the lowest sweep loss; final: after the last step.",
@@ -28,4 +23,4 @@ def protocols_table(view: View) -> Table | None:
         *protocol_legend(experiment, "strided"),
         *state_notes(experiment),
     ]
-    return view.table("protocols", columns, 1, rows, notes)
+    return view.table("protocols", 1, rows, notes)

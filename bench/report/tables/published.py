@@ -4,27 +4,13 @@ from collections.abc import Sequence
 
 from bench.report.notes import corpus_of, protocol_legend, state_notes
 from bench.report.published import Figure, Published
-from bench.report.runs import CellResults, Results, StoreResults
-from bench.report.statistics import Summary
+from bench.report.runs import Results, StoreResults
 from bench.report.table import NOTHING, Table
 from bench.report.tables.both_modes import merged_notes
 from bench.report.tables.view import Summaries, figure_text, marked, mean_sd, mode_of, n_of, signed, summaries_of
 
-COLUMNS = (
-    "system",
-    "protocol",
-    "our arm",
-    "parameters",
-    "published",
-    "its n",
-    "ours",
-    "our n",
-    "ours minus published",
-    "our mode",
-)
 
-
-def published_table(store: StoreResults, published: Published) -> Table:
+def published_table(store: StoreResults, published: Published) -> Table | None:
     """Every published figure, also if we have no arm for it or the arm has not run."""
     experiment, other = store.experiment(published.experiment), store.other(published.experiment)
     modes = [(one, summaries_of(one)) for one in (experiment, other) if one is not None]
@@ -34,21 +20,15 @@ def published_table(store: StoreResults, published: Published) -> Table:
         for label in (figure.arms or (None,))
         for one, summaries in _with_runs(label, modes)
     ]
-    return Table(
-        experiment=published.experiment,
-        kind="published",
-        intro="Published values next to those of this suite.",
-        columns=COLUMNS,
-        n_left=3,
-        rows=tuple(rows),
-        notes=(
-            "Validation perplexity. protocol: how the published figure was measured; ours was measured in the same "
-            f"way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
-            "standard deviation over n distinct seeds. ours minus published: of the means.",
-            *(_remark(figure) for figure in published.figure),
-            *_notes(experiment, other),
-        ),
-    )
+    notes = [
+        "Validation perplexity. protocol: how the published figure was measured; ours was measured in the same "
+        f"way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
+        "standard deviation over n distinct seeds. ours minus published: of the means.",
+        *(_remark(figure) for figure in published.figure),
+        *_notes(experiment, other),
+    ]
+    intro = "Published values next to those of this suite."
+    return Table.of(published.experiment, "published", intro, 3, rows, notes)
 
 
 def _notes(experiment: Results | None, other: Results | None) -> list[str]:
@@ -74,34 +54,30 @@ def _with_runs(label: str | None, modes: Sequence[tuple[Results, Summaries]]) ->
 
 def _row(
     figure: Figure, label: str | None, experiment: Results | None, summaries: Summaries, corpus: str
-) -> tuple[str, ...]:
+) -> dict[str, str]:
+    """A published figure and ours: the value, its n, the difference and the mode, or why there is none."""
     cell = None if label is None or experiment is None else experiment.cell(label)
     ours = summaries.get((label or "", figure.protocol, figure.selection))
-    return (
-        figure.system,
-        f"{figure.protocol}, {figure.selection}",
-        label or NOTHING,
-        figure.parameters_printed or NOTHING,
-        figure_text(figure),
-        figure.n_text.removeprefix("n ").removeprefix("= "),
-        *_ours(figure, experiment, cell, ours, corpus),
-    )
-
-
-def _ours(
-    figure: Figure, experiment: Results | None, cell: CellResults | None, summary: Summary | None, corpus: str
-) -> tuple[str, str, str, str]:
-    """Our value, its n, the difference and the mode."""
-    if not figure.arms:
-        return "no arm of ours", NOTHING, NOTHING, NOTHING
+    row = {
+        "system": figure.system,
+        "protocol": f"{figure.protocol}, {figure.selection}",
+        "our arm": label or NOTHING,
+        "parameters": figure.parameters_printed or NOTHING,
+        "published": figure_text(figure),
+        "its n": figure.n_text.removeprefix("n ").removeprefix("= "),
+        "ours": "not run" if figure.arms else "no arm of ours",
+        **dict.fromkeys(("our n", "ours minus published", "our mode"), NOTHING),
+    }
     if experiment is None or cell is None:
-        return "not run", NOTHING, NOTHING, NOTHING
+        return row
     if corpus_of(experiment, cell) != corpus:
-        return "on another text", NOTHING, NOTHING, NOTHING
-    n, mode = n_of(experiment, cell), mode_of(cell)
-    if summary is None:
-        return cell.statuses, n, NOTHING, mode
-    return mean_sd(cell, summary), n, marked(signed(summary.mean - figure.perplexity, 3), cell), mode
+        return row | {"ours": "on another text"}
+    return row | {
+        "ours": cell.statuses if ours is None else mean_sd(cell, ours),
+        "our n": n_of(experiment, cell),
+        "ours minus published": NOTHING if ours is None else marked(signed(ours.mean - figure.perplexity, 3), cell),
+        "our mode": mode_of(cell),
+    }
 
 
 def _remark(figure: Figure) -> str:

@@ -9,16 +9,6 @@ from bench.report.statistics import perplexity
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import signed
 
-COLUMNS = (
-    "arm",
-    "mode",
-    "seed",
-    "differs in",
-    "bits",
-    "sweep, best, first record",
-    "sweep, best, replication",
-    "difference, nats per token",
-)
 NOTES = (
     "A replication is a second record of a run: the same config, mode and seed, trained again. It is in no mean of "
     "other tables. Perplexities as in the table of perplexities; the difference is the replication minus the first.",
@@ -31,38 +21,28 @@ NOTES = (
 
 def replications_table(experiment: str, found: Sequence[Replication]) -> Table | None:
     """One row per replication of an experiment, by arm, mode and seed; None if there are none."""
-    of_experiment = [one for one in found if one.experiment == experiment]
-    if not of_experiment:
-        return None
-    return Table(
-        experiment=experiment,
-        kind="replications",
-        intro="How much does a run differ from its first record when it is trained again?",
-        columns=COLUMNS,
-        n_left=5,
-        rows=tuple(_row(one) for one in sorted(of_experiment, key=_order)),
-        notes=NOTES,
-    )
+    rows = [_row(one) for one in sorted(found, key=_order) if one.experiment == experiment]
+    intro = "How much does a run differ from its first record when it is trained again?"
+    return Table.of(experiment, "replications", intro, 5, rows, NOTES)
 
 
 def _order(one: Replication) -> tuple[str, str, int, str]:
     return one.label, one.record.mode, one.record.seed or 0, one.record.environment.device_name
 
 
-def _row(one: Replication) -> tuple[str, ...]:
+def _row(one: Replication) -> dict[str, str]:
     new, first = one.record, one.repeated
     ours, theirs = new.nats(), first.nats()
-    difference = NOTHING if ours is None or theirs is None else signed(ours - theirs)
-    return (
-        one.label,
-        new.mode if new.seed is not None else NOTHING,
-        NO_SEED if new.seed is None else str(new.seed),
-        _differs(new, first),
-        _bits(new, first),
-        _perplexity(first),
-        _perplexity(new),
-        difference,
-    )
+    return {
+        "arm": one.label,
+        "mode": new.mode if new.seed is not None else NOTHING,
+        "seed": NO_SEED if new.seed is None else str(new.seed),
+        "differs in": _differs(new, first),
+        "bits": _bits(new, first),
+        "sweep, best, first record": _perplexity(first),
+        "sweep, best, replication": _perplexity(new),
+        "difference, nats per token": NOTHING if ours is None or theirs is None else signed(ours - theirs),
+    }
 
 
 def _perplexity(record: Record) -> str:
@@ -73,15 +53,11 @@ def _perplexity(record: Record) -> str:
 
 def _bits(new: Record, first: Record) -> str:
     """Which part of two records is equal, bit for bit."""
-    measured = new.result is not None and first.result is not None
-    if measured and new.curve == first.curve and _parameters(new) == _parameters(first):
+    here, there = new.result, first.result
+    if here and there and new.curve == first.curve and here.parameters_sha256 == there.parameters_sha256:
         return "equal"
     steps = new.diagnostics.first_train_nats
     return "first steps" if steps and steps == first.diagnostics.first_train_nats else "differ"
-
-
-def _parameters(record: Record) -> str | None:
-    return None if record.result is None else record.result.parameters_sha256
 
 
 def _differs(new: Record, first: Record) -> str:

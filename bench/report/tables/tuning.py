@@ -1,6 +1,6 @@
 """The table of a search: every trial with its settings and result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.dotted import dotted, value_text
 from bench.report.notes import machine_notes, number, protocol_legend
@@ -12,27 +12,15 @@ from bench.report.tables.view import TRIAL, View, arm_label, trial_perplexity
 def tuning_table(view: View) -> Table | None:
     """One row per trial, by arm in the order of the manifest; None if the experiment is not a search."""
     trials = view.experiment.trials
-    if not trials:
-        return None
     searched = {group: _searched(cells) for group, cells in trials.items()}
     keys = sorted({key for found in searched.values() for key in found})
-    rows = []
-    for group, cells in trials.items():
-        ranks = _ranks(cells)
-        for cell in cells:
-            fields = dotted(cell.records[0].config) if cell.records else {}
-            found = trial_perplexity(cell)
-            rows.append(
-                [
-                    group,
-                    arm_label(view.experiment, cell),
-                    *(_setting(fields[key]) if key in fields and key in searched[group] else NOTHING for key in keys),
-                    NOTHING if found is None else number(found),
-                    ranks.get(cell.label, NOTHING),
-                    _outcome(cell),
-                ]
-            )
-    columns = ["arm", TRIAL, *(_column(key, keys) for key in keys), "sweep, best", "rank in its arm", "outcome"]
+    rows = [
+        {"arm": group, TRIAL: arm_label(view.experiment, cell)}
+        | {_column(key, keys): _setting(cell, key) if key in searched[group] else NOTHING for key in keys}
+        | {"sweep, best": best, "rank in its arm": rank, "outcome": _outcome(cell)}
+        for group, cells in trials.items()
+        for cell, best, rank in _ranked(cells)
+    ]
     notes = [
         "One run per trial. sweep, best: validation perplexity at the evaluation with the lowest sweep loss. A setting "
         "is shown if the trials of its arm differ in it; all other settings are equal.",
@@ -40,14 +28,16 @@ def tuning_table(view: View) -> Table | None:
         *protocol_legend(view.experiment, "sweep"),
         *machine_notes(view.experiment),
     ]
-    return view.table("tuning", columns, 2, rows, notes)
+    return view.table("tuning", 2, rows, notes)
 
 
-def _ranks(cells: Sequence[CellResults]) -> dict[str, str]:
-    """`1 of 20`: the rank of each trial among those that are done."""
-    found = {cell.label: value for cell in cells if (value := trial_perplexity(cell)) is not None}
-    ordered = sorted(found.values())
-    return {label: f"{ordered.index(value) + 1} of {len(ordered)}" for label, value in found.items()}
+def _ranked(cells: Sequence[CellResults]) -> Iterator[tuple[CellResults, str, str]]:
+    """Each trial with its perplexity and its rank among those that are done, `1 of 20`."""
+    found = [trial_perplexity(cell) for cell in cells]
+    ordered = sorted(value for value in found if value is not None)
+    for cell, value in zip(cells, found, strict=True):
+        rank = NOTHING if value is None else f"{ordered.index(value) + 1} of {len(ordered)}"
+        yield cell, NOTHING if value is None else number(value), rank
 
 
 def _searched(cells: Sequence[CellResults]) -> set[str]:
@@ -63,8 +53,11 @@ def _column(key: str, keys: Sequence[str]) -> str:
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
 
-def _setting(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value_text(value)
+def _setting(cell: CellResults, key: str) -> str:
+    fields = dotted(cell.records[0].config) if cell.records else {}
+    if key not in fields:
+        return NOTHING
+    return f"{fields[key]:.4g}" if isinstance(fields[key], float) else value_text(fields[key])
 
 
 def _outcome(cell: CellResults) -> str:

@@ -60,19 +60,13 @@ class View:
         """A count that is equal in all records of a cell, of any status."""
         return common(f"{n:,}" for n in self.column(cell, name))
 
-    def table(
-        self, kind: str, columns: Sequence[str], n_left: int, rows: Sequence[Sequence[str]], notes: Sequence[str]
-    ) -> Table:
-        """A table of this experiment."""
-        return Table(
-            experiment=self.experiment.name,
-            kind=kind,
-            intro=self.experiment.manifest.question,
-            columns=tuple(columns),
-            n_left=n_left,
-            rows=tuple(map(tuple, rows)),
-            notes=tuple(notes),
-        )
+    def arm(self, cell: CellResults) -> dict[str, str]:
+        """The first columns of most tables: an arm and its n."""
+        return {"arm": arm_label(self.experiment, cell), "n": n_of(self.experiment, cell)}
+
+    def table(self, kind: str, n_left: int, rows: Sequence[dict[str, str]], notes: Sequence[str]) -> Table | None:
+        """A table of this experiment; None if there is no row."""
+        return Table.of(self.experiment.name, kind, self.experiment.manifest.question, n_left, rows, notes)
 
 
 def summaries_of(experiment: Results) -> Summaries:
