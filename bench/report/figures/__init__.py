@@ -1,14 +1,13 @@
 """Every figure of a store: the same bytes from the same records, and readable without colour."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bench.report.figures.ablation import ablation
 from bench.report.figures.best_of_k import best_of_k
 from bench.report.figures.cost import cost
 from bench.report.figures.curves import curves
-from bench.report.figures.differences import differences
+from bench.report.figures.differences import ablation, differences
 from bench.report.figures.drawing import Drawn, of_one_mode, small_style
 from bench.report.figures.eta import eta
 from bench.report.figures.gamma import gamma
@@ -19,9 +18,9 @@ from bench.report.published import Published
 from bench.report.runs import Results, StoreResults
 from bench.store import Measurements
 
-# The figures of an experiment, by kind, in the order of the report. A function returns none where there is nothing to
+# The figures of an experiment, by kind, in the order of the report. A function draws none where there is nothing to
 # show, and several where one would be too crowded.
-FIGURES: dict[str, Callable[[Results, Published], list[Drawn]]] = {
+FIGURES: dict[str, Callable[[Results, Published], Iterable[Drawn]]] = {
     "parameters": parameters,
     "differences": differences,
     "ablation": ablation,

@@ -1,5 +1,7 @@
 """The value of tuning trials: the expected perplexity of the best of k."""
 
+from collections.abc import Iterator
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -11,31 +13,29 @@ from bench.report.statistics import expected_best, perplexity
 FEWEST_TRIALS = 3  # below it there is no curve
 
 
-def best_of_k(experiment: Results, published: Published) -> list[Drawn]:
+def best_of_k(experiment: Results, published: Published) -> Iterator[Drawn]:
     """A line for each arm that was tuned; at most one figure."""
     arms = _perplexities(experiment)
     if not arms:
-        return []
+        return
     counts = sorted({len(values) for values in arms.values()})
     few = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     without = ", ".join(f"{arm} {n}" for arm, values in arms.items() if (n := values.count(None)))
     figure = _draw(arms)
     note(figure, f"expected best of k, from n = {few} trials per arm")
-    return [
-        drawn_of(
-            experiment,
-            "best-of-k",
-            figure,
-            title="what more trials buy",
-            caption=(
-                "Validation perplexity (sweep, best) to be expected of the best of k trials, drawn without replacement "
-                f"from all n = {few} trials of an arm, one seed each. The spread is that over trials, so there is no "
-                "band. A line that still falls at its end would gain from more tuning."
-                + (f" Trials without a number count as worse than any: {without}." if without else "")
-            ),
-            alt=f"Expected best validation perplexity against the number of tuning trials for {', '.join(arms)}.",
-        )
-    ]
+    yield drawn_of(
+        experiment,
+        "best-of-k",
+        figure,
+        title="what more trials buy",
+        caption=(
+            "Validation perplexity (sweep, best) to be expected of the best of k trials, drawn without replacement "
+            f"from all n = {few} trials of an arm, one seed each. The spread is that over trials, so there is no "
+            "band. A line that still falls at its end would gain from more tuning."
+            + (f" Trials without a number count as worse than any: {without}." if without else "")
+        ),
+        alt=f"Expected best validation perplexity against the number of tuning trials for {', '.join(arms)}.",
+    )
 
 
 def _perplexities(experiment: Results) -> dict[str, list[float | None]]:

@@ -1,23 +1,11 @@
 """The training cost of each form of the recurrence by context: time per token and peak memory."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bench.record import Record
 from bench.report.arms import config_of, model_of, seeds_text, trained, unfinished
-from bench.report.figures.drawing import (
-    Drawn,
-    context_axis,
-    draw_spread,
-    drawn_of,
-    legend,
-    line_style,
-    log_ticks,
-    new_figure,
-    note,
-    panels_of,
-    plain,
-)
+from bench.report.figures import drawing
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 
@@ -27,7 +15,7 @@ USUAL = ("chunked", "mask", "block")  # in the order of their looks, as in the g
 Values = dict[int, list[float]]  # over seeds, by context
 
 
-def cost(experiment: Results, published: Published) -> list[Drawn]:
+def cost(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
     """At most one figure, of the experiment that trains each form at each context."""
     cells = trained(experiment) if experiment.name == EXPERIMENT else []
     forms: dict[str, list[CellResults]] = defaultdict(list)
@@ -41,34 +29,33 @@ def cost(experiment: Results, published: Published) -> list[Drawn]:
     ]
     panels = [panel for panel in measured if any(panel[2])]  # an axis that is logarithmic cannot be empty
     if len(contexts) < 2 or not panels:
-        return []
+        return
     few = seeds_text((len(cell.done) for cell in cells), "bar: minimum to maximum")
-    machines = ", ".join(sorted({plain(record.environment.device_name) for cell in cells for record in cell.done}))
-    looks = [line_style(index) for index in range(len(names))]
-    figure = new_figure(3.3)
-    for axes, (title, unit, values) in zip(panels_of(figure, len(panels)), panels, strict=True):
+    machines = sorted({drawing.plain(record.environment.device_name) for cell in cells for record in cell.done})
+    looks = [drawing.line_style(index) for index in range(len(names))]
+    figure = drawing.new_figure(3.3)
+    for axes, (title, unit, values) in zip(drawing.panels_of(figure, len(panels)), panels, strict=True):
         for by_context, one in zip(values, looks, strict=True):
-            draw_spread(axes, list(by_context), list(by_context.values()), one)
-        context_axis(axes, title, contexts)
+            drawing.draw_spread(axes, list(by_context), list(by_context.values()), one)
+        drawing.context_axis(axes, title, contexts)
         axes.set_xlabel("context (tokens)")
         axes.set_ylabel(f"{unit} (log scale)")
         axes.set_yscale("log")
-        log_ticks(axes.yaxis)
-    legend(figure, looks, names, ncols=3)
-    note(figure, few)
-    return [
-        drawn_of(
-            experiment,
-            "cost",
-            figure,
-            title="what each form of the recurrence costs in training",
-            caption=(
-                "Seconds of training steps over training tokens, and the peak memory of the process, both axes "
-                f"logarithmic. On {machines}; {few}. Times of runs that shared a GPU are left out.{unfinished(cells)}"
-            ),
-            alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",
-        )
-    ]
+        drawing.log_ticks(axes.yaxis)
+    drawing.legend(figure, looks, names, ncols=3)
+    drawing.note(figure, few)
+    yield drawing.drawn_of(
+        experiment,
+        "cost",
+        figure,
+        title="what each form of the recurrence costs in training",
+        caption=(
+            "Seconds of training steps over training tokens, and the peak memory of the process, both axes "
+            f"logarithmic. On {', '.join(machines)}; {few}. Times of runs that shared a GPU are left out."
+            f"{unfinished(cells)}"
+        ),
+        alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",
+    )
 
 
 def _microseconds(record: Record) -> float | None:

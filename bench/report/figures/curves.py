@@ -6,30 +6,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from bench.report.arms import (
-    by_rate,
-    full_model,
-    has_rates,
-    learning_rate,
-    seeds_text,
-    trained,
-    unfinished,
-    variants,
-)
-from bench.report.figures.drawing import (
-    N_LOOKS,
-    REFERENCE,
-    Drawn,
-    draw_series,
-    drawn_of,
-    legend,
-    line_style,
-    log_ticks,
-    new_figure,
-    note,
-    panels_of,
-    step_axis,
-)
+from bench.report import arms
+from bench.report.figures import drawing
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 from bench.report.series import Series, over_seeds, validation_nats
@@ -45,13 +23,12 @@ class _Curve:
     line_style: dict[str, Any]
 
 
-def curves(experiment: Results, published: Published) -> list[Drawn]:
+def curves(experiment: Results, published: Published) -> list[drawing.Drawn]:
     """One or more figures with at most eight lines each."""
-    known = {cell.label: series for cell in trained(experiment) if (series := _series(cell)) is not None}
-    tried = [
-        cell for cells in experiment.trials.values() for cell in cells
-    ]  # shown in the figure of the expected best of k
-    cells = [cell for cell in trained(experiment) if cell.label in known and cell not in tried]
+    known = {cell.label: series for cell in arms.trained(experiment) if (series := _series(cell)) is not None}
+    # trials are shown in the figure of the expected best of k
+    tried = [cell for cells in experiment.trials.values() for cell in cells]
+    cells = [cell for cell in arms.trained(experiment) if cell.label in known and cell not in tried]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
 
@@ -66,50 +43,51 @@ def _series(cell: CellResults) -> Series | None:
 
 def _sets(experiment: Results, cells: Sequence[CellResults]) -> list[tuple[list[CellResults], CellResults | None]]:
     """The groups of curves, each with its reference: models, variants of K-Operators, learning rates."""
-    full, reference = full_model(experiment), experiment.reference
-    families = [group for group in by_rate(cells) if has_rates(group)]
-    at_full_rate = full is not None and reference is not None and learning_rate(full)
-    with_siblings = [cell for group in families for cell in group if learning_rate(cell) != at_full_rate]
+    full, reference = arms.full_model(experiment), experiment.reference
+    families = [group for group in arms.by_rate(cells) if arms.has_rates(group)]
+    at_full_rate = full is not None and reference is not None and arms.learning_rate(full)
+    with_siblings = [cell for group in families for cell in group if arms.learning_rate(cell) != at_full_rate]
     left = [cell for cell in cells if cell not in with_siblings]
-    changed = [cell for cell in variants(experiment) if cell in left]
+    changed = [cell for cell in arms.variants(experiment) if cell in left]
     models = [cell for cell in left if cell not in changed]
     sets = [(models, reference)] if models and not (changed and models == [full]) else []
     sets += [([cell for cell in left if cell is full or cell in changed], full)] if changed else []
     for group in families:
-        usual = next((cell for cell in group if learning_rate(cell) == at_full_rate), None)
+        usual = next((cell for cell in group if arms.learning_rate(cell) == at_full_rate), None)
         sets.append((group, usual))
     return sets
 
 
 def _lines(cells: Sequence[CellResults], reference: CellResults | None, known: dict[str, Series]) -> list[list[_Curve]]:
     """The lines of one or more figures, the reference in each."""
-    first = [_Curve(cell=cell, series=known[cell.label], line_style=REFERENCE) for cell in cells if cell is reference]
+
+    def curve(cell: CellResults, look: dict[str, Any]) -> _Curve:
+        return _Curve(cell=cell, series=known[cell.label], line_style=look)
+
+    first = [curve(cell, drawing.REFERENCE) for cell in cells if cell is reference]
     others = [cell for cell in cells if cell is not reference]
-    n_figures = max(1, -(-len(others) // N_LOOKS))
+    n_figures = max(1, -(-len(others) // drawing.N_LOOKS))
     per_figure = max(1, -(-len(others) // n_figures))
     return [
         first
-        + [
-            _Curve(cell=cell, series=known[cell.label], line_style=line_style(index))
-            for index, cell in enumerate(others[start : start + per_figure])
-        ]
+        + [curve(cell, drawing.line_style(index)) for index, cell in enumerate(others[start : start + per_figure])]
         for start in range(0, max(1, len(others)), per_figure)
     ]
 
 
-def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
+def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> drawing.Drawn:
     last = max(line.series.steps[-1] for line in lines)
-    few = seeds_text((line.series.n for line in lines), "band: minimum to maximum")
-    has_reference = lines[0].line_style is REFERENCE
-    figure = new_figure(3.0 + 0.17 * -(-len(lines) // 2))
-    whole, near = panels_of(figure, 2)
+    few = arms.seeds_text((line.series.n for line in lines), "band: minimum to maximum")
+    has_reference = lines[0].line_style is drawing.REFERENCE
+    figure = drawing.new_figure(3.0 + 0.17 * -(-len(lines) // 2))
+    whole, near = drawing.panels_of(figure, 2)
     for line in lines:
         for axes in (whole, near):
-            draw_series(axes, line.series, line.line_style)
+            drawing.draw_series(axes, line.series, line.line_style)
     cut = _finish(whole, near, lines, last)
-    legend(figure, [line.line_style for line in lines], [line.cell.label for line in lines])
-    note(figure, few)
-    return drawn_of(
+    drawing.legend(figure, [line.line_style for line in lines], [line.cell.label for line in lines])
+    drawing.note(figure, few)
+    return drawing.drawn_of(
         experiment,
         "curves",
         figure,
@@ -120,7 +98,7 @@ def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
             f"second half from nearer by. Lines: {few}."
             + (" Thick, without markers: the arm that the others are held against." if has_reference else "")
             + (f" Values more than {NEAR - 1:.0%} above the lowest are left out on the right." if cut else "")
-            + unfinished(line.cell for line in lines)
+            + arms.unfinished(line.cell for line in lines)
         ),
         alt=f"Curves of validation perplexity over training steps for {', '.join(line.cell.label for line in lines)}.",
     )
@@ -128,11 +106,11 @@ def _drawn(experiment: Results, lines: Sequence[_Curve], number: int) -> Drawn:
 
 def _finish(whole: Axes, near: Axes, lines: Sequence[_Curve], last: int) -> bool:
     """Axes and units; whether the near view leaves something out."""
-    step_axis(whole, "whole run")
-    step_axis(near, "second half")
+    drawing.step_axis(whole, "whole run")
+    drawing.step_axis(near, "second half")
     whole.set_ylabel("perplexity (log scale)")
     whole.set_yscale("log")
-    log_ticks(whole.yaxis, (1, 1.5, 2, 3, 4, 5, 6, 8))
+    drawing.log_ticks(whole.yaxis, (1, 1.5, 2, 3, 4, 5, 6, 8))
     near.set_ylabel("perplexity")
     late = [
         (low, high)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from bench.report.figures.drawing import Drawn, context_axis, finished, line_style, log_ticks, our_style, plain
 from bench.report.notes import machine_text
-from bench.store import Measurements, NotRun, Point, Timed
+from bench.store import Measurements, NotRun, Timed
 
 ALONE = "recurrence alone"
 BACKENDS = ("chunked", "mask", "block", "recurrent", "fla")
@@ -26,11 +26,6 @@ class _Line:
     timed: tuple[Timed, ...]
     not_run: tuple[NotRun, ...]
 
-    @property
-    def points(self) -> list[Point]:
-        """Run or not."""
-        return [*(one.facts for one in self.timed), *self.not_run]
-
 
 @our_style()
 def growth_figure(measured: Measurements) -> Drawn:
@@ -41,7 +36,8 @@ def growth_figure(measured: Measurements) -> Drawn:
     for line in lines:
         _draw_time(time, line)
         _draw_memory(memory, line)
-    contexts = sorted({point.context for line in lines for point in line.points})
+    points = [point for line in lines for point in (*(one.facts for one in line.timed), *line.not_run)]
+    contexts = sorted({point.context for point in points})
     _finish(time, "time", "µs per token", contexts)
     _finish(memory, "peak memory", "MiB", contexts)
     samples = [Line2D([], [], **line.line_style) for line in lines]
@@ -112,20 +108,16 @@ def _finish(axes: Axes, title: str, unit: str, contexts: Sequence[int]) -> None:
     axes.set_ylabel(unit)
     axes.set_yscale("log")
     low, high = (bound if math.isfinite(bound) else 1.0 for bound in axes.dataLim.intervaly)  # infinite: no data
-    axes.set_ylim(_round_below(low / 1.1), _round_above(high * 1.1))
+    axes.set_ylim(_rounded(low / 1.1, up=False), _rounded(high * 1.1, up=True))
     log_ticks(axes.yaxis)
 
 
-def _round_below(value: float) -> float:
-    """The largest 1, 2 or 5 of a decade that is not above `value`."""
+def _rounded(value: float, *, up: bool) -> float:
+    """The next 1, 2 or 5 of a decade that is not below `value`, or not above it."""
     decade = 10.0 ** math.floor(math.log10(value))
+    if up:
+        return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
     return max(step * decade for step in (1, 2, 5) if step == 1 or step * decade <= value)
-
-
-def _round_above(value: float) -> float:
-    """The smallest of 1, 2 or 5 times a power of ten that is not below `value`."""
-    decade = 10.0 ** math.floor(math.log10(value))
-    return min(step * decade for step in (1, 2, 5, 10) if step == 10 or step * decade >= value)
 
 
 def _caption(measured: Measurements, lines: Sequence[_Line]) -> str:

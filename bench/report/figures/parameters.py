@@ -35,37 +35,34 @@ class _Point:
     summary: Summary
 
 
-def parameters(experiment: Results, published: Published) -> list[Drawn]:
+def parameters(experiment: Results, published: Published) -> Iterator[Drawn]:
     """At most one figure; none where fewer than two models could be drawn."""
-    points = [_point(cell) for cell in principal(experiment)]
+    points = [
+        _Point(
+            cell=cell,
+            n_params=cell.done[0].cost.parameters.n_params,
+            summary=summarise([perplexity(nats) for nats in sweep_nats(cell.done)]),
+        )
+        for cell in principal(experiment)
+    ]
     others = _beside(experiment, published)
     if len(points) + len(others) < 2 or not points:
-        return []
+        return
     lines = _lines(points)
     few = seeds_text((point.summary.n for point in points), "bar: ± sample standard deviation")
     figure = _draw(lines, others)
     note(figure, few)
-    return [
-        drawn_of(
-            experiment,
-            "parameters",
-            figure,
-            title="perplexity against parameters",
-            caption=(
-                f"Best validation perplexity (sweep), {few}; against all parameters, tables of positions included; "
-                "arms with equal numbers are drawn side by side. Of K-Operators only the full model.  "
-                f"{_members(lines)}{_as_published(others)}{unfinished(point.cell for point in points)}"
-            ),
-            alt=f"Perplexity over the number of parameters for {', '.join(label for label, _ in lines)}.",
-        )
-    ]
-
-
-def _point(cell: CellResults) -> _Point:
-    return _Point(
-        cell=cell,
-        n_params=cell.done[0].cost.parameters.n_params,
-        summary=summarise([perplexity(nats) for nats in sweep_nats(cell.done)]),
+    yield drawn_of(
+        experiment,
+        "parameters",
+        figure,
+        title="perplexity against parameters",
+        caption=(
+            f"Best validation perplexity (sweep), {few}; against all parameters, tables of positions included; "
+            "arms with equal numbers are drawn side by side. Of K-Operators only the full model.  "
+            f"{_members(lines)}{_as_published(others)}{unfinished(point.cell for point in points)}"
+        ),
+        alt=f"Perplexity over the number of parameters for {', '.join(label for label, _ in lines)}.",
     )
 
 
