@@ -1,6 +1,7 @@
 """Content for tests of the report: plain content, and content in which every text is code."""
 
 import io
+from types import SimpleNamespace as Picture
 from typing import Any
 
 import matplotlib as mpl
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from bench.errors import clean
 from bench.report.deviations import Deviation
 from bench.report.page.gather import gather
-from bench.report.page.page import ClaimCard, Content, Picture, Question, render
+from bench.report.page.page import ClaimCard, Content, Question, render
 from bench.report.table import Table
 from bench.store import Store
 

@@ -14,8 +14,8 @@ from bench.report.claims.verdicts import Verdict, judge
 from bench.report.contrasts import contrasts
 from bench.report.deviations import load_deviations
 from bench.report.figures import draw_all
-from bench.report.output import Tables, make_tables
-from bench.report.page.page import ClaimCard, Content, Picture, Question, render
+from bench.report.output import make_tables
+from bench.report.page.page import ClaimCard, Content, Question, render
 from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
 from bench.report.statistics import perplexity, summarise
 from bench.report.table import NOTHING, Table
@@ -49,9 +49,9 @@ def gather(store: Store) -> Content:
     return Content(
         claims=tuple(map(_claim, judge(ours, made.published))),
         answers=tuple(text + _untuned(one, ours) for one in shown if (text := _answer(one, ours))),
-        headline=tuple(filter(None, (_headline(tables, experiment.name) for experiment in shown))),
+        headline=tuple(table for one in shown if (table := tables.get((one.name, "perplexity")))),
         headline_note=_headline_note(shown),
-        pictures=_pictures(made),
+        pictures=tuple(draw_all(made.results, made.measurements, made.published)),
         questions=tuple(_question(experiment, ours, made.tables) for experiment in ours.experiments),
         published=tuple(table for table in made.tables if table.kind == "published"),
         throughput=tuple(table for table in made.tables if table.experiment == THROUGHPUT),
@@ -86,23 +86,12 @@ def _claim(verdict: Verdict) -> ClaimCard:
     )
 
 
-def _pictures(made: Tables) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(name=drawn.name, title=drawn.title, caption=drawn.caption, alt=drawn.alt, svg=drawn.svg)
-        for drawn in draw_all(made.results, made.measurements, made.published)
-    )
-
-
 def _shown(ours: StoreResults) -> list[Results]:
     """The experiments whose tables come first: those that decide and, while a run of them is missing, a substitute."""
     measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
     main = [measured[name] for name in MAIN if name in measured]
     complete = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
     return main if complete else main + [measured[name] for name in STAND_INS if name in measured][:1]
-
-
-def _headline(tables: dict[tuple[str, str], Table], name: str) -> Table | None:
-    return tables.get((name, "perplexity"))
 
 
 def _headline_note(shown: Sequence[Results]) -> str | None:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from bench.errors import clean
 from bench.report.deviations import Deviation
+from bench.report.figures.drawing import Drawn
 from bench.report.table import Table
 
 HERE = Path(__file__).resolve().parent
@@ -40,17 +41,6 @@ class ClaimCard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure, its SVG as drawn."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    svg: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
 class Question:
     """An experiment: what it asks, how far it is, and its tables."""
 
@@ -68,7 +58,7 @@ class Content:
     answers: tuple[str, ...]  # the headline pairs, one sentence each
     headline: tuple[Table, ...]
     headline_note: str | None  # where they decide no claim
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Drawn, ...]
     questions: tuple[Question, ...]
     throughput: tuple[Table, ...]
     cost: Table
@@ -81,7 +71,7 @@ class Content:
 
 def render(content: Content) -> bytes:
     """The page, in UTF-8: the same bytes from the same content."""
-    style, script = _text("style.css"), _text("script.js")
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     page = _environment().get_template("template.html.j2")
     html = page.render(
         content=content,
@@ -115,7 +105,7 @@ def anchor(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def _source(picture: Picture) -> str:
+def _source(picture: Drawn) -> str:
     """The drawing as the address of an image: in an image no script runs, and no style or id acts on the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode()
 
@@ -130,7 +120,3 @@ def _policy(style: str, script: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")

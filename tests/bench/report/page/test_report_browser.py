@@ -7,13 +7,14 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 
-from bench.report.page.page import Picture, render
+from bench.report.page.page import render
 from bench.report.table import NOTHING
 from bench.store import Store
 from tests.debian import Cannot, provide, skip_unless_ci
@@ -118,7 +119,7 @@ def test_every_figure_is_there_to_be_seen(committed, show):
 
 def test_a_figure_in_the_page_looks_as_its_file_does(show):
     drawn = make_drawing()
-    picture = Picture(name="a", title="A", caption="", alt="", svg=drawn)
+    picture = SimpleNamespace(name="a", title="A", caption="", alt="", svg=drawn)
     looks = []
     for content, tag in (
         (render(make_content(pictures=(picture,))), "figure img"),
