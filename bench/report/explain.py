@@ -1,7 +1,6 @@
 """The runs of one arm, the differences of its config to another arm's, and the commands that repeat the runs."""
 
 import shlex
-from collections.abc import Iterable
 
 from tabulate import tabulate
 
@@ -50,11 +49,7 @@ def _runs(experiment: Results, cell: CellResults) -> str:
     columns = ["run", "seed", "status", "sweep best", "at step", "sweep final", "commit", "sources"]
     rows = [[clean(text) for text in _run(record, experiment)] for record in cell.records]
     rows += [["", seed, "missing", *[""] * 5] for seed in cell.missing]
-    return _tabulate(rows, columns)
-
-
-def _tabulate(rows: Iterable[Iterable[str]], columns: list[str]) -> str:
-    return tabulate([[*row] for row in rows], columns, tablefmt="simple", disable_numparse=True)
+    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
 def _run(record: Record, experiment: Results) -> list[str]:
@@ -76,10 +71,10 @@ def _against_neighbour(experiment: Results, cell: CellResults) -> str:
     if not cell.records or not other.records:
         missing = clean((other if cell.records else cell).label)
         return f"{missing} has no record, so its config cannot be compared with {name}'s."
-    rows = config_differences(cell.records[0].config, other.records[0].config)
+    rows = [[*map(clean, row)] for row in config_differences(cell.records[0].config, other.records[0].config)]
     if not rows:
         return f"Its config is equal to that of {name}."
-    table = _tabulate([map(clean, row) for row in rows], ["field", clean(cell.label), name])
+    table = tabulate(rows, ["field", clean(cell.label), name], tablefmt="simple", disable_numparse=True)
     return f"The fields in which its config differs from that of {name}:\n\n{table}"
 
 

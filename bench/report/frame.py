@@ -45,7 +45,7 @@ def record_row(record: Record) -> dict[str, Any]:
     return {
         "mode": record.mode,
         "seed": seed_text(record),
-        "status": record.status if record.status != "done" or record.result is not None else "without a result",
+        "status": status_of(record),
         "replicate": record.replicate,
         "stopped_at_step": record.stopped_at_step,
         "run_id": record.run_id,
@@ -70,6 +70,11 @@ def record_row(record: Record) -> dict[str, Any]:
         "n_threads": environment.n_threads,
         "torch": environment.packages.get("torch"),
     }
+
+
+def status_of(record: Record) -> str:
+    """The status of a run; a run that is done has a result."""
+    return "without a result" if record.status == "done" and record.result is None else record.status
 
 
 def as_csv(runs: "pd.DataFrame") -> str:

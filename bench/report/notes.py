@@ -1,6 +1,6 @@
 """The notes below a table: protocols, missing and stale runs, machines; and how numbers are written."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from bench.errors import count
 from bench.record import Environment
@@ -83,9 +83,7 @@ def machine_notes(experiment: Results) -> list[str]:
 
 def machines(experiment: Results) -> list[str]:
     """The machines of the done runs, with warnings if there is more than one or a run changed its machine."""
-    counts: dict[str, int] = defaultdict(int)
-    for record in experiment.done:
-        counts[_machine(record.environment)] += 1
+    counts = Counter(_machine(record.environment) for record in experiment.done)
     if not counts:
         return []
     notes = ["Made on " + "; ".join(f"{machine}: {count(n, 'run')}" for machine, n in sorted(counts.items())) + "."]
@@ -135,6 +133,3 @@ def machine_text(measured: Measurements) -> str:
     threads = " or ".join(count(n, "thread") for n in sorted({one.facts.n_threads for one in measured.timed}))
     device = ", ".join(filter(None, (measured.machine.device, threads)))
     return f"{measured.machine.device_name} ({device}), torch {measured.machine.torch}"
-
-
-# --- cells ---

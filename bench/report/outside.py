@@ -1,7 +1,8 @@
 """Records that are in no mean: contributed records, and replications (second records of a run)."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.dotted import alike
@@ -17,22 +18,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replication:
-    """A second record of a run, with the first record."""
-
-    experiment: str
-    label: str
-    record: Record
-    repeated: Record
-
-
-@dataclass(frozen=True, kw_only=True)
 class Contribution:
     """A record of an arm that others made."""
 
     experiment: str
     label: str
     record: Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replication(Contribution):
+    """A second record of a run, with the first record."""
+
+    repeated: Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +43,15 @@ class Outside:
     errors: tuple[UserError, ...]
 
 
-@dataclass(kw_only=True)
-class _Arm:
-    """An arm of an experiment in all modes: the ids of its runs, and their records."""
-
-    experiment: str
-    label: str
-    run_ids: set[str] = field(default_factory=set)
-    records: list[Record] = field(default_factory=list)
+# the ids of the runs of an arm in all modes, and their records, by experiment and label
+Arms = dict[tuple[str, str], tuple[set[str], list[Record]]]
 
 
 def read_outside(store: Store, ours: StoreResults) -> Outside:
     """The records in `contributed/` and `replications/`. A record of several experiments is listed for each."""
     contributed, unread = store.records_in("contributed")
     repeated, unread_too = store.records_in("replications")
-    arms = _arms(ours) if contributed or repeated else []
+    arms = _arms(ours) if contributed or repeated else {}
     contributions = [one for record in contributed for one in _contributions(record, arms)]
     replications = [one for record in repeated for one in _replications(record, contributed, arms)]
     return Outside(
@@ -88,30 +80,29 @@ def all_runs(ours: StoreResults, outside: Outside) -> "pd.DataFrame":
     return frame_of(rows)
 
 
-def _arms(ours: StoreResults) -> list[_Arm]:
-    arms: dict[tuple[str, str], _Arm] = {}
+def _arms(ours: StoreResults) -> Arms:
+    arms: Arms = defaultdict(lambda: (set(), []))
     for experiment in (*ours.experiments, *ours.in_other_mode):
         for listed, cell in zip(experiment.manifest.cells, experiment.cells, strict=True):
-            new = _Arm(experiment=experiment.name, label=cell.label)
-            arm = arms.setdefault((experiment.name, cell.label), new)
-            arm.run_ids.update(listed.run_ids.values())
-            arm.records += cell.records
-    return list(arms.values())
+            run_ids, records = arms[experiment.name, cell.label]
+            run_ids.update(listed.run_ids.values())
+            records.extend(cell.records)
+    return arms
 
 
-def _contributions(record: Record, arms: Iterable[_Arm]) -> Iterator[Contribution]:
+def _contributions(record: Record, arms: Arms) -> Iterator[Contribution]:
     """The arms of a contributed record: those that list its run, or have a record that differs only in seed or mode."""
-    for arm in arms:
-        if record.run_id in arm.run_ids or any(_of_one_arm(record, other) for other in arm.records[:1]):
-            yield Contribution(experiment=arm.experiment, label=arm.label, record=record)
+    for (experiment, label), (run_ids, records) in arms.items():
+        if record.run_id in run_ids or any(_of_one_arm(record, other) for other in records[:1]):
+            yield Contribution(experiment=experiment, label=label, record=record)
 
 
-def _replications(record: Record, contributed: Iterable[Record], arms: Iterable[_Arm]) -> Iterator[Replication]:
+def _replications(record: Record, contributed: Iterable[Record], arms: Arms) -> Iterator[Replication]:
     """A second record with the first record of its run: ours, else a contributed one."""
-    for arm in arms:
-        first = next((one for one in (*arm.records, *contributed) if one.run_id == record.run_id), None)
-        if record.run_id in arm.run_ids and first is not None:
-            yield Replication(experiment=arm.experiment, label=arm.label, record=record, repeated=first)
+    for (experiment, label), (run_ids, records) in arms.items():
+        first = next((one for one in (*records, *contributed) if one.run_id == record.run_id), None)
+        if record.run_id in run_ids and first is not None:
+            yield Replication(experiment=experiment, label=label, record=record, repeated=first)
 
 
 def _of_one_arm(one: Record, other: Record) -> bool:
@@ -119,11 +110,10 @@ def _of_one_arm(one: Record, other: Record) -> bool:
 
     A field of the config that an older one lacks had its default, which is not known here: so the label must agree.
     """
-    if (one.label, one.replicate, one.corpus.sha256) != (other.label, other.replicate, other.corpus.sha256):
-        return False
-    return alike(one.config, other.config)
+    same = (one.label, one.replicate, one.corpus.sha256) == (other.label, other.replicate, other.corpus.sha256)
+    return same and alike(one.config, other.config)
 
 
-def _n_unlisted(records: Iterable[Record], shown: Iterable[Contribution | Replication]) -> int:
+def _n_unlisted(records: Iterable[Record], shown: Iterable[Contribution]) -> int:
     ids = {id(one.record) for one in shown}
     return sum(id(record) not in ids for record in records)

@@ -3,14 +3,13 @@
 import gc
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.record import Manifest, ManifestCell, Record
-from bench.report.frame import frame_of, record_row
+from bench.report.frame import frame_of, record_row, status_of
 from bench.report.mixing import FITTED, MixedRunsError, refuse_ambiguous_names, refuse_mixed_runs, seed_text
 from bench.sources import Proofs, proofs_of, standing
 from bench.store import Store
@@ -54,24 +53,21 @@ class CellResults:
         """Number of runs by status: `3 done, 1 diverged, 1 not run`; `not run` if there is no record."""
         if not self.records:
             return "not run"
-        counts = Counter(_status_of(record) for record in self.records)
-        counts["not run"] = len(self.missing)
-        first = counts.pop("done", 0)
-        return ", ".join(f"{n} {status}" for status, n in [("done", first), *sorted(counts.items())] if n)
+        counts = Counter(map(status_of, self.records)) + Counter({"not run": len(self.missing)})
+        in_order = sorted(counts, key=lambda status: (status != "done", status))
+        return ", ".join(f"{counts[status]} {status}" for status in in_order)
 
     @property
     def shortfall(self) -> str | None:
         """The runs that are not done, with status and seed: `3 of 5 runs done (...)`; None if all are done."""
         if len(self.done) == len(self.expected):
             return None
-        statuses: dict[str, list[str]] = defaultdict(list)
+        seeds = defaultdict(list, {"missing": list(self.missing)} if self.missing else {})
         for record in self.records:
-            if (status := _status_of(record)) != "done":
-                at = "" if record.stopped_at_step is None else f" at step {record.stopped_at_step}"
-                statuses[status].append(f"{seed_text(record)}{at}")
-        if self.missing:
-            statuses["missing"] = list(self.missing)
-        not_done = "; ".join(f"{status}: {_seeds(seeds)}" for status, seeds in sorted(statuses.items()))
+            at = "" if record.stopped_at_step is None else f" at step {record.stopped_at_step}"
+            seeds[status_of(record)].append(f"{seed_text(record)}{at}")
+        seeds.pop("done", None)
+        not_done = "; ".join(f"{status}: {_seeds(found)}" for status, found in sorted(seeds.items()))
         return f"{len(self.done)} of {len(self.expected)} runs done ({not_done})"
 
 
@@ -188,8 +184,13 @@ class StoreResults:
 
 def read_results(store: Store) -> StoreResults:
     """All experiments of a store. MixedRunsError if a cell has runs that must not be in one mean."""
-    with _without_garbage_collection():
+    was_enabled = gc.isenabled()
+    gc.disable()  # reading makes a million objects and no reference cycle: the collector would take a third of the time
+    try:
         records, record_errors = store.records()
+    finally:
+        if was_enabled:
+            gc.enable()
     manifests, manifest_errors = store.manifests()
     rechecks, recheck_errors = store.rechecks()
     by_run_id: dict[str, list[Record]] = defaultdict(list)
@@ -278,12 +279,6 @@ def _order(manifest: Manifest) -> tuple[int, str, str]:
     return (first.index(manifest.name) if manifest.name in first else len(first)), manifest.name, manifest.mode
 
 
-def _status_of(record: Record) -> str:
-    if record.status != "done":
-        return record.status
-    return "done" if record.result is not None else "without a result"
-
-
 def _seed_key(seed: str) -> tuple[int, str]:
     return (int(seed) if seed.isdecimal() else -1), seed
 
@@ -293,15 +288,3 @@ def _seeds(texts: Sequence[str]) -> str:
     if list(texts) == [FITTED]:
         return "the fitted model"
     return f"seed{'s' if len(texts) > 1 else ''} {', '.join(texts)}"
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Reading makes a million objects and no reference cycle: the collector would take a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
