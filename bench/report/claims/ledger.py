@@ -66,8 +66,8 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table | None:
     notes = [
         "pending: not all planned runs are in; so far: what the rule reads in those that are. inconclusive: all are in "
         "and decide neither way; seeds needed: per arm, for a power of 80 %, were gap and spread as measured.",
-        "critical margin: the least margin at which the claim would hold. registered: the outcome by the rule that stood "
-        "before the runs, where the rule has changed since. At laptop size: what the rule reads there. So far, "
+        "critical margin: the least margin at which the claim would hold. registered: the outcome by the rule that "
+        "stood before the runs, where the rule has changed since. At laptop size: what the rule reads there. So far, "
         "registered and at laptop size decide nothing.",
         *([OTHER_MODE_NOTE] if modes else []),
         *(f"{verdict.claim.id}: {verdict.claim.rule}" for verdict in verdicts),

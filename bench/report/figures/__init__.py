@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from bench.report.figures.ablation import ablation
 from bench.report.figures.best_of_k import best_of_k
 from bench.report.figures.cost import cost
 from bench.report.figures.curves import curves
-from bench.report.figures.differences import ablation, differences
+from bench.report.figures.differences import differences
 from bench.report.figures.drawing import Drawn, of_one_mode, small_style
 from bench.report.figures.eta import eta
 from bench.report.figures.gamma import gamma

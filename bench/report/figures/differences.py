@@ -20,24 +20,19 @@ Row = tuple[Contrast, Comparison]
 
 def differences(experiment: Results, published: Published) -> list[Drawn]:
     """At most one figure: models against the reference or, without any, what `ablation` would show."""
-    rows = _model_rows(experiment)
+    rows = model_rows(experiment)
     if not rows or experiment.reference is None:
-        return _variants_figure(experiment, "differences")
+        return variants_figure(experiment, "differences")
     return [_drawn(experiment, rows, experiment.reference, "differences", "models")]
 
 
-def ablation(experiment: Results, published: Published) -> list[Drawn]:
-    """At most one figure: the variants against the full model, where `differences` shows other models."""
-    return _variants_figure(experiment, "ablation") if _model_rows(experiment) else []
-
-
-def _model_rows(experiment: Results) -> list[Row]:
+def model_rows(experiment: Results) -> list[Row]:
     """The models that can be compared with the experiment's reference."""
     reference = experiment.reference
     return [] if reference is None else _rows(experiment, principal(experiment), reference)
 
 
-def _variants_figure(experiment: Results, kind: str) -> list[Drawn]:
+def variants_figure(experiment: Results, kind: str) -> list[Drawn]:
     """The variants of K-Operators against the full model; at most one figure."""
     full = full_model(experiment)
     if full is None or experiment.reference is None:

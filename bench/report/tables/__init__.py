@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from bench.report.table import Table
 from bench.report.tables.best_of_k import best_of_k_table
-from bench.report.tables.budgets import budgets_table, relative_budgets_table
+from bench.report.tables.budgets import budgets_table
 from bench.report.tables.cost import cost_table
 from bench.report.tables.differences import differences_table
 from bench.report.tables.dynamics import dynamics_table
@@ -12,6 +12,7 @@ from bench.report.tables.noise import noise_table
 from bench.report.tables.parameters import parameters_table
 from bench.report.tables.perplexity import perplexity_table
 from bench.report.tables.protocols import protocols_table
+from bench.report.tables.relative_budgets import relative_budgets_table
 from bench.report.tables.tuning import tuning_table
 from bench.report.tables.view import View
 

@@ -1,13 +1,13 @@
-"""The tables of budgets: every arm on all axes on which arms may be matched, and relative to the reference arm."""
+"""The table of budgets: every arm on all axes on which arms may be matched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.report.notes import machine_notes, packed_notes, state_notes
 from bench.report.runs import CellResults
-from bench.report.statistics import mean, summarise
+from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import View, common, marked, ratio
+from bench.report.tables.view import View, common, marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +46,12 @@ AXIS_NOTES = (
 
 def budgets_table(view: View) -> Table | None:
     """Every arm on all axes; None for a search, or if there is no record."""
-    rows = _rows(view, lambda cell, axis: _on_axis(view, cell, axis))
+    rows = axis_rows(view, lambda cell, axis: _on_axis(view, cell, axis))
     one = view.experiment
     return view.table("budgets", 1, rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machine_notes(one)])
 
 
-def relative_budgets_table(view: View) -> Table | None:
-    """The budgets of each arm over those of the reference arm, or of the first arm if there is none."""
-    reference = view.experiment.reference or next(iter(view.experiment.cells), None)
-    if reference is None:
-        return None
-    rows = _rows(view, lambda cell, axis: _relative(view, cell, reference, axis))
-    notes = [
-        f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}); 1.00: matched.",
-        *AXIS_NOTES,
-        *state_notes(view.experiment),
-    ]
-    return view.table("relative-budgets", 1, rows, notes)
-
-
-def _rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:
+def axis_rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:
     """A row per arm; none for a search, or if no arm has a record."""
     cells = view.experiment.cells
     if view.experiment.trials or not any(cell.records for cell in cells):
@@ -73,14 +59,15 @@ def _rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str
     return [view.arm(cell) | {axis.name: text(cell, axis) for axis in AXES} for cell in cells]
 
 
-def _values(view: View, cell: CellResults, axis: Axis) -> list[float]:
+def axis_values(view: View, cell: CellResults, axis: Axis) -> list[float]:
+    """The values of the runs of an arm on an axis."""
     return view.column(cell, axis.column, done=axis.done)
 
 
 def _on_axis(view: View, cell: CellResults, axis: Axis) -> str:
     if not cell.records and axis is AXES[0]:
         return cell.statuses
-    values = _values(view, cell, axis)
+    values = axis_values(view, cell, axis)
     if not values:
         return NOTHING
     if not axis.measured:
@@ -89,16 +76,3 @@ def _on_axis(view: View, cell: CellResults, axis: Axis) -> str:
     if axis.maximum:
         return marked(axis.text(max(values)), cell, len(values))
     return marked(axis.text(found.mean) + ("" if found.sd is None else f" ± {found.sd:.2g}"), cell, len(values))
-
-
-def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis) -> str:
-    ours, theirs = _values(view, cell, axis), _values(view, reference, axis)
-    if not ours or not theirs:
-        return NOTHING
-    aggregate = max if axis.maximum else mean
-    text = ratio(aggregate(ours), aggregate(theirs))
-    if not axis.measured:
-        return text
-    if len(theirs) < len(reference.expected) and cell is not reference:
-        text += f" (reference: {len(theirs)} of {len(reference.expected)})"
-    return marked(text, cell, len(ours))
