@@ -1,11 +1,12 @@
 """The table of replications: second records of runs, from another time or machine, next to the first ones."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from bench.record import NO_SEED, Record
 from bench.report.notes import number
 from bench.report.outside import Replication
-from bench.report.statistics import perplexity
+from bench.report.statistics import perplexity, summarise
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import signed
 
@@ -21,9 +22,27 @@ NOTES = (
 
 def replications_table(experiment: str, found: Sequence[Replication]) -> Table | None:
     """One row per replication of an experiment, by arm, mode and seed; None if there are none."""
-    rows = [_row(one) for one in sorted(found, key=_order) if one.experiment == experiment]
+    here = sorted((one for one in found if one.experiment == experiment), key=_order)
     intro = "How much does a run differ from its first record when it is trained again?"
-    return Table.of(experiment, "replications", intro, 5, rows, NOTES)
+    return Table.of(experiment, "replications", intro, 5, [_row(one) for one in here], [*NOTES, *_scatter(here)])
+
+
+def _scatter(found: Sequence[Replication]) -> Iterator[str]:
+    """A note per arm that was repeated on other vector instructions: the scatter beside that of its seeds."""
+    arms: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for one in found:
+        ours, theirs = one.record.nats(), one.repeated.nats()
+        instructions = one.record.environment.instructions, one.repeated.environment.instructions
+        if ours is not None and theirs is not None and None not in instructions and len(set(instructions)) > 1:
+            arms[one.label].append((ours, theirs))
+    for label, pairs in arms.items():
+        again = summarise([ours - theirs for ours, theirs in pairs])
+        seeds = summarise([theirs for _, theirs in pairs])
+        if again.sd is not None and seeds.sd is not None:
+            yield (
+                f"{label}, on other vector instructions: {signed(again.mean)} ± {again.sd:.4f} nats per token "
+                f"(n = {again.n}); its seeds have a standard deviation of {seeds.sd:.4f}."
+            )
 
 
 def _order(one: Replication) -> tuple[str, str, int, str]:
