@@ -50,7 +50,7 @@ def noise() -> Experiment:
                 group="k_operators",
                 replicate=i,
             )
-            for i in range(3)
+            for i in range(6)  # the first three ran before paths were knocked out
         ),
         only_mode="fast",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bench.errors import StoreError, UserError, count
 from bench.files import write_atomically
 from bench.record import Record
+from bench.report.claims.error_rates import error_rates_table
 from bench.report.claims.ledger import ledger_table
 from bench.report.claims.verdicts import judge
 from bench.report.figures import all_figures, is_figure
@@ -29,7 +30,7 @@ from bench.store import THROUGHPUT, Measurements, Store
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = (*TABLES, "modes", "published", "ledger")
+KINDS = (*TABLES, "modes", "published", "ledger", "error-rates")
 SUFFIXES = ("md", "csv", "tex")
 RELATIVE = ("differences", "relative-budgets")  # kinds of table relative to the reference arm
 RUNS = "runs.csv"
@@ -127,6 +128,7 @@ def _tables(
     if ours.experiments:
         yield published_table(ours, published)
         yield ledger_table(judge(ours, published))
+        yield error_rates_table()
     for experiment in ours.experiments:
         yield replications_table(experiment.name, outside.replications)
         yield contributed_table(experiment.name, outside.contributions)

@@ -206,10 +206,10 @@ def survives(claim: Claim, evidence: Evidence, published: Published) -> Finding 
         outcome, number = _advantage(claim, wrong, evidence.arm("stress", f"{variant}-lr10", 5))
         outcomes.append(outcome)
         numbers.append(number)
-    first = _all(outcomes)
+    first = together(outcomes)
     second, of_eta = eta_falls(evidence)
     halves = f"first half, it survives: {first}", f"second half, eta falls with the rate: {second}"
-    return Finding(outcome=_all([first, second]), numbers=(halves[0], *numbers, halves[1], *of_eta))
+    return Finding(outcome=together([first, second]), numbers=(halves[0], *numbers, halves[1], *of_eta))
 
 
 def eta_falls(evidence: Evidence) -> tuple[Outcome, list[str]]:
@@ -266,7 +266,8 @@ def _advantage(claim: Claim, refined: Arm, other: Arm) -> tuple[Outcome, str]:
     return ("reproduced" if low > 0 else "inconclusive"), number
 
 
-def _all(outcomes: Sequence[Outcome]) -> Outcome:
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Reproduced where every part is, not reproduced where one is not."""
     if all(outcome == "reproduced" for outcome in outcomes):
         return "reproduced"
     return "not reproduced" if "not reproduced" in outcomes else "inconclusive"
@@ -284,7 +285,7 @@ def matched_advantage(claim: Claim, evidence: Evidence, published: Published) ->
     for family in BASELINES:
         arm = evidence.arm("matched", f"{family}-params", 10 if family == "transformer" else 5)
         theirs = arm.values(sweep_best)
-        outcome, number = _better(claim, arm.label, ours, theirs)
+        outcome, number = better(claim, arm.label, ours, theirs)
         if number is None:
             return None
         outcomes.append(outcome)
@@ -292,12 +293,12 @@ def matched_advantage(claim: Claim, evidence: Evidence, published: Published) ->
         needed.append(more_seeds(outcome, mean(ours) - mean(theirs), ours, theirs, alpha=0.05))
     numbers += others(evidence, ours_arm)
     alike, searched = alike_searched(evidence, ("k_operators", *BASELINES), int(claim.thresholds["min_trials"]))
-    outcome = _all(outcomes) if alike else "inconclusive"
+    outcome = together(outcomes) if alike else "inconclusive"
     seeds = max((one for one in needed if one), default=None) if outcome == "inconclusive" and alike else None
     return Finding(outcome=outcome, numbers=(*numbers, searched), seeds_needed=seeds)
 
 
-def _better(claim: Claim, label: str, ours: Sequence[float], theirs: Sequence[float]) -> tuple[Outcome, str | None]:
+def better(claim: Claim, label: str, ours: Sequence[float], theirs: Sequence[float]) -> tuple[Outcome, str | None]:
     """Whether ours are better than a baseline by Welch's test; better by surely less than the margin is not better."""
     if len(ours) < 2 or len(theirs) < 2:
         return "inconclusive", None

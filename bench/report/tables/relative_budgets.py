@@ -17,6 +17,7 @@ def relative_budgets_table(view: View) -> Table | None:
     notes = [
         f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}); 1.00: matched.",
         *AXIS_NOTES,
+        "–: no run, or measured on different machines or with different numbers of threads.",
         *state_notes(view.experiment),
     ]
     return view.table("relative-budgets", 1, rows, notes)
@@ -24,7 +25,7 @@ def relative_budgets_table(view: View) -> Table | None:
 
 def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis) -> str:
     ours, theirs = axis_values(view, cell, axis), axis_values(view, reference, axis)
-    if not ours or not theirs:
+    if not ours or not theirs or (axis.measured and _machines(view, cell) != _machines(view, reference)):
         return NOTHING
     aggregate = max if axis.maximum else mean
     text = ratio(aggregate(ours), aggregate(theirs))
@@ -33,3 +34,8 @@ def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis)
     if len(theirs) < len(reference.expected) and cell is not reference:
         text += f" (reference: {len(theirs)} of {len(reference.expected)})"
     return marked(text, cell, len(ours))
+
+
+def _machines(view: View, cell: CellResults) -> set[tuple[object, ...]]:
+    """The devices and thread counts of the runs of an arm, on which measured times and bytes depend."""
+    return set(zip(*(view.column(cell, name) for name in ("device_name", "n_threads", "torch")), strict=True))

@@ -105,7 +105,8 @@ def test_a_table_made_from_half_of_the_grid_says_so_in_every_cell_that_would_be_
             for column, one, other in zip(before.columns, ours, theirs, strict=True):
                 if one != other:
                     changed.add((before.kind, column))
-                    assert "3 of 5" in other or "2 not run" in other, (before.name, column, other)
+                    partial = ("3 of 5", "2 not run", "3 of 10")  # the last of the seeds that a claim needs
+                    assert any(text in other for text in partial), (before.name, column, other)
     measured = {"sweep, best", "95 % interval of sweep, best", "sweep, final", "sweep, cross-fitted"}
     assert measured <= {column for kind, column in changed if kind == "perplexity"}
     of_measurements = {"perplexity", "protocols", "differences", "dynamics", "budgets", "relative-budgets", "cost"}
@@ -214,7 +215,7 @@ def test_a_rerun_writes_nothing_and_a_shuffled_store_gives_the_same_bytes(tmp_pa
     compared = manifest_of(records, reference="transformer")
     store = make_store(tmp_path, records, compared, manifest_of(records, "paper"))
     made = make_tables(store)
-    assert len(write_tables(store, made)) == 3 * len(made.tables) + 1 == 3 * (7 + 6 + 2) + 1  # and runs.csv
+    assert len(write_tables(store, made)) == 3 * len(made.tables) + 1 == 3 * (7 + 6 + 3) + 1  # and runs.csv
     before = bytes_of(store)
     assert write_tables(store, make_tables(store)) == []
 
