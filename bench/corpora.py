@@ -61,3 +61,11 @@ def folds_of(name: str) -> dict[str, CorpusFacts]:
 
 
 CORPORA |= folds_of("tinyshakespeare")
+
+
+def whole_text(name: str) -> str:
+    """The corpus that a fold is a part of; of any other corpus its own name."""
+    facts = CORPORA[name]
+    if facts.fold is None:
+        return name
+    return next(one for one, each in CORPORA.items() if each.fold is None and each.sha256 == facts.sha256)

@@ -18,6 +18,7 @@ from bench.experiments.recipes import (
     floors,
     stressed,
 )
+from bench.experiments.texts import folds, folds_laptop, warpeace, warpeace_laptop
 from models import KOperatorsConfig, TransformerConfig
 
 SYNTHETIC_ALLOWED = ("laptop", "laptop-tuning", "laptop-all", "smoke")  # may use the synthetic corpus, labelled so
@@ -158,6 +159,10 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
     "ablation": ablation,
     "stress": stress,
     "backends": backends,
+    "folds": folds,
+    "folds-laptop": folds_laptop,
+    "warpeace": warpeace,
+    "warpeace-laptop": warpeace_laptop,
     "laptop": laptop,
     "laptop-tuning": laptop_tuning,
     "laptop-all": laptop_all,

@@ -4,11 +4,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from bench.config import Mode, Run, RunConfig
+from bench.corpora import CORPORA, whole_text
 from bench.errors import ConfigError
 from bench.record import NO_SEED, SCHEMA_VERSION, Manifest, ManifestCell
 
 REPORTING_SEEDS = (42, 69, 420, 666, 2137, 1, 2, 3, 4, 5)
 TUNING_SEED = 1000  # and above, apart from those reported
+
+
+def on_corpus(config: RunConfig, corpus: str) -> RunConfig:
+    """`config` on another corpus, with that corpus's number of characters in its vocabulary."""
+    model = replace(config.model, vocab_size=CORPORA[corpus].vocab_size)
+    return replace(config, corpus=corpus, model=model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +42,26 @@ class Experiment:
     question: str
     cells: tuple[Cell, ...]
     mode: Mode = "exact"
-    reference: str | None = None  # the label that differences are taken to
+    reference: str | None = None  # the label, or the group of cells, that differences are taken to
     only_mode: Mode | None = None  # the one in which the question makes sense; None: either
 
     def __post_init__(self) -> None:
         labels = [cell.label for cell in self.cells]
         if len(set(labels)) < len(labels):
             raise ConfigError(f"experiment {self.name!r} has two cells of one label: {labels}")
-        if self.reference not in (None, *labels):
+        if self.reference not in (None, *labels, *(cell.group for cell in self.cells)):
             raise ConfigError(f"experiment {self.name!r} has no cell {self.reference!r} to take differences to")
         for cell in self.cells:
             if len(set(cell.seeds)) < len(cell.seeds):
                 raise ConfigError(f"{self.name}/{cell.label} names a seed twice: {cell.seeds}; seeds must be distinct")
+
+        if len({whole_text(cell.config.corpus) for cell in self.cells}) > 1:
+            raise ConfigError(f"experiment {self.name!r} has cells of two texts; its tables must not mix them")
+
+    @property
+    def corpus(self) -> str:
+        """The text of its cells; of folds, the text that is divided."""
+        return whole_text(self.cells[0].config.corpus)
 
     def runs(self) -> list[Run]:
         """Every run, seed by seed, so that each arm has its first seeds early."""
@@ -61,7 +76,7 @@ class Experiment:
             schema_version=SCHEMA_VERSION,
             name=self.name,
             question=self.question,
-            corpus=self.cells[0].config.corpus,
+            corpus=self.corpus,
             mode=self.mode,
             cells=[
                 ManifestCell(
@@ -78,11 +93,17 @@ class Experiment:
         )
 
     def on(self, *, corpus: str | None, mode: Mode, seeds: tuple[int, ...] | None) -> "Experiment":
-        """The same experiment in a mode and, where they are named, on another corpus and at other seeds."""
+        """The same experiment in a mode and, where they are named, on another corpus and at other seeds.
+
+        ConfigError for folds on another text: each would be the same run.
+        """
+        other = None if corpus == self.corpus else corpus
+        if other is not None and len({cell.config.corpus for cell in self.cells}) > 1:
+            raise ConfigError(f"experiment {self.name!r} is about the folds of {self.corpus}, not about {other}")
         cells = tuple(
             replace(
                 cell,
-                config=replace(cell.config, corpus=corpus or cell.config.corpus),
+                config=cell.config if other is None else on_corpus(cell.config, other),
                 seeds=cell.seeds if seeds is None or cell.seeds == (None,) else seeds,
             )
             for cell in self.cells

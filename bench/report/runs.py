@@ -131,22 +131,25 @@ class Results:
 
     @cached_property
     def trials(self) -> dict[str, list[CellResults]]:
-        """The trials of a search, by arm: the groups of cells whose configs differ."""
-        return self._groups(True)
+        """The trials of a search, by arm: the groups of cells whose configs differ, on one text."""
+        return self._groups("trials")
 
     @cached_property
     def replicates(self) -> dict[str, list[CellResults]]:
         """Cells that repeat an arm, by arm: the groups of cells whose configs are equal."""
-        return self._groups(False)
+        return self._groups("replicates")
 
-    def _groups(self, configs_differ: bool) -> dict[str, list[CellResults]]:
+    @cached_property
+    def folds(self) -> dict[str, list[CellResults]]:
+        """An arm's cells on the folds of a text, by arm: the groups of cells whose corpora differ."""
+        return self._groups("folds")
+
+    def _groups(self, kind: str) -> dict[str, list[CellResults]]:
         groups: dict[str, list[CellResults]] = defaultdict(list)
         for cell in self.cells:
             if cell.group is not None:
                 groups[cell.group].append(cell)
-        configs = {group: [cell.records[0].config for cell in cells if cell.records] for group, cells in groups.items()}
-        differ = {group: any(one != found[0] for one in found) for group, found in configs.items()}
-        return {group: cells for group, cells in groups.items() if differ[group] == configs_differ}
+        return {group: cells for group, cells in groups.items() if _kind_of(cells) == kind}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +212,14 @@ def read_results(store: Store) -> StoreResults:
         n_unlisted=sum(run_id not in listed for run_id in by_run_id),
         manifests_complete=not manifest_errors,
     )
+
+
+def _kind_of(cells: Sequence[CellResults]) -> str:
+    """What the cells of a group are, by the configs of their records: replicates, trials or folds."""
+    configs = [cell.records[0].config for cell in cells if cell.records]
+    if any(one.get("corpus") != configs[0].get("corpus") for one in configs):
+        return "folds"
+    return "trials" if any(one != configs[0] for one in configs) else "replicates"
 
 
 def of_expected(n: int, expected: int) -> str:

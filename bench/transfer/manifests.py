@@ -5,13 +5,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from bench.config import Mode
+from bench.corpora import CORPORA, whole_text
 from bench.errors import ConfigError, clean, count
-from bench.experiments.grid import Experiment
+from bench.experiments.grid import Experiment, on_corpus
 from bench.record import Manifest
 from bench.sources import ROOT
 from bench.store import Store
@@ -111,15 +112,17 @@ def _seeds(records: Iterable[Candidate]) -> list[int]:
 def _belonging(experiment: Experiment, records: Iterable[Candidate]) -> list[Belonging]:
     """The records whose config is that of a cell, at its seeds under any label, or at others under its own.
 
-    A counted model belongs to both modes.
+    A text made by the code may stand in for that of the cell. A counted model belongs to both modes.
     """
     groups: dict[tuple[Mode, str], dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for cell in experiment.cells:
-            run, config = record.run, replace(cell.config, corpus=record.run.config.corpus)
+            run, config = record.run, cell.config
+            if CORPORA[run.config.corpus].path is None:
+                config = on_corpus(config, run.config.corpus)
             asked = run.seed in cell.seeds or run.label == cell.label
             if asked and (config, cell.replicate) == (run.config, run.replicate):
-                groups[run.mode, config.corpus][cell.label].append(record)
+                groups[run.mode, whole_text(config.corpus)][cell.label].append(record)
     found = [Belonging(mode=mode, corpus=corpus, cells=dict(cells)) for (mode, corpus), cells in groups.items()]
     allowed = [one for one in found if experiment.only_mode in (None, one.mode)]
     trained = [one for one in allowed if any(record.run.seed is not None for record in one.records)]

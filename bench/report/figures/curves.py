@@ -26,9 +26,9 @@ class _Curve:
 def curves(experiment: Results, published: Published) -> list[drawing.Drawn]:
     """One or more figures with at most eight lines each."""
     known = {cell.label: series for cell in arms.trained(experiment) if (series := _series(cell)) is not None}
-    # trials are shown in the figure of the expected best of k
-    tried = [cell for cells in experiment.trials.values() for cell in cells]
-    cells = [cell for cell in arms.trained(experiment) if cell.label in known and cell not in tried]
+    # trials are in the figure of the expected best of k; folds would be a figure each
+    grouped = [cell for cells in (*experiment.trials.values(), *experiment.folds.values()) for cell in cells]
+    cells = [cell for cell in arms.trained(experiment) if cell.label in known and cell not in grouped]
     figures = [lines for chosen, reference in _sets(experiment, cells) for lines in _lines(chosen, reference, known)]
     return [_drawn(experiment, lines, number) for number, lines in enumerate(figures, 1)]
 

@@ -28,8 +28,9 @@ READINGS: tuple[tuple[str, str, Pick], ...] = (  # column, reading, which of its
 
 
 def dynamics_table(view: View) -> Table | None:
-    """Readings of each K-Operators arm; None if no arm has enough of them, or for a search."""
-    cells = [] if view.experiment.trials else [cell for cell in trained(view.experiment) if _has_readings(cell)]
+    """Readings of each K-Operators arm; None if no arm has enough of them, or for a search or folds."""
+    grouped = view.experiment.trials or view.experiment.folds
+    cells = [] if grouped else [cell for cell in trained(view.experiment) if _has_readings(cell)]
     rows = [view.arm(cell) | {column: _cell(cell, name, pick) for column, name, pick in READINGS} for cell in cells]
     notes = [
         "Mean ± sample standard deviation over n seeds; the reading of a run is a mean over layers or refinements. "

@@ -6,9 +6,9 @@ from bench.report.tables.view import View, mean_sd, published_perplexity
 
 
 def protocols_table(view: View) -> Table | None:
-    """One row per arm; None for a search, or if no run is done."""
+    """One row per arm; None for a search or folds, or if no run is done."""
     experiment = view.experiment
-    if experiment.trials or not experiment.done:
+    if experiment.trials or experiment.folds or not experiment.done:
         return None
     keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
     rows = []
