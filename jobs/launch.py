@@ -95,7 +95,7 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     """Write the manifest of the experiment, and the run file of each run to do."""
     manifests = store.manifests()[0]
     earlier = next((one for one in manifests if (one.name, one.mode) == (experiment.name, experiment.mode)), None)
-    if earlier is not None and earlier.corpus == experiment.cells[0].config.corpus:  # `--seeds` only adds seeds
+    if earlier is not None and earlier.corpus == experiment.corpus:  # `--seeds` only adds seeds
         listed = {cell.label: [int(seed) for seed in cell.run_ids if seed != NO_SEED] for cell in earlier.cells}
         experiment = experiment.with_seeds(lambda cell: [*listed.get(cell.label, []), *cell.seeds])
     manifest = experiment.manifest(rules_in_force(experiment.name))

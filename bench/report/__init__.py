@@ -11,6 +11,8 @@ Statistics
     statistics      mean, spread, perplexity, paired t, Welch, equivalence, Holm
     student         Student's t, power, seeds needed
     resampling      permutation and sign-flip tests, block bootstrap
+    plays           the two plays of the validation text, and the loss on each
+    over_text       intervals over the text, in blocks of 2 and 16 kB and within plays
     contrasts       each arm against the reference arm
 Published facts
     published       published figures and claims, from results/published.toml

@@ -6,13 +6,13 @@ from functools import cached_property
 
 from bench.record import Record
 from bench.report.mixing import measured_alike
-from bench.report.resampling import block_bootstrap, sign_flip_p
+from bench.report.over_text import NO_WINDOWS, OverText, over_text
+from bench.report.resampling import sign_flip_p
 from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
 from bench.report.student import seeds_needed
 
 MIN_PAIRS_FOR_SIGN_FLIP = 6  # with 5 pairs the lowest possible p is 0.0625, above 5 %
-BLOCK, N_RESAMPLES = 8, 10_000  # windows in a block; resamples of the bootstrap over windows
 POWER, ALPHA = 0.8, 0.05
 
 
@@ -65,13 +65,14 @@ class Contrast:
         return sign_flip_p([one - other for one, other in zip(*self._nats, strict=True)])
 
     @cached_property
-    def text_interval(self) -> tuple[float, float] | None:
-        """95 % interval over the text: bootstrap over blocks of windows, each averaged over the runs first."""
+    def over_text(self) -> OverText:
+        """95 % intervals over the text: bootstrap over blocks of windows, each averaged over the runs first."""
         ours, theirs = window_means(self.ours), window_means(self.theirs)
         if not ours or len(ours) != len(theirs):
-            return None
+            return NO_WINDOWS
         by_window = [one - other for one, other in zip(ours, theirs, strict=True)]
-        return block_bootstrap(by_window, block=BLOCK, n_resamples=N_RESAMPLES)
+        first = self.ours[0]
+        return over_text(by_window, context=int(first.config["context"]), corpus=first.corpus.name)
 
     @property
     def distinguishable(self) -> bool | None:

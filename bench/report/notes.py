@@ -11,6 +11,10 @@ from bench.store import Measurements
 
 STALE = "†"  # marks an arm with runs made from other sources
 COMPARED = "‡"  # marks an arm whose sources were compared on another machine
+MEAN_OF_EXP = (
+    "A mean perplexity is the mean of each run's exp(loss), not exp of the mean loss, which is lower the more the runs "
+    "scatter."
+)
 
 
 def protocol_legend(experiment: Results, protocol: str) -> list[str]:

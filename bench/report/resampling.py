@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
+Interval = tuple[float, float]  # its lower and its upper end
 MAX_FLIPS = 2**20  # 20 pairs: 0.02 s
 MAX_SPLITS = 200_000  # 10 against 10 has 184,756: 0.3 s
 
@@ -51,36 +52,41 @@ def permutation_p(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def block_bootstrap(
-    differences_by_window: Sequence[float],
-    *,
+    *parts: Sequence[float],
     block: int = 8,
     n_resamples: int = 10_000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> tuple[float, float] | None:
+) -> Interval | None:
     """Percentile interval of the mean over windows, in the unit given: how it would vary with other text of this kind.
 
     Blocks of `block` neighbouring windows, in the order of the text, are drawn with replacement (Künsch's moving
     blocks). A scene has several windows, so neighbours are alike: windows drawn one by one would be treated as
-    independent, and the interval would be too narrow. Eight windows of 256 characters are 2 kB, the middle of the sizes
-    tried. Both models read the same windows, so the difficulty of the text cancels in differences by window.
+    independent, and the interval would be too narrow. Both models read the same windows, so the difficulty of the text
+    cancels in differences by window. Each of the `parts` of a text keeps its length and is resampled by itself: no
+    block crosses from one into the next.
 
-    None if there are fewer than two blocks of text, or a value is infinite. ValueError if block < 1.
+    None if there is no part, one has fewer than two blocks, or a value is infinite. ValueError if block < 1.
     """
-    n = len(differences_by_window)
     if block < 1:
         raise ValueError(f"block={block} windows: a block has at least 1")
-    if n < max(2, 2 * block) or not all(map(math.isfinite, differences_by_window)):
+    if not parts or not all(len(part) >= max(2, 2 * block) and all(map(math.isfinite, part)) for part in parts):
         return None
     import numpy as np
 
-    values = np.array(differences_by_window)
-    n_blocks = math.ceil(n / block)
-    starts = np.random.default_rng(seed).integers(0, n - block + 1, size=(n_resamples, n_blocks))
-    n_last = n - (n_blocks - 1) * block  # the last block is cut to give n windows
-    totals = _block_sums(values, block)[starts[:, :-1]].sum(axis=1) + _block_sums(values, n_last)[starts[:, -1]]
-    low, high = np.quantile(totals / n, [(1 - confidence) / 2, (1 + confidence) / 2])
+    rng = np.random.default_rng(seed)
+    totals = sum(_resampled_sums(np.array(part), block, n_resamples, rng) for part in parts)
+    low, high = np.quantile(totals / sum(map(len, parts)), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _resampled_sums(values: "Vector", block: int, n_resamples: int, rng: "np.random.Generator") -> "Vector":
+    """The sum of each of `n_resamples` texts made of blocks, all as long as `values`."""
+    n = len(values)
+    n_blocks = math.ceil(n / block)
+    starts = rng.integers(0, n - block + 1, size=(n_resamples, n_blocks))
+    n_last = n - (n_blocks - 1) * block  # the last block is cut to give n windows
+    return _block_sums(values, block)[starts[:, :-1]].sum(axis=1) + _block_sums(values, n_last)[starts[:, -1]]
 
 
 def _block_sums(values: "Vector", length: int) -> "Vector":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bench.corpora import CORPORA
 from bench.errors import UserError
 from bench.record import Manifest, ManifestCell, Record
 from bench.report.frame import frame_of, record_row, status_of
@@ -16,6 +17,8 @@ from bench.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FOLDS = frozenset(name for name, facts in CORPORA.items() if facts.fold is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,7 @@ class Results:
 
     @cached_property
     def folds(self) -> dict[str, list[CellResults]]:
-        """An arm's cells on the folds of a text, by arm: the groups of cells whose corpora differ."""
+        """An arm's cells on the folds of a text, by arm: all groups of an experiment with a record of a fold."""
         return self._groups("folds")
 
     def _groups(self, kind: str) -> dict[str, list[CellResults]]:
@@ -149,7 +152,8 @@ class Results:
         for cell in self.cells:
             if cell.group is not None:
                 groups[cell.group].append(cell)
-        return {group: cells for group, cells in groups.items() if _kind_of(cells) == kind}
+        on_folds = any(record.corpus.name in FOLDS for cell in self.cells for record in cell.records)
+        return {group: cells for group, cells in groups.items() if kind == ("folds" if on_folds else _kind_of(cells))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +219,8 @@ def read_results(store: Store) -> StoreResults:
 
 
 def _kind_of(cells: Sequence[CellResults]) -> str:
-    """What the cells of a group are, by the configs of their records: replicates, trials or folds."""
+    """What the cells of a group are, by the configs of their records: trials of a search or replicates."""
     configs = [cell.records[0].config for cell in cells if cell.records]
-    if any(one.get("corpus") != configs[0].get("corpus") for one in configs):
-        return "folds"
     return "trials" if any(one != configs[0] for one in configs) else "replicates"
 
 

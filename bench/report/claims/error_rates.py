@@ -1,8 +1,8 @@
 """How often the rules of C1, C3 and C10 say what, when the claim is exactly true and when it is false by its margin.
 
-`results/error_rates.toml` has what `error_rates` computes in ten seconds; a test runs it again, so a changed rule changes
-the file. Simulated with normal losses whose spreads between seeds are those measured at the preprint's size (paper, mode
-fast): 0.0093 nats of K-Operators, 0.0038 of nanoGPT's recipe, -0.31 their correlation at common seeds.
+`results/error_rates.toml` has what `error_rates` computes in ten seconds; a test runs it again, so a changed rule needs
+another file. Simulated with normal losses whose spreads between seeds are those measured at the preprint's size (paper,
+mode fast): 0.0093 nats of K-Operators, 0.0038 of nanoGPT's recipe, -0.31 their correlation at common seeds.
 """
 
 import random
@@ -60,8 +60,8 @@ def error_rates_table(path: Path = FILE) -> Table | None:
     notes = [
         f"Simulated {rates.n_simulations:,} times for each row, with normal losses whose spreads between seeds are "
         f"those measured at the preprint's size: {SD_OURS} nats of K-Operators, {SD_THEIRS} of nanoGPT's recipe, "
-        f"{CORRELATION} their correlation at common seeds; all planned seeds in. The margins of C1, C3 and C10 are 0.02. Of C10 the "
-        "three baselines are equally good.",
+        f"{CORRELATION} their correlation at common seeds; all planned seeds in. The margins of C1, C3 and C10 are "
+        "0.02. Of C10 the three baselines are equally good.",
     ]
     return Table.of("claims", "error-rates", intro, 2, rows, notes)
 

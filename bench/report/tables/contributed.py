@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bench.errors import count
 from bench.record import NO_SEED, Record
 from bench.report.mixing import MixedRunsError, protocol_of
+from bench.report.notes import MEAN_OF_EXP
 from bench.report.outside import Contribution
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import plain_mean_sd, summary_of
@@ -15,6 +16,7 @@ NOTES = (
     "were not run here. They are in no mean with ours, and no claim uses them.",
     "Validation perplexity, mean ± sample standard deviation (n - 1) over n distinct seeds, as in the table of "
     "perplexities; one row per arm, mode and device.",
+    MEAN_OF_EXP,
 )
 
 Key = tuple[str, str, str, str]  # arm, mode, device, corpus

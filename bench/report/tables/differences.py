@@ -1,11 +1,15 @@
 """The table of differences: each arm against the reference arm, with intervals, tests and a verdict."""
 
 from bench.errors import count
-from bench.report.contrasts import ALPHA, BLOCK, MIN_PAIRS_FOR_SIGN_FLIP, N_RESAMPLES, Contrast
+from bench.report.contrasts import ALPHA, MIN_PAIRS_FOR_SIGN_FLIP, Contrast
 from bench.report.notes import protocol_legend, state_notes
+from bench.report.over_text import LONG, N_RESAMPLES, SHORT
+from bench.report.plays import PLAYS
 from bench.report.statistics import MARGIN_NATS
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, arm_label, p_text, signed, signed_interval
+
+OVER_TEXT = ("95 % interval over the text, 2 kB", "over the text, 16 kB", "over the text, 2 kB within plays")
 
 
 def differences_table(view: View) -> Table | None:
@@ -33,15 +37,15 @@ def _row(view: View, one: Contrast) -> dict[str, str]:
         "p": marked(p_text(one.p_value)),
         "p, Holm": "primary" if one.primary else marked(p_text(one.holm_p)),
         "p, sign-flip": marked(p_text(one.sign_flip_p)),
-        "95 % interval over the text": marked(signed_interval(one.text_interval)),
-    }
+    } | {column: marked(signed_interval(interval)) for column, interval in zip(OVER_TEXT, one.over_text, strict=True)}
 
 
 def _notes(view: View) -> list[str]:
     reference = view.contrasts[0].reference
     return [
         f"difference: mean sweep loss (best) of the arm minus that of {reference.label} ({reference.statuses}), in "
-        "nats per token; below 0 the arm is better. Fitted models are left out.",
+        "nats per token; below 0 the arm is better. The mean is of the losses, not of the perplexities that the table "
+        "of perplexities shows. Fitted models are left out.",
         "paired t: over the seeds that both arms have in common (n pairs), which draw the same batches; Welch: if "
         "fewer than 2 are common. The 95 % interval and the two-sided p are of that test; they cover the spread "
         "between seeds.",
@@ -50,9 +54,12 @@ def _notes(view: View) -> list[str]:
         f"{ALPHA}.",
         f"not distinguishable: the 95 % interval contains 0. equivalent within {MARGIN_NATS}: by two one-sided tests, "
         f"the 90 % interval is within ± {MARGIN_NATS} nats, a margin fixed before the runs.",
-        f"95 % interval over the text: blocks of {BLOCK} windows resampled {N_RESAMPLES:,} times, paired by window, "
-        "the loss of each window first averaged over the seeds compared: how the difference would vary with other text "
-        "of this kind, for the same trained weights.",
+        f"95 % interval over the text: blocks of neighbouring windows, of {SHORT:,} characters (2 kB) or {LONG:,} "
+        f"(16 kB), resampled {N_RESAMPLES:,} times, paired by window, the loss of each window first averaged over the "
+        "seeds compared: how the difference would vary with other text of this kind, for the same trained weights. "
+        f"within plays: {' and '.join(PLAYS)} each resampled by itself, without the window that has the end of one and "
+        "the start of the other; only for the whole of Tiny Shakespeare. Changed after "
+        "runs were seen: a block was 8 windows, 2 kB at context 256 and 1 kB at 128.",
         *protocol_legend(view.experiment, "sweep"),
         *_seeds_needed(view),
         *state_notes(view.experiment),

@@ -7,7 +7,7 @@ from bench.dotted import alike
 from bench.record import Record
 from bench.report.contrasts import Contrast, of_common_seeds
 from bench.report.mixing import measured_alike
-from bench.report.notes import STALE, machines, number, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, STALE, machines, number, protocol_legend, state_notes
 from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import mean, paired_t, perplexity, sample_sd
 from bench.report.table import Table
@@ -27,7 +27,7 @@ def modes_table(view: View, other: View) -> Table | None:
         "0, fast is worse. The interval is Student's t.",
         "The modes differ not only in arithmetic: fast ran on a GPU; exact may have run on a CPU, with another torch "
         "and other dropout masks, since random numbers differ between kinds of device.",
-        "sweep, best: validation perplexity, the mean over the common seeds only.",
+        f"sweep, best: validation perplexity, the mean over the common seeds only. {MEAN_OF_EXP}",
         *merged_notes((protocol_legend(one, "sweep") for one in both), both),
         *merged_notes(map(state_notes, both), both),
         *merged_notes((_machines_of(pairs, one) for one in both), both),

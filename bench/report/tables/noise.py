@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.dotted import alike
 from bench.record import Record
-from bench.report.notes import machine_notes, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, machine_notes, protocol_legend, state_notes
 from bench.report.runs import of_expected, sweep_nats
 from bench.report.statistics import sample_sd
 from bench.report.table import NOTHING, Table
@@ -28,6 +28,7 @@ def noise_table(view: View) -> Table | None:
         "share of variance: the variance of the losses of one seed over that of all seeds, which includes it: the part "
         "that seeds do not explain. With a few runs it is inaccurate. In mode exact such runs are equal by "
         "construction.",
+        MEAN_OF_EXP,
         *protocol_legend(view.experiment, "sweep"),
         *state_notes(view.experiment),
         *machine_notes(view.experiment),

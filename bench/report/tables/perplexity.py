@@ -2,7 +2,7 @@
 
 from bench.report.contrasts import Contrast
 from bench.report.mixing import measured_alike
-from bench.report.notes import floor_notes, machine_notes, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, floor_notes, machine_notes, protocol_legend, state_notes
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import (
     MODE,
@@ -52,6 +52,7 @@ def perplexity_table(view: View) -> Table | None:
     notes = [
         "A number is a validation perplexity, exp(mean cross-entropy in nats): the mean over n distinct seeds "
         "± the sample standard deviation (n - 1) between them. The interval is Student's t.",
+        MEAN_OF_EXP,
         *protocol_legend(experiment, "sweep"),
         "best: at the evaluation with the lowest sweep loss, chosen on the text that it is reported on, so optimistic; "
         "published numbers are of this kind. final: after the last step. cross-fitted: the step is chosen on one half "

@@ -1,6 +1,6 @@
 """The table of protocols: the perplexities of the same runs by the two other protocols."""
 
-from bench.report.notes import protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, protocol_legend, state_notes
 from bench.report.table import Table
 from bench.report.tables.view import View, mean_sd, published_perplexity
 
@@ -19,6 +19,7 @@ def protocols_table(view: View) -> Table | None:
     notes = [
         "Validation perplexity of the same runs by two other protocols, mean ± sample standard deviation over n "
         "distinct seeds. best: with the weights of the lowest sweep loss; final: after the last step.",
+        MEAN_OF_EXP,
         *protocol_legend(experiment, "sampled"),
         *protocol_legend(experiment, "strided"),
         *state_notes(experiment),

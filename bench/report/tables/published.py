@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.report.notes import corpus_of, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, corpus_of, protocol_legend, state_notes
 from bench.report.published import Figure, Published
 from bench.report.runs import Results, StoreResults
 from bench.report.table import NOTHING, Table
@@ -24,6 +24,7 @@ def published_table(store: StoreResults, published: Published) -> Table | None:
         "Validation perplexity. protocol: how the published figure was measured; ours was measured in the same "
         f"way, on the same text ({published.corpus}), in experiment {published.experiment}: mean ± sample "
         "standard deviation over n distinct seeds. ours minus published: of the means.",
+        MEAN_OF_EXP,
         *(_remark(figure) for figure in published.figure),
         *_notes(experiment, other),
     ]

@@ -110,7 +110,7 @@ def test_a_table_made_from_half_of_the_grid_says_so_in_every_cell_that_would_be_
     measured = {"sweep, best", "95 % interval of sweep, best", "sweep, final", "sweep, cross-fitted"}
     assert measured <= {column for kind, column in changed if kind == "perplexity"}
     of_measurements = {"perplexity", "protocols", "differences", "dynamics", "budgets", "relative-budgets", "cost"}
-    assert of_measurements | {"published", "ledger"} == {kind for kind, _ in changed}
+    assert of_measurements | {"plays", "published", "ledger"} == {kind for kind, _ in changed}
 
 
 def test_arms_that_did_not_run_or_did_not_end_stay_visible_in_words(tmp_path):
@@ -356,13 +356,13 @@ def test_each_difference_is_resampled_once_for_all_tables(tmp_path, monkeypatch)
     store = write_without_sync(tmp_path, records, manifest_of(records, reference="arm1"))
     resampled = []
 
-    def resample_and_note(differences: list[float], **options: Any) -> tuple[float, float] | None:
-        resampled.append(differences)
-        return block_bootstrap(differences, **options)
+    def resample_and_note(*parts: list[float], **options: Any) -> tuple[float, float] | None:
+        resampled.append(parts)
+        return block_bootstrap(*parts, **options)
 
-    monkeypatch.setattr("bench.report.contrasts.block_bootstrap", resample_and_note)
+    monkeypatch.setattr("bench.report.over_text.block_bootstrap", resample_and_note)
     make_tables(store)
-    assert len(resampled) == 5  # six arms, one of them the reference
+    assert len(resampled) == 3 * 5  # three intervals; six arms, one of them the reference
 
 
 def n_calls(store: Store) -> int:
