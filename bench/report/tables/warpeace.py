@@ -39,7 +39,8 @@ def warpeace_table(view: View) -> Table | None:
         ]
         for cell in view.experiment.cells
     ]
-    return view.table("warpeace", [*COLUMNS, *COMPARED], 1, rows, _notes(view))
+    columns = [*COLUMNS, *COMPARED]
+    return view.table("warpeace", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
 
 
 def _notes(view: View) -> list[str]:
