@@ -109,13 +109,15 @@ def merge(
 
     Exit code 0: all was taken, or was there already; 1: something was refused.
     """
-    from bench.experiments import find_experiment
+    from bench.experiments import check_name, in_modes
     from bench.report.claims.registered import JUDGED_ON
     from bench.store import Store
     from bench.transfer import merge as merging
     from bench.transfer.manifests import hints, write_missing
 
-    asked = [find_experiment(name) for name in experiment or []]
+    asked = experiment or []
+    for name in asked:
+        check_name(name)
     if (remark is not None or shared_gpu) and not asked:
         raise ConfigError("--remark and --shared-gpu go into the manifest that --experiment NAME makes; name it too")
     if contributed and asked:
@@ -123,8 +125,10 @@ def merge(
     here = Store(into)
     merged = merging.merge(sources, here, contributed=contributed)
     print("\n".join(merging.summary(merged, here)))
-    for one in asked:
+    modes = {one.run.mode for one in merged.records if one.run.seed is not None}
+    for find in (find for name in asked for find in in_modes(name, here, modes)):
         try:
+            one = find()
             judged = one.name in JUDGED_ON
             print("\n".join(write_missing(one, merged, here, judged=judged, remark=remark, shared_gpu=shared_gpu)))
         except ConfigError as error:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from bench.config import Run, RunConfig
+    from bench.experiments.search import Recorded
     from bench.record import Record
+    from bench.store import Store
 
 Experiment = Annotated[str, typer.Option(help="Experiment of the cell.")]
 CellLabel = Annotated[str, typer.Option("--cell", help="Label of the cell.")]
@@ -55,7 +57,7 @@ def run(
     settings = Settings(
         device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
     )
-    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device)
+    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, Store(store))
     finished = execute(one, Store(store), settings)
     _show(finished)
     if finished.status not in ("done", "diverged"):
@@ -225,24 +227,37 @@ def profile(
 
 
 def run_of_cell(
-    experiment: str, cell: str, assignments: list[str], seed: int | None, mode: str | None, device: "torch.device"
+    experiment: str,
+    cell: str,
+    assignments: list[str],
+    seed: int | None,
+    mode: str | None,
+    device: "torch.device",
+    store: "Store | None" = None,
 ) -> "Run":
-    """The run of an experiment's cell with overrides; ConfigError where it makes no sense."""
+    """The run of an experiment's cell with overrides; ConfigError where it makes no sense.
+
+    A recipe that records choose is chosen by those of `store`.
+    """
     from bench.config import Run
+    from bench.experiments.search import Recorded
 
     try:
-        config = _config_of_cell(experiment, cell, assignments)
+        usual = "fast" if device.type == "cuda" else "exact"
+        config = _config_of_cell(experiment, cell, assignments, Recorded(store, mode or usual))  # type: ignore[arg-type]
         default_mode = "fast" if device.type == "cuda" and config.training is not None else "exact"
         return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _config_of_cell(experiment: str, cell: str, assignments: list[str]) -> "RunConfig":
+def _config_of_cell(
+    experiment: str, cell: str, assignments: list[str], recorded: "Recorded | None" = None
+) -> "RunConfig":
     from bench.config import override
     from bench.experiments import find_experiment
 
-    cells = {one.label: one for one in find_experiment(experiment).cells}
+    cells = {one.label: one for one in find_experiment(experiment, recorded).cells}
     if cell not in cells:
         raise ConfigError(f"no cell {cell!r} in {experiment}; its cells are {', '.join(cells)}")
     return override(cells[cell].config, assignments)

@@ -278,6 +278,7 @@ class Manifest(Strict):
     reference: str | None = None  # the arm that differences are taken to
     remark: str | None = None  # about its runs, where records lack it; tables show it
     shared_gpu: bool = False  # its runs shared a GPU, also where their records lack it
+    chosen_by: dict[str, list[str]] | None = None  # ids of the runs whose records chose its cells, by family
 
     @property
     def run_ids(self) -> list[str]:

@@ -16,6 +16,7 @@ from jobs.deadline import Deadline, parse_deadline, same_command
 from jobs.watching import cancel, doctor, gc, logs, retry, status, why
 
 if TYPE_CHECKING:
+    from bench.experiments.grid import Experiment
     from jobs.local import Ended
 
 HELP = "Launch an experiment and watch it. Example: python -m jobs launch --experiment smoke --dry-run"
@@ -65,6 +66,13 @@ class Target:
     workers: int | None
     runs_per_gpu: int | None
     data_dir: Path | None
+
+    def prepare(self, name: str, device: str, store: Store) -> "Experiment":
+        """The experiment as it will run on a kind of device, into a store. ConfigError where it cannot."""
+        from jobs.launch import prepare
+
+        seeds = parse_seeds(self.seeds)
+        return prepare(name, mode=self.mode, device=device, seeds=seeds, data_dir=self.data_dir, store=store)
 
 
 @app.command()
@@ -206,15 +214,23 @@ def _launch_and_pack(name: str, store: Store, target: Target, pack: Path | None,
 
 
 def _launch_here(name: str, store: Store, target: Target, options: dict[str, Any]) -> "list[Ended]":
-    """Do what is missing on this machine, and wait for it."""
-    from jobs.launch import launch_missing, prepare
+    """Do what is missing on this machine, and wait for it; where its records decide on further cells, those too."""
+    from bench.experiments import FROM_RECORDS
+    from jobs.launch import launch_missing
     from jobs.slots import make_slots
 
-    device, seeds = pick_device(target.device, one_of_several=False).type, parse_seeds(target.seeds)
-    chosen = prepare(name, mode=target.mode, device=device, seeds=seeds, data_dir=target.data_dir)
+    device = pick_device(target.device, one_of_several=False).type
+    chosen = target.prepare(name, device, store)
     slots = make_slots(device, target.workers, target.runs_per_gpu)
     try:
-        return launch_missing(chosen, store, slots, data_dir=target.data_dir, **options)
+        ended = launch_missing(chosen, store, slots, data_dir=target.data_dir, **options)
+        while name in FROM_RECORDS and not any(one.cut for one in ended):
+            before, chosen = chosen, target.prepare(name, device, store)
+            if chosen.cells == before.cells or options.get("dry_run"):
+                break
+            later = launch_missing(chosen, store, slots, data_dir=target.data_dir, **{**options, "retry": None})
+            ended = [*(one for one in ended if one.run not in [each.run for each in later]), *later]
+        return ended
     except KeyboardInterrupt as stop:
         print("stopped, every run's state saved; the same command goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from stop
@@ -222,7 +238,6 @@ def _launch_here(name: str, store: Store, target: Target, options: dict[str, Any
 
 def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], options: dict[str, Any]) -> bool:
     """Submit what is missing to SLURM, and whether anything was. `jobs` are fields of a Request."""
-    from jobs.launch import prepare
     from jobs.slurm.arrays import Request, choose_device, submit_missing
 
     if target.device not in (None, "cpu", "cuda"):
@@ -232,9 +247,7 @@ def _submit(name: str, store: Store, target: Target, jobs: dict[str, Any], optio
         raise ConfigError("--runs-per-gpu is for CUDA nodes, --workers for others; give one of them")
     at_once = target.runs_per_gpu or target.workers or 1
     request = Request(device=device, runs_at_once=at_once, data_dir=target.data_dir, **jobs)
-    seeds = parse_seeds(target.seeds)
-    chosen = prepare(name, mode=target.mode, device=device, seeds=seeds, data_dir=target.data_dir)
-    return bool(submit_missing(chosen, store, request, **options))
+    return bool(submit_missing(target.prepare(name, device, store), store, request, **options))
 
 
 def _deadline(text: str | None, cluster: str | None) -> Deadline | None:

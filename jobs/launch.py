@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import checkpoint
-from bench.config import MODES, Run
+from bench.config import MODES, Mode, Run
 from bench.corpora import CORPORA
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count
 from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
+from bench.experiments.search import Recorded, shown
 from bench.fetch import DownloadError, find_text
 from bench.lease import living
 from bench.record import FINAL_STATUSES, NO_SEED
@@ -32,17 +33,25 @@ from jobs.worker import write_run
 
 
 def prepare(
-    name: str, *, mode: str | None, device: str, seeds: tuple[int, ...] | None, data_dir: Path | None
+    name: str,
+    *,
+    mode: str | None,
+    device: str,
+    seeds: tuple[int, ...] | None,
+    data_dir: Path | None,
+    store: Store | None = None,
 ) -> Experiment:
     """The experiment as it will run here: its mode, its seeds, and a corpus that is there and unaltered.
 
-    Only where nothing was named, nothing is cached and the download failed may small experiments run on the synthetic
-    corpus, which is printed.
+    Cells that depend on records are those that the records of `store` choose. Only where nothing was named, nothing is
+    cached and the download failed may small experiments run on the synthetic corpus, which is printed.
     """
-    experiment = find_experiment(name)
-    chosen = mode or experiment.only_mode or ("fast" if device == "cuda" else "exact")
-    if chosen not in MODES:
-        raise ConfigError(f"--mode {chosen}: there are {', '.join(MODES)}")
+    asked = next((one for one in MODES if one == mode), None)
+    if asked != mode:
+        raise ConfigError(f"--mode {mode}: there are {', '.join(MODES)}")
+    usual: Mode = "fast" if device == "cuda" else "exact"
+    experiment = find_experiment(name, Recorded(store, asked or usual))
+    chosen = asked or experiment.only_mode or usual
     if experiment.only_mode not in (None, chosen):
         raise ConfigError(f"--mode {chosen}: the question of {name} is about mode {experiment.only_mode}; leave it out")
     if chosen == "fast" and device != "cuda":
@@ -192,7 +201,7 @@ def share_left(run: Run, store: Store) -> float:
 
 
 def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
-    """Print the question, and how many runs are to be done."""
+    """Print the question, how many runs are to be done, and what further ones wait for."""
     print(experiment.question)
     recorded = Counter(
         todo.statuses[run.run_id] for run in todo.selected if run.run_id in todo.statuses and run not in todo.runs
@@ -200,6 +209,11 @@ def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
     have = ", ".join(f"{n} {status}" for status, n in sorted(recorded.items()))
     already = f" ({have} already)" if have else ""
     print(f"{len(todo.runs)} of {len(todo.selected)} runs to do{already}, into {store.root}")
+    if experiment.awaits:
+        print(
+            f"Stage 2 is decided by {count(len(experiment.awaits), 'run')}: {shown(experiment.awaits)}; it follows in "
+            "this launch, and on SLURM when the same command is given again once they are in"
+        )
 
 
 def find_estimates(

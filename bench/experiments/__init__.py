@@ -1,9 +1,10 @@
 """The experiments, one function each: the cells that are trained, and their seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
-from bench.config import RunConfig, TrainingConfig
+from bench.config import MODES, Mode, RunConfig, TrainingConfig
 from bench.errors import ConfigError
 from bench.experiments.grid import REPORTING_SEEDS, Cell, Experiment
 from bench.experiments.laptop import laptop, laptop_all, laptop_tuning
@@ -18,7 +19,9 @@ from bench.experiments.recipes import (
     floors,
     stressed,
 )
+from bench.experiments.search import Recorded
 from bench.experiments.texts import folds, folds_laptop, warpeace, warpeace_laptop
+from bench.store import Store
 from models import KOperatorsConfig, TransformerConfig
 
 SYNTHETIC_ALLOWED = ("laptop", "laptop-tuning", "laptop-all", "smoke")  # may use the synthetic corpus, labelled so
@@ -151,11 +154,9 @@ def smoke() -> Experiment:
     )
 
 
-EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
+EXPERIMENTS: dict[str, Callable[[], Experiment]] = {  # those whose cells are fixed
     "paper": paper,
     "noise": noise,
-    "tuning": tuning,
-    "matched": matched,
     "ablation": ablation,
     "stress": stress,
     "backends": backends,
@@ -170,8 +171,29 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
 }
 
 
-def find_experiment(name: str) -> Experiment:
-    """The experiment of that name. ConfigError lists those there are."""
-    if name not in EXPERIMENTS:
-        raise ConfigError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]()
+FROM_RECORDS: dict[str, Callable[[Recorded], Experiment]] = {  # those some of whose cells are chosen by records
+    "tuning": tuning,
+    "matched": matched,
+}
+
+
+def check_name(name: str) -> None:
+    """ConfigError that lists the experiments unless one has that name."""
+    if name not in {**EXPERIMENTS, **FROM_RECORDS}:
+        raise ConfigError(f"no experiment {name!r}; there are {', '.join((*EXPERIMENTS, *FROM_RECORDS))}")
+
+
+def find_experiment(name: str, recorded: Recorded | None = None) -> Experiment:
+    """The experiment of that name. `recorded` is what the cells of some depend on; default: no records.
+
+    ConfigError lists the experiments there are, or the records that are missing.
+    """
+    check_name(name)
+    return FROM_RECORDS[name](recorded or Recorded()) if name in FROM_RECORDS else EXPERIMENTS[name]()
+
+
+def in_modes(name: str, store: Store, modes: Iterable[Mode]) -> list[Callable[[], Experiment]]:
+    """Functions that return the experiment: one, or one for each mode if its cells depend on the records of a store."""
+    if name in EXPERIMENTS:
+        return [EXPERIMENTS[name]]
+    return [partial(FROM_RECORDS[name], Recorded(store, mode)) for mode in sorted(modes) or MODES[:1]]

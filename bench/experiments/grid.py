@@ -1,7 +1,7 @@
 """Cell (runs that differ only in seed) and Experiment, and the seeds, fixed before any run."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from bench.config import Mode, Run, RunConfig
 from bench.corpora import CORPORA, whole_text
@@ -43,7 +43,9 @@ class Experiment:
     cells: tuple[Cell, ...]
     mode: Mode = "exact"
     reference: str | None = None  # the label, or the group of cells, that differences are taken to
-    only_mode: Mode | None = None  # the one in which the question makes sense; None: either
+    only_mode: Mode | None = None  # the one in which the question makes sense or its cells were chosen; None: either
+    chosen_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ids of the runs that chose, by family
+    awaits: tuple[str, ...] = ()  # runs of these cells, by name, whose records will decide on further cells
 
     def __post_init__(self) -> None:
         labels = [cell.label for cell in self.cells]
@@ -90,6 +92,7 @@ class Experiment:
             ],
             claim_rules_sha256=claim_rules_sha256,
             reference=self.reference,
+            chosen_by={family: list(run_ids) for family, run_ids in self.chosen_by.items()} or None,
         )
 
     def on(self, *, corpus: str | None, mode: Mode, seeds: tuple[int, ...] | None) -> "Experiment":

@@ -3,12 +3,14 @@
 Everything here takes 3,500 steps of 64 windows of 256: the tokens of the published K-Operators runs.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.config import RunConfig, TrainingConfig
-from bench.experiments.grid import REPORTING_SEEDS, TUNING_SEED, Cell, Experiment
-from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, VOCAB_SIZE, changed, with_dropout
+from bench.config import RunConfig
+from bench.experiments.grid import REPORTING_SEEDS, Cell, Experiment
+from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, VOCAB_SIZE
+from bench.experiments.search import Recorded, Search, points, refuse_incomplete, search, with_point
 from models import LSTMConfig, TransformerConfig
 
 CONTEXT = 256
@@ -49,12 +51,9 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of the Transformers
     "transformer_none": {"position": "none"},
     "modern": {"position": "rotary", "norm": "rms", "mlp": "swiglu"},
 }
-DROPOUT = 0.2  # nanoGPT's, until an arm is tuned
-
-# The trial of `tuning` with the least sweep loss, by arm; an arm that is not here has its published recipe, and the
-# Transformers' is the LSTM's too. A test compares the records.
-TUNED_TRIAL: dict[str, int] = {}
-N_TRIALS = 20
+DROPOUT = 0.2  # nanoGPT's, before an arm is tuned
+FAMILIES = ("k_operators", "transformer", "transformer_rotary", "modern", "transformer_none", "lstm")
+ALL_AXES = ("transformer", "modern")  # families that are compared on every axis; the others at equal parameters
 
 
 def baseline(family: str, sizes: dict[str, int], *, context: int, dropout: float) -> tuple[str, Any]:
@@ -77,72 +76,53 @@ def arm(family: str, axis: str = "params") -> RunConfig:
     return RunConfig(architecture=architecture, model=model, context=CONTEXT, training=training)
 
 
-def trials() -> list[dict[str, float]]:
-    """The points of the search, the same for every arm: a Halton sequence over rate, decay, warm-up and dropout.
-
-    Not scrambled and rounded to three digits, so that no version of scipy moves a run.
-    """
-    from scipy.stats import qmc
-
-    halton = qmc.Halton(d=4, scramble=False)
-    halton.fast_forward(1)  # past the corner of the space
-    return [
-        {
-            "learning_rate": _digits(_between(rate, 3e-4, 3e-2)),
-            "weight_decay": _digits(_between(decay, 1e-3, 0.3)),
-            "warmup": _digits(_between(warmup, 0.02, 0.5)),  # share of the steps
-            "dropout": round(0.3 * float(dropout), 3),
-        }
-        for rate, decay, warmup, dropout in halton.random(N_TRIALS)
-    ]
+def searches(recorded: Recorded, families: Iterable[str] = FAMILIES) -> dict[str, Search]:
+    """The search of each family, at equal parameters."""
+    return {family: search(family, arm(family), recorded) for family in families}
 
 
-def _between(share: float, low: float, high: float) -> float:
-    return float(low * (high / low) ** share)
+def decided(recorded: Recorded, families: Iterable[str] = FAMILIES) -> dict[str, Search]:
+    """The search of each family with its winner; ConfigError with what is missing while one has none."""
+    found = searches(recorded, families)
+    refuse_incomplete(found, recorded, "tuning")
+    return found
 
 
-def _digits(value: float) -> float:
-    return float(f"{value:.3g}")
+def tuned(found: Mapping[str, Search], family: str, axis: str = "params") -> RunConfig:
+    """An arm with the recipe that won the search of its family."""
+    winner = found[family].winner
+    assert winner is not None
+    return with_point(arm(family, axis), points()[winner])
 
 
-def with_trial(config: RunConfig, trial: dict[str, float]) -> RunConfig:
-    """`config` with the settings of a trial: a cosine to a tenth of its rate, one dropout rate at every site."""
-    assert isinstance(config.training, TrainingConfig)
-    trained = changed(
-        config,
-        schedule="nanogpt",
-        learning_rate=trial["learning_rate"],
-        final_learning_rate=trial["learning_rate"] / 10,
-        weight_decay=trial["weight_decay"],
-        warmup_steps=round(trial["warmup"] * config.training.n_steps),
-    )
-    return replace(trained, model=with_dropout(config.model, trial["dropout"]))
+def chosen_by(found: Mapping[str, Search]) -> dict[str, tuple[str, ...]]:
+    """The ids of the runs whose records chose the winner, by family."""
+    return {family: one.run_ids(stage=2) for family, one in found.items()}
 
 
-def tuned(family: str, axis: str = "params") -> RunConfig:
-    """The arm with its best trial; with its published recipe while it has none."""
-    config = arm(family, axis)
-    return with_trial(config, trials()[TUNED_TRIAL[family]]) if family in TUNED_TRIAL else config
-
-
-def tuning() -> Experiment:
-    """The search, as wide and as long for every arm, on a tuning seed."""
+def tuning(recorded: Recorded) -> Experiment:
+    """The search, the same for every family: 20 trials on one seed, then the best three on two more."""
+    found = searches(recorded)
     return Experiment(
         name="tuning",
-        question="Which of twenty quasi-random recipes is best for each arm of `matched`?",
-        cells=tuple(
-            Cell(label=f"{family}-t{i:02d}", config=with_trial(arm(family), trial), seeds=(TUNING_SEED,), group=family)
-            for family in ("k_operators", *SIZES)
-            for i, trial in enumerate(trials())
-        ),
+        question="Which of twenty recipes is best for each family of `matched`?",
+        cells=tuple(cell for one in found.values() for cell in one.cells),
+        chosen_by={family: one.run_ids(stage=1) for family, one in found.items() if one.finalists},
+        awaits=tuple(name for one in found.values() if not one.finalists for name in one.awaited),
+        only_mode=recorded.mode,
     )
 
 
-def matched() -> Experiment:
-    """Each baseline at equal tokens and at equal parameters, live parameters or training FLOPs."""
+def matched(recorded: Recorded) -> Experiment:
+    """Each baseline at equal tokens and at equal parameters; some at equal live parameters and training FLOPs, too."""
     headline = ("k_operators", "transformer-params")  # the primary comparison: ten seeds
-    arms = {"k_operators": tuned("k_operators")}
-    arms |= {f"{family}-{axis}": tuned(family, axis) for family in SIZES for axis in AXES}
+    found = decided(recorded)
+    arms = {"k_operators": tuned(found, "k_operators")}
+    arms |= {
+        f"{family}-{axis}": tuned(found, family, axis)
+        for family in FAMILIES[1:]
+        for axis in (AXES if family in ALL_AXES else AXES[:1])
+    }
     return Experiment(
         name="matched",
         question="At an equal budget and with as much tuning, are K-Operators better than each baseline?",
@@ -151,4 +131,6 @@ def matched() -> Experiment:
             for label, config in arms.items()
         ),
         reference="transformer-params",
+        chosen_by=chosen_by(found),
+        only_mode=recorded.mode,
     )

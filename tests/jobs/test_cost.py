@@ -253,23 +253,23 @@ def test_a_smaller_step_is_not_that_much_faster_on_a_gpu_which_small_kernels_can
 # what a launch does with them -----------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_of_matched_trains_nothing_starts_no_process_and_names_the_source_of_each_time(
+def test_a_dry_run_of_a_search_trains_nothing_starts_no_process_and_names_the_source_of_each_time(
     tmp_path, data_dir, monkeypatch, capsys
 ):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     monkeypatch.setattr(Trainer, "advance", lambda _: pytest.fail("a step was trained"))
     monkeypatch.setattr("jobs.speeds.cpu_name", lambda: "AMD EPYC")  # as in the committed records
-    command = ["launch", "--experiment", "matched", "--dry-run", "--device", "cpu", "--data-dir", data_dir]
+    command = ["launch", "--experiment", "tuning", "--dry-run", "--device", "cpu", "--data-dir", data_dir]
     assert call(app, *command, "--store", tmp_path / "store") == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first.startswith("Experiment matched: about ")
+    assert first.startswith("Experiment tuning: about ")
     assert "unknown" not in first
     runs = {line.split()[1]: line for line in lines if line.startswith("  ")}
     assert f"{len(runs)} of {len(runs)} runs to do" in lines[1]
-    assert [line.split()[0] for line in runs.values()] == [run.run_id for run in find_experiment("matched").runs()]
+    assert [line.split()[0] for line in runs.values()] == [run.run_id for run in find_experiment("tuning").runs()]
     assert all("about " in line and line.endswith(")") for line in runs.values())
-    assert "(records" in runs["k_operators-s5"]
-    assert "(scaled by FLOPs from transformer-params" in runs["modern-live-s42"]
+    assert "(records" in runs["k_operators-t05-s1000"]
+    assert "(scaled by FLOPs from transformer-params" in runs["modern-t00-s1000"]
     assert not (tmp_path / "store").exists()
 
 

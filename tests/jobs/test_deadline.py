@@ -21,6 +21,7 @@ from jobs.queue import Queue
 from jobs.slots import make_slots
 from tests.command_line import call
 from tests.jobs.test_queue import NINE, runs_of, start_all
+from tests.searching import Made
 from tests.tiny import tiny_cell
 from tests.watched import leave_checkpoints, newest_step, record_run, steps_done
 
@@ -115,7 +116,7 @@ def test_headline_arms_come_first_and_within_them_seed_by_seed():
     assert names[:4] == ["k_operators-s42", "nanogpt_2023-s42", "k_operators-s69", "nanogpt_2023-s69"]
     assert names[20:22] == ["nanogpt-s42", "unigram-fitted"]
     assert len(names) == len(set(names)) == len(paper.runs())
-    matched = find_experiment("matched")
+    matched = find_experiment("matched", Made())
     assert {run.label for run in headline_first(matched, matched.runs())[:20]} == {"k_operators", "transformer-params"}
 
 

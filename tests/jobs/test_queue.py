@@ -11,6 +11,7 @@ from bench.experiments import find_experiment
 from jobs.forecast import Work, simulate
 from jobs.queue import Queue
 from jobs.slots import Slot
+from tests.searching import Made
 
 NINE = [Slot(device="cuda", n_threads=1, runs_per_gpu=9, kind="nvidia-h200")] * 9
 TWO_GPUS = [Slot(device="cuda", n_threads=1, visible_gpu=gpu, runs_per_gpu=2, kind="h200") for gpu in "0101"]
@@ -19,7 +20,7 @@ ON_CPU = [Slot(device="cpu", n_threads=1)] * 2
 
 def runs_of(name: str, n_seeds: int | None = None, labels: str = "", mode: Mode = "fast") -> list[Run]:
     """The runs of an experiment; of some arms, where labels are named."""
-    runs = find_experiment(name).on(corpus=None, mode=mode, seeds=None).runs()
+    runs = find_experiment(name, Made(mode=mode)).on(corpus=None, mode=mode, seeds=None).runs()
     if labels:
         runs = [run for run in runs if run.label in labels.split()]
     seeds = list(dict.fromkeys(run.seed for run in runs if run.seed is not None))[:n_seeds]

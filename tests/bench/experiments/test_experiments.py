@@ -22,11 +22,12 @@ from bench.experiments.laptop import (
     trial_label,
 )
 from bench.experiments.laptop import SIZES as LAPTOP_SIZES
-from bench.experiments.matched import AXES, N_TRIALS, SIZES, TUNED_TRIAL, arm, matched, trials, tuning
+from bench.experiments.matched import AXES, SIZES, arm, matched
 from bench.experiments.recipes import K_OPERATORS_PAPER
 from bench.experiments.sizing import budget_of
 from bench.record import Record
 from bench.store import Store
+from tests.searching import Made
 
 RESULTS = Store(Path(__file__).parents[3] / "results")
 
@@ -50,7 +51,6 @@ def test_run_ids_are_distinct_and_seeds_are_the_first_reporting_seeds_or_the_tun
     ("name", "more"),
     [
         *((name, {}) for name in ("paper", "ablation", "stress", "laptop")),
-        ("matched", {"k_operators": 10, "transformer-params": 10}),
         ("laptop-all", {"k_operators": 5, "transformer": 5}),
     ],
 )
@@ -69,11 +69,14 @@ def test_each_matched_baseline_has_the_budget_of_k_operators_on_its_axis_within_
     assert abs(getattr(budget_of(arm(family, axis).model, 256), field) / target - 1) <= 0.01
 
 
-def test_every_arm_of_matched_reads_equally_many_tokens():
-    seen = {
-        cell.config.training.n_steps * cell.config.training.batch_size * cell.config.context for cell in matched().cells
-    }
-    assert seen == {3500 * 64 * 256}
+def test_every_arm_of_matched_reads_equally_many_tokens_with_the_same_seeds_except_the_headline_pair():
+    cells = matched(Made()).cells
+    trainings = [(cell.config.training, cell.config.context) for cell in cells]
+    assert {one.n_steps * one.batch_size * context for one, context in trainings if one} == {3500 * 64 * 256}
+    headline = {"k_operators", "transformer-params"}
+    n_seeds = {cell.label: len(cell.seeds) for cell in cells}
+    assert n_seeds == {label: 10 if label in headline else 5 for label in n_seeds}
+    assert all(cell.seeds == REPORTING_SEEDS[: len(cell.seeds)] for cell in cells)
 
 
 @pytest.mark.parametrize("label", LAPTOP_SIZES)
@@ -81,38 +84,6 @@ def test_each_laptop_baseline_has_the_budget_of_k_operators_within_a_fiftieth(la
     field = {"transformer-live": "live", "transformer-flops": "forward_flops"}.get(label, "params")
     target = getattr(budget_of(laptop_arm("k_operators", 1e-3).model, 128), field)
     assert abs(getattr(budget_of(laptop_arm(label, 1e-3).model, 128), field) / target - 1) <= 0.02
-
-
-def test_every_arm_has_the_same_trials_within_the_search_space():
-    cells = tuning().cells
-    searched = {}
-    for cell in cells:
-        training = cell.config.training
-        searched.setdefault(cell.group, []).append(
-            (training.learning_rate, training.weight_decay, training.warmup_steps, training.n_steps)
-        )
-    assert set(searched) == {"k_operators", *SIZES}
-    assert len({tuple(points) for points in searched.values()}) == 1
-    assert len(trials()) == N_TRIALS == len(set(searched["lstm"]))
-    for trial in trials():
-        assert 3e-4 <= trial["learning_rate"] <= 3e-2
-        assert 1e-3 <= trial["weight_decay"] <= 0.3
-        assert 0.02 <= trial["warmup"] <= 0.5
-        assert 0 <= trial["dropout"] <= 0.3
-
-
-def test_the_trials_cover_both_ends_of_the_learning_rates():
-    rates = sorted(trial["learning_rate"] for trial in trials())
-    assert rates[4] < 3e-3 / 2 < 3e-3 * 2 < rates[-5]
-    assert len({trial["dropout"] for trial in trials()}) == N_TRIALS
-
-
-def test_a_tuned_arm_of_matched_is_its_best_recorded_trial():
-    for family, chosen in TUNED_TRIAL.items():
-        assert (
-            best_trial(tuning(), {cell.label for cell in tuning().cells if cell.group == family})
-            == f"{family}-t{chosen:02d}"
-        )
 
 
 def test_a_seed_named_twice_is_refused():
