@@ -211,8 +211,8 @@ def announce(experiment: Experiment, store: Store, todo: Todo) -> None:
     print(f"{len(todo.runs)} of {len(todo.selected)} runs to do{already}, into {store.root}")
     if experiment.awaits:
         print(
-            f"Stage 2 is decided by {count(len(experiment.awaits), 'run')}: {shown(experiment.awaits)}; it follows in "
-            "this launch, and on SLURM when the same command is given again once they are in"
+            f"Stage 1 lacks {count(len(experiment.awaits), 'run')}: {shown(experiment.awaits)}. Stage 2 of a family "
+            "follows its stage 1: in the same launch here, on SLURM when this command is given again"
         )
 
 

@@ -160,9 +160,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {  # those whose cells are fi
     "ablation": ablation,
     "stress": stress,
     "backends": backends,
-    "folds": folds,
     "folds-laptop": folds_laptop,
-    "warpeace": warpeace,
     "warpeace-laptop": warpeace_laptop,
     "laptop": laptop,
     "laptop-tuning": laptop_tuning,
@@ -174,6 +172,8 @@ EXPERIMENTS: dict[str, Callable[[], Experiment]] = {  # those whose cells are fi
 FROM_RECORDS: dict[str, Callable[[Recorded], Experiment]] = {  # those some of whose cells are chosen by records
     "tuning": tuning,
     "matched": matched,
+    "folds": folds,
+    "warpeace": warpeace,
 }
 
 

@@ -76,12 +76,12 @@ def arm(family: str, axis: str = "params") -> RunConfig:
     return RunConfig(architecture=architecture, model=model, context=CONTEXT, training=training)
 
 
-def searches(recorded: Recorded, families: Iterable[str] = FAMILIES) -> dict[str, Search]:
-    """The search of each family, at equal parameters."""
-    return {family: search(family, arm(family), recorded) for family in families}
+def searches(recorded: Recorded, families: Iterable[str] | None = None) -> dict[str, Search]:
+    """The search of each family, at equal parameters; by default of all."""
+    return {family: search(family, arm(family), recorded) for family in families or FAMILIES}
 
 
-def decided(recorded: Recorded, families: Iterable[str] = FAMILIES) -> dict[str, Search]:
+def decided(recorded: Recorded, families: Iterable[str] | None = None) -> dict[str, Search]:
     """The search of each family with its winner; ConfigError with what is missing while one has none."""
     found = searches(recorded, families)
     refuse_incomplete(found, recorded, "tuning")

@@ -205,7 +205,7 @@ def refuse_incomplete(searches: Mapping[str, Search], recorded: Recorded, experi
     names = [name for found in awaited.values() for name in found]
     command = f"python -m jobs launch --experiment {experiment}"
     command += "" if recorded.store is None else f" --store {recorded.store.root}"
-    command += " --retry failed" if any("(missing)" not in name for name in names) else ""
+    command += " --retry failed" if not all(name.endswith("(missing)") for name in names) else ""
     raise ConfigError(
         f"the winners of {experiment} in mode {recorded.mode} are needed, and {'; '.join(stages)}: {shown(names)}. "
         f"Next: {command}"
@@ -213,6 +213,7 @@ def refuse_incomplete(searches: Mapping[str, Search], recorded: Recorded, experi
 
 
 def shown(names: Sequence[str]) -> str:
-    """The first names, and the number of the others."""
+    """The first names, and the number of the others; of awaited runs, those that were tried come first."""
     more = len(names) - N_SHOWN
-    return ", ".join(names[:N_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    ordered = sorted(names, key=lambda name: name.endswith("(missing)"))
+    return ", ".join(ordered[:N_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,30 +1,49 @@
 """The headline arms on other text, their recipes unchanged: the ten folds of Tiny Shakespeare, and War and Peace."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from bench.config import RunConfig
 from bench.corpora import folds_of
 from bench.experiments.grid import REPORTING_SEEDS, Cell, Experiment, on_corpus
 from bench.experiments.laptop import best_arm
-from bench.experiments.matched import tuned
+from bench.experiments.matched import chosen_by, decided, tuned
+from bench.experiments.search import Recorded
 
 ARMS = ("k_operators", "transformer", "transformer_rotary", "modern")  # of equal parameters
 REFERENCE = "transformer"
 Recipe = Callable[[str], RunConfig]  # from the name of an arm
 
 
-def full_size(arm: str) -> RunConfig:
-    """The recipe of an arm at the size of the preprint."""
-    return tuned(arm)
-
-
-def laptop_size(arm: str) -> RunConfig:
-    """The recipe of an arm at laptop size."""
-    return best_arm(arm)
-
-
-def folds(name: str = "folds", recipe: Recipe = full_size) -> Experiment:
+def folds(recorded: Recorded) -> Experiment:
     """Each arm on nine tenths of the text and scored on the other one, ten times, with one seed."""
+    return _with_tuned_recipes(partial(_folds, "folds"), recorded)
+
+
+def warpeace(recorded: Recorded) -> Experiment:
+    """Each arm on another text, with five seeds, scored once on a tenth that chose neither recipe nor step."""
+    return _with_tuned_recipes(partial(_warpeace, "warpeace"), recorded)
+
+
+def folds_laptop() -> Experiment:
+    """`folds` at laptop size."""
+    return _folds("folds-laptop", best_arm)
+
+
+def warpeace_laptop() -> Experiment:
+    """`warpeace` at laptop size."""
+    return _warpeace("warpeace-laptop", best_arm)
+
+
+def _with_tuned_recipes(make: Callable[[Recipe], Experiment], recorded: Recorded) -> Experiment:
+    """An experiment at the size of the preprint, with the recipes that won the search; ConfigError without winners."""
+    found = decided(recorded, ARMS)
+    experiment = make(partial(tuned, found))
+    return replace(experiment, chosen_by=chosen_by(found), only_mode=recorded.mode)
+
+
+def _folds(name: str, recipe: Recipe) -> Experiment:
     return Experiment(
         name=name,
         question="Trained on nine tenths of Tiny Shakespeare and scored on the other one, which model is better?",
@@ -42,8 +61,7 @@ def folds(name: str = "folds", recipe: Recipe = full_size) -> Experiment:
     )
 
 
-def warpeace(name: str = "warpeace", recipe: Recipe = full_size) -> Experiment:
-    """Each arm on another text, with five seeds, scored once on a tenth that chose neither recipe nor step."""
+def _warpeace(name: str, recipe: Recipe) -> Experiment:
     return Experiment(
         name=name,
         question="On War and Peace, with the recipes tuned on Tiny Shakespeare, which model is better?",
@@ -52,13 +70,3 @@ def warpeace(name: str = "warpeace", recipe: Recipe = full_size) -> Experiment:
         ),
         reference=REFERENCE,
     )
-
-
-def folds_laptop() -> Experiment:
-    """`folds` at laptop size."""
-    return folds("folds-laptop", laptop_size)
-
-
-def warpeace_laptop() -> Experiment:
-    """`warpeace` at laptop size."""
-    return warpeace("warpeace-laptop", laptop_size)

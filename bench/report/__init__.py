@@ -7,6 +7,7 @@ Runs
     arms            which arms are variants or baselines
     outside         contributed records and replications, which are in no mean
     series          readings by step
+    searches        what a search chose, recomputed from its records
 Statistics
     statistics      mean, spread, perplexity, paired t, Welch, equivalence, Holm
     student         Student's t, power, seeds needed

@@ -15,6 +15,7 @@ from bench.report.tables.perplexity import perplexity_table
 from bench.report.tables.plays import plays_table
 from bench.report.tables.protocols import protocols_table
 from bench.report.tables.relative_budgets import relative_budgets_table
+from bench.report.tables.search import search_table
 from bench.report.tables.tuning import tuning_table
 from bench.report.tables.view import View
 from bench.report.tables.warpeace import warpeace_table
@@ -32,6 +33,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "cost": cost_table,
     "dynamics": dynamics_table,
     "noise": noise_table,
+    "search": search_table,
     "tuning": tuning_table,
     "best-of-k": best_of_k_table,
 }

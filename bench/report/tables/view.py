@@ -183,6 +183,6 @@ def ratio(value: float, of: float) -> str:
 
 
 def trial_perplexity(cell: CellResults) -> float | None:
-    """The perplexity of the one run of a trial; None if it is not done."""
-    found = summary_of(cell.done[:1])
+    """The perplexity of a trial on the seed of the first stage; None if that run is not done."""
+    found = summary_of(record for record in cell.done if str(record.seed) == cell.expected[0])
     return None if found is None else found.mean

@@ -26,8 +26,8 @@ def stored(tmp_path, records: list[Record], *missing: str) -> Store:
 
 
 def test_every_trial_is_a_row_with_what_it_tried_and_how_it_ended(tmp_path):
-    records = [trial("a", 0, 6.0), trial("a", 1, 5.0), trial("a", 2, status="diverged"), trial("b", 0, 7.0)]
-    records.append(trial("b", 1, 8.0, weight_decay=0.1))
+    records = [trial("a", 0, 6.0), trial("a", 1, 5.0), trial("a", 2, status="diverged")]
+    records += [trial("b", 0, 7.0, weight_decay=0.02), trial("b", 1, 8.0, weight_decay=0.1)]
     table = table_of(stored(tmp_path, records, "b-t02"), "tuning")
     assert table.columns == (
         "arm",
@@ -42,10 +42,15 @@ def test_every_trial_is_a_row_with_what_it_tried_and_how_it_ended(tmp_path):
         ("a", "a-t00", "0.001", NOTHING, "6.000", "2 of 2", "done"),
         ("a", "a-t01", "0.002", NOTHING, "5.000", "1 of 2", "done"),
         ("a", "a-t02", "0.003", NOTHING, NOTHING, NOTHING, "diverged at step 120"),
-        ("b", "b-t00", "0.001", NOTHING, "7.000", "1 of 2", "done"),
+        ("b", "b-t00", "0.001", "0.02", "7.000", "1 of 2", "done"),
         ("b", "b-t01", "0.002", "0.1", "8.000", "2 of 2", "done"),
         ("b", "b-t02", NOTHING, NOTHING, NOTHING, NOTHING, "not run"),
     )
+
+
+def test_a_setting_that_older_records_lack_was_not_searched(tmp_path):
+    records = [trial("a", 0, 6.0), trial("a", 1, 5.0, clip_norm=1.0), trial("a", 2, 5.5, clip_norm=1.0)]
+    assert "clip_norm" not in table_of(stored(tmp_path, records), "tuning").columns
 
 
 def test_the_expected_best_of_k_is_the_mean_over_all_choices_of_k():
