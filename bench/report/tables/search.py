@@ -31,7 +31,7 @@ def search_table(view: View) -> Table | None:
         *([] if searched is view.experiment else [f"The search is experiment {searched.name}."]),
         *state_notes(searched),
     ]
-    return view.table("search", COLUMNS, 1, rows, notes)
+    return view.table("search", 1, [dict(zip(COLUMNS, row, strict=True)) for row in rows], notes)
 
 
 def _search_of(view: View) -> Results | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench.errors import ConfigError
 from bench.experiments import EXPERIMENTS, find_experiment, paper
 from bench.experiments.grid import REPORTING_SEEDS, Cell, Experiment, on_corpus
 from bench.experiments.laptop import best_arm
-from bench.experiments.matched import tuned
+from bench.experiments.matched import decided, tuned
 from bench.experiments.texts import ARMS, folds, warpeace
 from bench.report.output import make_tables
 from bench.report.table import Table
@@ -25,20 +26,22 @@ from bench.store import Store
 from bench.transfer import manifests
 from bench.transfer.merge import merge
 from jobs.__main__ import app
-from jobs.launch import find_todo, prepare, with_earlier_seeds, write_plan
+from jobs.launch import find_todo, prepare, write_plan
 from tests.command_line import call
 from tests.conftest import tiny_config
 from tests.merging import put, record_of
+from tests.searching import Made
 from tests.stores import cells
 
 CPU = torch.device("cpu")
-SIZES = {"folds": tuned, "folds-laptop": best_arm, "warpeace": tuned, "warpeace-laptop": best_arm}
+WON = partial(tuned, decided(Made(), ARMS))  # the recipe of an arm
+SIZES = {"folds": WON, "folds-laptop": best_arm, "warpeace": WON, "warpeace-laptop": best_arm}
 FOLDS = [f"tinyshakespeare-fold{i}" for i in range(N_FOLDS)]
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_each_arm_has_its_recipe_and_only_another_text(name):
-    experiment = find_experiment(name)
+    experiment = find_experiment(name, Made())
     assert {cell.group or cell.label for cell in experiment.cells} == set(ARMS)
     for cell in experiment.cells:
         recipe = SIZES[name](cell.group or cell.label)
@@ -49,7 +52,7 @@ def test_each_arm_has_its_recipe_and_only_another_text(name):
 
 @pytest.mark.parametrize("name", ["folds", "folds-laptop"])
 def test_every_arm_is_on_every_fold_with_one_seed(name):
-    experiment = find_experiment(name)
+    experiment = find_experiment(name, Made())
     of_arms = {(cell.group, cell.config.corpus): cell for cell in experiment.cells}
     assert set(of_arms) == {(arm, fold) for arm in ARMS for fold in FOLDS}
     assert of_arms["modern", FOLDS[3]].label == "modern-fold3"
@@ -60,14 +63,14 @@ def test_every_arm_is_on_every_fold_with_one_seed(name):
 
 @pytest.mark.parametrize("name", ["warpeace", "warpeace-laptop"])
 def test_war_and_peace_has_82_characters_and_five_seeds(name):
-    experiment = find_experiment(name)
+    experiment = find_experiment(name, Made())
     assert {(cell.config.corpus, cell.config.model.vocab_size) for cell in experiment.cells} == {("warpeace", 82)}
     assert {cell.seeds for cell in experiment.cells} == {REPORTING_SEEDS[:5]}
 
 
 def test_the_manifest_of_folds_names_the_whole_text():
-    assert folds().manifest().corpus == "tinyshakespeare" == folds().corpus
-    assert warpeace().manifest().corpus == "warpeace"
+    assert folds(Made()).manifest().corpus == "tinyshakespeare" == folds(Made()).corpus
+    assert warpeace(Made()).manifest().corpus == "warpeace"
     assert [whole_text(name) for name in (*FOLDS, "tinyshakespeare", "synthetic")] == (
         ["tinyshakespeare"] * 11 + ["synthetic"]
     )
@@ -81,9 +84,9 @@ def test_another_corpus_brings_its_number_of_characters():
 
 
 def test_folds_stay_folds_of_their_text():
-    assert folds().on(corpus="tinyshakespeare", mode="exact", seeds=None) == folds()
+    assert folds(Made()).on(corpus="tinyshakespeare", mode="exact", seeds=None) == folds(Made())
     with pytest.raises(ConfigError, match="about the folds of tinyshakespeare, not about synthetic"):
-        folds().on(corpus="synthetic", mode="exact", seeds=None)
+        folds(Made()).on(corpus="synthetic", mode="exact", seeds=None)
 
 
 def test_an_experiment_of_two_texts_is_refused():
@@ -96,22 +99,31 @@ def test_an_experiment_of_two_texts_is_refused():
 
 def test_a_reference_is_a_label_or_a_group():
     with pytest.raises(ConfigError, match="no cell 'nobody'"):
-        dataclasses.replace(folds(), reference="nobody")
+        dataclasses.replace(folds(Made()), reference="nobody")
 
 
 @pytest.mark.usefixtures("no_probe")
-@pytest.mark.parametrize(
-    ("name", "n"), [("folds", 40), ("folds-laptop", 40), ("warpeace", 20), ("warpeace-laptop", 20)]
-)
+@pytest.mark.parametrize(("name", "n"), [("folds-laptop", 40), ("warpeace-laptop", 20)])
 def test_each_can_be_launched(name, n, tmp_path, data_dir, capsys):
     command = ["launch", "--experiment", name, "--dry-run", "--device", "cpu", "--data-dir", data_dir]
     assert call(app, *command, "--store", tmp_path / "store") == 0
     assert f"{n} of {n} runs to do" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["folds", "warpeace"])
+def test_at_full_size_the_recipes_are_those_that_the_search_chose(name):
+    with pytest.raises(ConfigError, match=r"the winners of tuning .* are needed"):
+        find_experiment(name)
+    assert set(find_experiment(name, Made()).chosen_by) == set(ARMS)
+
+
 def test_seeds_are_added_to_folds_that_were_launched_before(tmp_path):
-    earlier = folds().on(corpus=None, mode="exact", seeds=(7,)).manifest()
-    assert {cell.seeds for cell in with_earlier_seeds(folds(), [earlier]).cells} == {(7, 42)}
+    store, experiment = Store(tmp_path), find_experiment("folds-laptop")
+    for seeds in ((7,), (42,)):
+        grid = experiment.on(corpus=None, mode="exact", seeds=seeds)
+        write_plan(grid, store, find_todo(grid, store, pattern="nothing", retry=None), any_sources=False)
+    (manifest,) = store.manifests()[0]
+    assert {tuple(cell.run_ids) for cell in manifest.cells} == {("7", "42")}
 
 
 def test_merged_records_of_folds_get_their_manifest_and_belong_to_no_other_experiment(tmp_path):

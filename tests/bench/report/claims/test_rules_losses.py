@@ -270,7 +270,7 @@ def test_c10_wants_an_advantage_over_each_transformer(made, case, outcome):
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ({"trials": {"modern": 19}}, "not searched alike: trials k_operators 20, transformer 20"),
+        ({"trials": {"modern": 19}}, "not searched alike: complete trials k_operators 20, transformer 20"),
         ({"trials": dict.fromkeys(FAMILIES, 19)}, "of at least 20"),
         ({"recipe": 0}, "not the recipe that its search chose: transformer, transformer_rotary, modern"),
     ],
