@@ -7,7 +7,7 @@ from bench.report.searches import Found, find
 
 
 def alike_searched(evidence: Evidence, families: tuple[str, ...], min_trials: int) -> tuple[bool, str]:
-    """Whether every family has as many trials, at least `min_trials`, and runs the winner of these; and that as text."""
+    """Whether every family has as many trials, at least `min_trials`, and runs its winner; and that as text."""
     found = {family: search_of(evidence, family) for family in families}
     n_trials = {family: len(one.trials) if one is not None and one.complete else 0 for family, one in found.items()}
     if len(set(n_trials.values())) > 1 or min(n_trials.values()) < min_trials:
