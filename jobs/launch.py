@@ -111,6 +111,8 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
     if earlier is not None:  # the hash of the first launch stays, so that a verdict can report later changes
         kept = {name: getattr(earlier, name) for name in ("claim_rules_sha256", "remark", "shared_gpu")}
         manifest = manifest.model_copy(update=kept)
+        if manifest.chosen_by is not None and (changed := other_runs(earlier, manifest)):
+            print(f"WARNING: since the last launch the records choose otherwise; other configs have {changed}")
     if manifest not in manifests:  # a finished store is left as it is
         store.write_manifest(manifest)
     for run in todo.runs:
@@ -118,6 +120,17 @@ def write_plan(experiment: Experiment, store: Store, todo: Todo, *, any_sources:
             set_aside(run, store)
         folder = write_run(run, store, any_sources=any_sources)
         (folder / CANCEL_FILE).unlink(missing_ok=True)
+
+
+def other_runs(earlier: Manifest, now: Manifest) -> str:
+    """The labels of cells that have other runs at the same seeds than in an earlier manifest, with commas."""
+    before = {cell.label: cell.run_ids for cell in earlier.cells}
+    labels = (
+        cell.label
+        for cell in now.cells
+        if any(before.get(cell.label, {}).get(seed, run_id) != run_id for seed, run_id in cell.run_ids.items())
+    )
+    return ", ".join(labels)
 
 
 def launch_missing(

@@ -16,17 +16,23 @@ from bench.config import Run, RunConfig, read_config
 from bench.corpus import Corpus
 from bench.errors import ConfigError
 from bench.experiments import find_experiment, search
+from bench.experiments.grid import Experiment
 from bench.experiments.recipes import changed
 from bench.experiments.search import Recorded, points, with_point
 from bench.record import Manifest, Record
 from bench.run import execute
 from bench.store import Store
 from jobs.__main__ import app
+from jobs.launch import Todo, write_plan
 from jobs.local import Ended, LocalPool
+from jobs.slurm.arrays import submit_missing
 from tests.command_line import call
 from tests.conftest import SELDOM, tiny_config
 from tests.records import make_record
+from tests.searching import Made, by_number
+from tests.sites import forget_site
 from tests.stores import table_of
+from tests.tiny import request_of
 
 FAMILIES = ("k_operators", "transformer", "lstm")
 SEEDS = (1000, 1001, 1002)
@@ -132,6 +138,7 @@ def test_a_launch_goes_through_both_stages_and_matched_takes_the_winners(tmp_pat
     assert losses_in(store) == losses  # nothing is left to do
 
     assert launch(store, "matched") == 0
+    assert "choose otherwise" not in capsys.readouterr().out
     check_matched(store, picked)
     check_manifests(store, picked)
     for name in ("tuning", "matched"):  # the reports choose from the records by themselves
@@ -187,6 +194,27 @@ def test_a_dry_run_lists_the_stage_at_hand(tmp_path, capsys):
     assert "18 of 18 runs to do" in out
     assert out.count("Experiment tuning") == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_a_winner_that_changed_since_the_last_launch_is_reported(tmp_path, capsys):
+    def of(best: str) -> Experiment:
+        return find_experiment("matched", Made(lambda label, _: 1.0 if label == best else by_number(label, 0)))
+
+    store, todo = Store(tmp_path / "store"), Todo(selected=[], runs=[], statuses={})
+    write_plan(of("lstm-t04"), store, todo, any_sources=False)
+    write_plan(of("lstm-t04"), store, todo, any_sources=False)
+    assert capsys.readouterr().out == ""
+    write_plan(of("lstm-t05"), store, todo, any_sources=False)
+    assert capsys.readouterr().out.endswith("choose otherwise; other configs have lstm-params\n")
+
+
+def test_on_slurm_stage_2_follows_when_the_same_command_is_given_again(tmp_path, monkeypatch, capsys):
+    forget_site(monkeypatch, tmp_path)
+    monkeypatch.setattr("jobs.slurm.arrays.tasks_by_run", lambda _: {})
+    submit_missing(find_experiment("tuning"), Store(tmp_path / "store"), request_of(), rehearse=True)
+    out = capsys.readouterr().out
+    assert "Stage 1 lacks 120 runs" in out
+    assert "on SLURM when this command is given again" in out
 
 
 def test_choices_are_made_from_records_of_one_mode(tmp_path):

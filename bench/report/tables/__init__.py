@@ -33,7 +33,7 @@ TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by ki
     "cost": cost_table,
     "dynamics": dynamics_table,
     "noise": noise_table,
-    "search": search_table,
     "tuning": tuning_table,
+    "search": search_table,
     "best-of-k": best_of_k_table,
 }
