@@ -15,7 +15,7 @@ from bench.experiments.grid import Experiment
 from bench.experiments.search import Recorded, shown
 from bench.fetch import DownloadError, find_text
 from bench.lease import living
-from bench.record import FINAL_STATUSES, NO_SEED
+from bench.record import FINAL_STATUSES, NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
