@@ -31,7 +31,7 @@ def main() -> None:
     corpus = load_corpus("synthetic", device)
     nats = []
     for run in map(read_run, json.loads(Path(sys.argv[1]).read_text())):
-        torch._dynamo.reset()  # as in a new process
+        torch.compiler.reset()  # as in a new process
         trainer = train.Trainer(run, corpus, device)
         trainer.warm_up()
         trainer.advance()

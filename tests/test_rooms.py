@@ -1,18 +1,21 @@
 """The rules of the house: who may import whom, how large files and functions may be, and that maps name every file."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import run_python
+
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"models": set(), "bench": {"models"}, "jobs": {"bench"}}
 MODEL_PACKAGES = {"torch", "einops", "numpy", "fla"}  # fla: only inside the function of the backend of that name
 OF_REPORTS = {f"bench.{name}" for name in ("record", "store", "files", "errors", "sources", "dotted", "corpora")}
-USE_REPORTS = {"bench.__main__", "jobs.outcome"}
-MEAN_SLURM = {"jobs.__main__", "jobs.control", "jobs.doctor", "jobs.status", "jobs.why"}
+USERS = {
+    "bench.report": {"bench.__main__", "jobs.outcome"},
+    "jobs.slurm": {"jobs.__main__", "jobs.control", "jobs.doctor", "jobs.status", "jobs.why"},
+}
 FORBIDDEN_CALLS = ("weights_only=False", "pickle.load", "eval(", "exec(", "yaml.load")
 MAX_LINES = {"file": 400, "class": 200, "function": 60}
 FILES = {path: path.read_text(encoding="utf-8") for room in (*ALLOWED, "tests") for path in (ROOT / room).rglob("*.py")}
@@ -67,22 +70,10 @@ def test_reports_only_read_records():
             assert "torch" not in {name.split(".")[0] for name in found}, module
 
 
-def test_nothing_else_imports_reports():
-    users = {
-        module
-        for module, found in IMPORTS.items()
-        if not module.startswith("bench.report") and any(name.startswith("bench.report") for name in found)
-    }
-    assert users == USE_REPORTS
-
-
-def test_slurm_is_imported_where_it_is_meant():
-    users = {
-        module
-        for module, found in IMPORTS.items()
-        if not module.startswith("jobs.slurm") and any(name.startswith("jobs.slurm") for name in found)
-    }
-    assert users == MEAN_SLURM
+@pytest.mark.parametrize(("package", "meant"), USERS.items())
+def test_reports_and_slurm_are_imported_where_they_are_meant(package, meant):
+    others = {module: found for module, found in IMPORTS.items() if not module.startswith(package)}
+    assert {module for module, found in others.items() if any(name.startswith(package) for name in found)} == meant
 
 
 def test_no_import_leads_in_a_circle():
@@ -106,9 +97,7 @@ def test_no_import_leads_in_a_circle():
     ],
 )
 def test_importing_one_thing_does_not_pull_in_another(module, absent):
-    code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "[]"
+    assert run_python(f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])") == "[]\n"
 
 
 def test_nothing_loads_or_runs_what_a_file_says():

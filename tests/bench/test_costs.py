@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.budget import activation_bytes, state_bytes, train_flops
 from bench.experiments.matched import arm
 from bench.experiments.recipes import K_OPERATORS_PAPER
-from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, Transformer, build, decoder_of
+from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, build, decoder_of
 from models.k_operators_decoder import KOperatorsDecoder
 from models.transformer_decoder import TransformerDecoder
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE, without_onednn
@@ -115,19 +115,6 @@ def test_macs_of_the_matched_arms_by_hand(family, macs):
     assert build(config.model).forward_macs_per_token(config.context) == macs
 
 
-def test_macs_of_k_operators_variants_by_hand():
-    def macs(**changes: Any) -> int:
-        return build(dataclasses.replace(K_OPERATORS_PAPER.model, **changes)).forward_macs_per_token(256)
-
-    full, head = macs(), 24_704
-    assert full - macs(paths="recurrent") == 6 * 256 * 128
-    assert full - macs(paths="base") == 6 * 4 * 128 * 32
-    assert macs(refine_steps=0) == full
-    assert macs(refine_steps=4) == 4 * (full - head) + head
-    for changes in ({"shared_base": True}, {"eta": "frozen"}, {"position": "learned"}, {"gamma_min": 0.15}):
-        assert macs(**changes) == full
-
-
 def kept_by_decoding(model: SequenceModel, context: int) -> int:
     """Bytes of state per text after a window's last token, without what can be computed from the weights."""
     decoder = decoder_of(model, ROWS, context)
@@ -161,17 +148,9 @@ def test_state_bytes_by_hand():
     # 6 layers of a (32, 128) memory and 256 rows of 128, in float32
     assert state_bytes(build(K_OPERATORS_PAPER.model), 256) == 4 * 6 * (32 + 256) * 128
     assert state_bytes(make("transformer"), 16) == 4 * 2 * 2 * 16 * 8  # 2 layers, keys and values
-    assert state_bytes(make("lstm"), 16) == 4 * 2 * 2 * 8  # 2 layers, output and cell
-
-
-def test_only_a_state_without_a_base_kernel_and_without_keys_stops_growing():
-    growing = {"k_operators": [{}, {"paths": "base"}], "transformer": [{}]}
-    constant: dict[str, list[dict[str, Any]]] = {"k_operators": [{"paths": "recurrent"}], "lstm": [{}]}
-    for expected, kinds in ((True, growing), (False, constant)):
-        for kind, variants in kinds.items():
-            for changes in variants:
-                model = make(kind, **changes)
-                assert (state_bytes(model, 16) > state_bytes(model, 8)) == expected, (kind, changes)
+    for context in (8, 16):
+        assert state_bytes(make("lstm"), context) == 4 * 2 * 2 * 8  # 2 layers, output and cell
+        assert state_bytes(make("k_operators", paths="recurrent"), context) == 4 * 2 * 3 * 8  # 2 layers, rank 3
 
 
 class TwoLayers(SequenceModel):
@@ -209,33 +188,30 @@ def curvature(kind: str, **changes: Any) -> float:
     return (long - 2 * middle + short) / (2 * 128**2)
 
 
-def test_attention_stores_three_tables_per_head_of_the_squared_context():
-    # the weights, their dropout mask and their product, in 2 layers of 2 heads
-    assert curvature("transformer") == 4 * 3 * 2 * 2
-
-
-def test_torchs_fused_attention_stores_no_table():
-    assert curvature("transformer", dropout=0.0) == 0
-
-
-@pytest.mark.parametrize("paths", ["base", "both"])
-def test_a_base_kernel_stores_two_tables_per_layer(paths):
-    # the causal kernel, and the kernel times its gate, in 2 layers
-    assert curvature("k_operators", backend="recurrent", paths=paths) == 4 * 2 * 2
-
-
-def test_the_recurrence_stores_equally_much_for_each_token():
-    assert curvature("k_operators", backend="recurrent", paths="recurrent") == 0
-    short, middle, long = kept("k_operators", (128, 256, 512), backend="chunked", paths="recurrent")
-    assert long - middle <= 2 * (middle - short)
+@pytest.mark.parametrize(
+    ("kind", "changes", "tables"),
+    [
+        # the weights, their dropout mask and their product, in 2 layers of 2 heads
+        ("transformer", {}, 3 * 2 * 2),
+        ("transformer", {"dropout": 0.0}, 0),  # torch's fused attention stores no table
+        # the causal kernel, and the kernel times its gate, in 2 layers
+        ("k_operators", {"backend": "recurrent", "paths": "base"}, 2 * 2),
+        ("k_operators", {"backend": "recurrent", "paths": "both"}, 2 * 2),
+        ("k_operators", {"backend": "recurrent", "paths": "recurrent"}, 0),
+        ("lstm", {}, 0),
+    ],
+)
+def test_tables_of_the_squared_context_that_are_stored(kind, changes, tables, unfused):
+    assert curvature(kind, **changes) == 4 * tables
 
 
 def test_the_published_form_stores_a_table_for_each_rank_channel():
     assert curvature("k_operators", backend="mask", paths="recurrent") >= 4 * 3 * 2  # rank 3, 2 layers
 
 
-def test_an_lstm_stores_equally_much_for_each_token(unfused):
-    assert curvature("lstm") == 0
+def test_the_chunked_recurrence_stores_equally_much_for_each_token():
+    short, middle, long = kept("k_operators", (128, 256, 512), backend="chunked", paths="recurrent")
+    assert long - middle <= 2 * (middle - short)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -259,8 +235,3 @@ def test_counting_activations_does_not_change_the_model(kind):
 
 def test_activations_of_a_form_that_runs_only_on_cuda_are_unknown():
     assert activation_bytes(make("k_operators", backend="fla"), CONTEXT) is None
-
-
-def test_every_architecture_has_a_variant_here():
-    assert set(VARIANTS) == set(ARCHITECTURES)
-    assert isinstance(make("transformer"), Transformer)

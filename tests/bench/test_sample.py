@@ -32,44 +32,35 @@ class Next(SequenceModel):
         return 0
 
 
-def close(found: Tensor, expected: tuple[float, ...]) -> None:
-    # float32 of numbers below 1
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6)
+LIKELIEST = (0, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("top_k", "top_p", "expected"),
+    ("temperature", "top_k", "top_p", "expected"),
     [
-        (None, 1.0, PROBABILITIES),
-        (5, 1.0, PROBABILITIES),
-        (99, 1.0, PROBABILITIES),
-        (1, 1.0, (0, 1, 0, 0, 0)),
-        (2, 1.0, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
-        (None, 0.3, (0, 1, 0, 0, 0)),  # token 1 has 0.4
-        (None, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),  # 0.4 is not enough, 0.65 is
-        (None, 0.8, (0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85)),
-        (None, 0.9, (0.1 / 0.95, 0.4 / 0.95, 0, 0.25 / 0.95, 0.2 / 0.95)),
-        (None, 1e-9, (0, 1, 0, 0, 0)),  # one always stays
-        (2, 0.9, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
-        (3, 0.5, (0, 0.4 / 0.65, 0, 0.25 / 0.65, 0)),
+        (1.0, None, 1.0, PROBABILITIES),
+        (1.0, 5, 1.0, PROBABILITIES),
+        (1.0, 99, 1.0, PROBABILITIES),
+        (1.0, 1, 1.0, LIKELIEST),
+        (1.0, 2, 1.0, (0, 0.4, 0, 0.25, 0)),
+        (1.0, None, 0.3, LIKELIEST),  # token 1 has 0.4
+        (1.0, None, 0.5, (0, 0.4, 0, 0.25, 0)),  # 0.4 is not enough, 0.65 is
+        (1.0, None, 0.8, (0, 0.4, 0, 0.25, 0.2)),
+        (1.0, None, 0.9, (0.1, 0.4, 0, 0.25, 0.2)),
+        (1.0, None, 1e-9, LIKELIEST),  # one always stays
+        (1.0, 2, 0.9, (0, 0.4, 0, 0.25, 0)),
+        (1.0, 3, 0.5, (0, 0.4, 0, 0.25, 0)),
+        (0.5, None, 1.0, [p * p for p in PROBABILITIES]),
+        (2.0, None, 1.0, [math.sqrt(p) for p in PROBABILITIES]),
+        (0.5, None, 0.5, LIKELIEST),  # before the cut: token 1 has 0.16 of 0.275, more than a half
+        (0.0, None, 1.0, LIKELIEST),
+        (0.0, 3, 0.1, LIKELIEST),
     ],
 )
-def test_top_k_and_top_p_keep_the_likeliest_and_normalise_them(top_k, top_p, expected):
-    close(kept_probabilities(LOGITS, 1.0, top_k, top_p), expected)
-
-
-def test_temperature_sharpens_and_flattens_before_the_cut():
-    squares = [p * p for p in PROBABILITIES]
-    close(kept_probabilities(LOGITS, 0.5, None, 1.0), tuple(p / sum(squares) for p in squares))
-    roots = [math.sqrt(p) for p in PROBABILITIES]
-    close(kept_probabilities(LOGITS, 2.0, None, 1.0), tuple(p / sum(roots) for p in roots))
-    # at 0.5, token 1 has 0.16 of 0.275: enough for a half, which 0.4 is not
-    close(kept_probabilities(LOGITS, 0.5, None, 0.5), (0, 1, 0, 0, 0))
-
-
-def test_temperature_zero_takes_the_likeliest_with_any_top_k_and_top_p():
-    for top_k, top_p in ((None, 1.0), (3, 0.1)):
-        close(kept_probabilities(LOGITS, 0.0, top_k, top_p), (0, 1, 0, 0, 0))
+def test_the_likeliest_are_kept_at_a_temperature_and_normalised(temperature, top_k, top_p, expected):
+    shares = torch.tensor([p / sum(expected) for p in expected], dtype=torch.float32)
+    # float32 of numbers below 1
+    torch.testing.assert_close(kept_probabilities(LOGITS, temperature, top_k, top_p), shares, rtol=0, atol=1e-6)
 
 
 def test_drawn_tokens_have_the_probabilities_of_the_model():

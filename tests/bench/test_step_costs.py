@@ -1,8 +1,6 @@
 """The cost of a training step of the published size on any machine: numbers written, and memory."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,8 +8,8 @@ import torch
 from bench.config import Run
 from bench.corpus import load_corpus
 from bench.experiments.recipes import K_OPERATORS_PAPER
-from bench.sources import ROOT
 from bench.train import Trainer
+from tests.command_line import run_python
 from tests.meters import NumbersWritten
 
 
@@ -51,6 +49,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @pytest.mark.slow
 def test_at_paper_size_a_step_takes_less_than_2_gb():
-    command = [sys.executable, "-c", PAPER_STEPS]  # a new process, since the peak of a process never falls
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(result.stdout) <= 2e9  # torch itself included
+    # in a new process, since the peak of a process never falls; torch itself included
+    assert int(run_python(PAPER_STEPS)) <= 2e9

@@ -40,19 +40,26 @@ def test_another_seed_gives_another_first_loss(tiny_run, corpus):
     assert train(tiny_run(seed=1), corpus, 1)[0] != train(tiny_run(seed=2), corpus, 1)[0]
 
 
-def test_models_read_the_same_batches_at_the_same_seed(tiny_run, corpus, monkeypatch):
+@pytest.fixture
+def batches(monkeypatch):
+    """The step and the token ids of each training batch that was read."""
     seen = []
 
-    def watch(*arguments):
-        batch = train_batch(*arguments)
-        seen.append(batch[0])
+    def watch(tokens, seed, step, *sizes):
+        batch = train_batch(tokens, seed, step, *sizes)
+        seen.append((int(step), batch[0]))
         return batch
 
     monkeypatch.setattr("bench.train.train_batch", watch)
+    return seen
+
+
+def test_models_read_the_same_batches_at_the_same_seed(tiny_run, corpus, batches):
     for architecture in ("k_operators", "transformer"):
         train(tiny_run(architecture), corpus, 2)
-    assert torch.equal(seen[0], seen[2])
-    assert torch.equal(seen[1], seen[3])
+    assert [step for step, _ in batches] == [0, 1, 0, 1]
+    assert torch.equal(batches[0][1], batches[2][1])
+    assert torch.equal(batches[1][1], batches[3][1])
 
 
 def test_a_replicate_is_a_label_that_changes_no_number(tiny_run, corpus):
@@ -129,7 +136,7 @@ def fast_on_paper(monkeypatch):
 @pytest.mark.usefixtures("bf16_on_any_cpu")
 @pytest.mark.parametrize("n_before", [0, 2])  # without moments to restore, and with
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_recording_a_step_changes_no_number(architecture, n_before, tiny_run, corpus, fast_on_paper):
+def test_recording_a_step_changes_no_number(architecture, n_before, tiny_run, corpus, batches, fast_on_paper):
     found = []
     for warm in (False, True):
         trainer = Trainer(tiny_run(architecture, mode="fast"), corpus, CPU)
@@ -138,7 +145,7 @@ def test_recording_a_step_changes_no_number(architecture, n_before, tiny_run, co
             trainer.warm_up()
         for step in range(n_before, 6):
             losses.append(trainer.advance()[0].item())
-            assert trainer._step_there.item() == step  # which chooses the batch
+            assert batches[-1][0] == step
         found.append((losses, parameters_sha256(trainer.model)))
     assert found[0] == found[1]
     assert len(set(found[0][0])) == 6
@@ -199,15 +206,6 @@ def test_fast_mode_traces_as_one_graph(architecture):
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_the_first_losses_of_a_record_are_those_of_recheck(tiny_run, corpus, tmp_path):
-    run = tiny_run()
-    made = execute(run, Store(tmp_path), Settings(device=CPU))
-    assert made.status == "done"
-    assert made.diagnostics.first_train_nats == first_losses(run, corpus, CPU)
-    assert len(made.diagnostics.first_train_nats) == 12
-
-
-@pytest.mark.usefixtures("on_little_text")
 @pytest.mark.parametrize("older", [False, True])
 def test_a_fast_record_has_the_first_losses_of_its_compiled_step_also_after_a_resume(
     older, tiny_run, tmp_path, monkeypatch, fast_on_paper
@@ -234,11 +232,14 @@ def test_a_fast_record_has_the_first_losses_of_its_compiled_step_also_after_a_re
 
 
 @pytest.mark.usefixtures("on_little_text")
-def test_a_record_has_the_measurements_of_its_run(tiny_run, tmp_path):
+def test_a_record_has_the_measurements_of_its_run(tiny_run, corpus, tmp_path):
     made = execute(tiny_run(), Store(tmp_path), Settings(device=CPU))
+    assert made.status == "done"
     assert [one.step for one in made.curve] == [0, 4, 8, 12]
     assert made.curve[0].train_nats_per_token is None
     first = made.diagnostics.first_train_nats
+    assert first == first_losses(tiny_run(), corpus, CPU)  # those of recheck
+    assert len(first) == 12
     assert made.curve[1].train_nats_per_token == pytest.approx(sum(first[:4]) / 4)
     last = made.curve[-1]
     both = (last.first_half.nats + last.second_half.nats) / (last.first_half.n_tokens + last.second_half.n_tokens)

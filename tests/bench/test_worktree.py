@@ -1,15 +1,13 @@
 """The files of a commit are in a temporary folder, which is removed however the process ends."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.errors import ConfigError
 from bench.worktree import full_commit, worktree
-from tests.command_line import ROOT, finish, git
+from tests.command_line import finish, git, start_python
 
 
 @pytest.fixture
@@ -71,12 +69,7 @@ def test_it_is_removed_when_a_signal_ends_the_process(repository, scratch, numbe
         "    with worktree(sys.argv[3], Path(sys.argv[1])): print('there', flush=True); time.sleep(100)\n"
         "run_guarded(work)"
     )
-    command = [sys.executable, "-c", code, str(repository), str(scratch), git(repository, "rev-parse", "old")]
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, inherited)
+    process = start_python("-c", code, repository, scratch, git(repository, "rev-parse", "old"))
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
     assert len(left_behind(repository, scratch)) == 2

@@ -130,22 +130,13 @@ def test_however_a_text_is_cut_the_prediction_is_the_same(kind):
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_a_window_may_be_shorter_than_the_model_allows(kind):
-    model = make(kind)
-    tokens = some_tokens(30)
-    expected = predictions(model, tokens, 7)
-    decoder = decoder_of(model, 2, 7)
-    found = torch.stack([decoder.feed(tokens[:, i : i + 1]) for i in range(30)], dim=1)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_recomputing_is_what_it_says(kind):
+@pytest.mark.parametrize(("decoder_type", "context"), [(decoder_of, 7), (Recomputing, CONTEXT)])
+def test_recomputing_and_a_window_shorter_than_the_model_allows_say_the_same(kind, decoder_type, context):
     model = make(kind)
     tokens = some_tokens(40)
-    decoder = Recomputing(model, 2, CONTEXT)
-    found = torch.stack([decoder.feed(tokens[:, i : i + 1]) for i in range(40)], dim=1)
-    torch.testing.assert_close(found, predictions(model, tokens, CONTEXT), rtol=1e-6, atol=1e-6)
+    decoder = decoder_type(model, 2, context)
+    found = torch.stack([decoder.feed(token) for token in tokens.split(1, dim=1)], dim=1)
+    torch.testing.assert_close(found, predictions(model, tokens, context), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config import override
-from bench.errors import ConfigError
 from bench.evaluate import sweep
 from bench.experiments.recipes import floors
 from models import KneserNey, KneserNeyConfig, Ngram, NgramConfig
@@ -188,20 +186,6 @@ def test_fitting_again_forgets_the_first_text():
 
 
 # refused --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("model.order=0", "order=0 must be at least 1"),
-        ("model.order=11", "order=11 is too long for 65 tokens"),  # 65^11 > 2^62, a context no longer fits int64
-        ("model.order=two", "model.order"),
-    ],
-)
-def test_a_wrong_order_is_refused_by_name(assignment, message):
-    (config,) = (cell.config for cell in floors(CONTEXT) if cell.label == "kneser_ney")
-    with pytest.raises(ConfigError, match=message):
-        override(config, [assignment])
 
 
 def test_the_longest_order_that_is_allowed_still_counts_without_overflow():

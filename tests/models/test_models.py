@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from models import ARCHITECTURES, FITTED, KOperatorsConfig, Ngram, NgramConfig, TransformerConfig, build
+from models import ARCHITECTURES, FITTED, KOperators, KOperatorsConfig, Ngram, NgramConfig, TransformerConfig, build
 from models.dropout import share_generator
 from models.transformer import causal_weights
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
@@ -105,8 +105,9 @@ def test_parts_and_position_parameters_name_what_is_there(model):
 
 
 def test_an_unknown_grouping_is_refused(model):
-    with pytest.raises(ValueError, match="no parameter grouping 'other'"):
-        model.parameter_groups("other")
+    for grouping in ["other"] if isinstance(model, KOperators) else ["other", "grouped"]:
+        with pytest.raises(ValueError, match=f"{type(model).__name__} has no parameter grouping '{grouping}'"):
+            model.parameter_groups(grouping)
 
 
 class TestKOperators:

@@ -1,4 +1,4 @@
-"""The Transformer's options against a model written out plainly, and the 2023 recipe's own grouping and schedule."""
+"""The Transformer's options against a model written out plainly, and the 2023 recipe's own grouping."""
 
 import dataclasses
 import itertools
@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from bench.budget import count_parameters
-from bench.config import override
-from bench.errors import ConfigError
 from bench.experiments.recipes import NANOGPT, NANOGPT_2023
-from bench.schedule import learning_rate
 from bench.train import Trainer, make_optimizer
 from models import SequenceModel, Transformer, TransformerConfig, build
-from models.transformer import rotate
 from tests.conftest import CONTEXT, TINY_MODELS, VOCAB_SIZE
 from tests.small_models import acting, some_tokens
 
@@ -151,11 +147,6 @@ def test_every_combination_has_the_parameters_of_its_formula(changes, d_model):
     assert found.n_params == found.n_live_params == sum(found.parts.values()) == counted_by_hand(config)
 
 
-def test_three_matrices_of_swiglu_weigh_what_two_of_gelu_do():
-    gelu, swiglu = (make(mlp=mlp).blocks[0].mlp for mlp in ("gelu", "swiglu"))
-    assert sum(p.numel() for p in gelu.parameters()) == sum(p.numel() for p in swiglu.parameters())
-
-
 def test_only_learned_positions_have_a_table():
     for position in OPTIONS["position"]:
         model = make(position=position)
@@ -164,20 +155,6 @@ def test_only_learned_positions_have_a_table():
         assert counts.n_params - counts.n_params_without_positions == (CONTEXT * 12 if has_table else 0)
         assert ("positions" in counts.parts) == has_table
         assert ("positions.weight" in model.state_dict()) == has_table
-
-
-# rotary positions -----------------------------------------------------------------------------------------------------
-
-
-def test_the_score_of_rotary_positions_rests_on_their_distance_alone():
-    generator = torch.Generator().manual_seed(0)
-    q, k = torch.randn(2, 4, generator=generator, dtype=torch.float64)
-    turned_q, turned_k = (rotate(x.expand(1, 1, 9, 4))[0, 0] for x in (q, k))
-    scores = turned_q @ turned_k.T
-    for distance in range(-8, 9):
-        diagonal = scores.diagonal(distance)
-        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(9), rtol=1e-6, atol=1e-6)
 
 
 # the recipe behind 1.4697 ---------------------------------------------------------------------------------------------
@@ -216,36 +193,6 @@ def test_the_recipe_of_2023_differs_in_three_things():
     )
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [
-        (0, 0.0),  # step / 100: the first update has no rate
-        (1, 1e-5),
-        (50, 5e-4),
-        (99, 9.9e-4),
-        (100, 1e-3),  # the peak
-        (1325, 1e-4 + 9e-4 * (1 + math.sqrt(0.5)) / 2),  # a quarter of the way from 100 to 5000: cos(45 degrees)
-        (2550, 5.5e-4),  # half the way
-        (3775, 1e-4 + 9e-4 * (1 - math.sqrt(0.5)) / 2),
-        (5000, 1e-4),
-        (6000, 1e-4),  # past the end it stays
-    ],
-)
-def test_the_schedule_of_2023(step, expected):
-    assert learning_rate(step, NANOGPT_2023.training) == pytest.approx(expected, rel=1e-12)
-
-
-def test_from_the_warm_up_on_the_schedules_of_nanogpt_agree():
-    for step in range(100, 5000, 700):
-        assert learning_rate(step, NANOGPT_2023.training) == learning_rate(step, NANOGPT.training)
-
-
-def test_no_schedule_needs_a_warm_up():
-    for schedule in ("k_operators", "nanogpt", "nanogpt_2023"):
-        training = dataclasses.replace(NANOGPT.training, schedule=schedule, warmup_steps=0)
-        assert learning_rate(0, training) == pytest.approx(1e-3)
-
-
 def test_an_update_without_a_rate_moves_nothing_but_the_moments(corpus, tiny_run):
     trainer = Trainer(tiny_run("transformer", schedule="nanogpt_2023"), corpus, torch.device("cpu"))
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
@@ -259,28 +206,6 @@ def test_an_update_without_a_rate_moves_nothing_but_the_moments(corpus, tiny_run
 # refused --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("model.norm=batch", "model.norm"),
-        ("model.mlp=relu", "model.mlp"),
-        ("model.position=absolute", "model.position"),
-        ("model.mlp_mult=0", "mlp_mult=0"),
-        ("model.dropout=1.0", "dropout=1.0"),
-        ("training.schedule=linear", "training.schedule"),
-        ("training.grouping=none", "training.grouping"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_field(assignment, message):
-    with pytest.raises(ConfigError, match=message):
-        override(NANOGPT, [assignment])
-
-
 def test_rotary_positions_need_pairs():
     with pytest.raises(ValueError, match="rotary positions need heads of even width, not 3"):
         dataclasses.replace(PLAIN, position="rotary", n_heads=4)
-
-
-def test_the_grouping_of_k_operators_is_no_grouping_of_the_transformer():
-    with pytest.raises(ValueError, match="Transformer has no parameter grouping 'grouped'"):
-        make().parameter_groups("grouped")

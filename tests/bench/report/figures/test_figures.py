@@ -14,6 +14,7 @@ from bench.report.runs import Results
 from bench.report.statistics import perplexity
 from bench.store import Store
 from tests.command_line import run_python
+from tests.measurements import SLUG, growth, write
 from tests.records import make_record
 from tests.trained import N_LAYERS, make_aggregate, make_experiment, make_run, write_store
 
@@ -292,9 +293,9 @@ def test_no_text_is_cut_off(make):
     for drawn in draw(*(made if isinstance(made, list) else [made])):
         drawn.figure.draw_without_rendering()
         frame = drawn.figure.bbox
-        texts = [drawn.figure._supxlabel, *drawn.figure.legends]
+        texts = [*drawn.figure.texts, *drawn.figure.legends]
         texts += [part for axes in drawn.figure.axes for part in (axes.xaxis, axes.yaxis) if axes.get_visible()]
-        for text in filter(None, texts):
+        for text in texts:
             box = text.get_tightbbox()
             assert box is None or (box.x0 > frame.x0 - 1 and box.x1 < frame.x1 + 1), (drawn.name, text)
 
@@ -302,8 +303,8 @@ def test_no_text_is_cut_off(make):
 DRAW = (
     "import hashlib, sys; from pathlib import Path; from bench.report.runs import read_results\n"
     "from bench.report.figures import all_figures; from bench.report.published import load_published\n"
-    "from bench.store import Store; results = read_results(Store(Path(sys.argv[1])))\n"
-    "images = all_figures(results, [], load_published())\n"
+    "from bench.store import Store; store = Store(Path(sys.argv[1]))\n"
+    "images = all_figures(read_results(store), store.measurements()[0], load_published())\n"
     "for name, image in images.items(): print(name, hashlib.sha256(image).hexdigest())\n"
     "print(sorted({'torch', 'models'} & set(sys.modules)))\n"
 )
@@ -312,11 +313,13 @@ DRAW = (
 def test_two_processes_draw_the_same_bytes_whatever_the_users_settings(tmp_path):
     for make in (paper, ablation, stress):
         write_store(tmp_path, make())
+    write(tmp_path, growth())
     (tmp_path / "matplotlibrc").write_text("font.family: serif\naxes.linewidth: 9\nxtick.labelsize: 20\n")
     one = run_python(DRAW, str(tmp_path), PYTHONHASHSEED="1")
     own = {"MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     assert one == run_python(DRAW, str(tmp_path), **own)
     assert len(one.splitlines()) > 20
+    assert {f"growth-{SLUG}.svg", f"growth-{SLUG}.png"} <= {line.split()[0] for line in one.splitlines()}
     assert one.splitlines()[-1] == "[]"
 
 

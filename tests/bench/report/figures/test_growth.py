@@ -9,7 +9,6 @@ import pytest
 from bench.report.figures.growth import growth_figure
 from bench.report.output import make_tables, write_tables
 from bench.store import Store
-from tests.command_line import run_python
 from tests.measurements import growing, growth, not_run, only, session, write
 
 NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "$x^$\n\x1b[31m", "_hidden", "模型", "-"]
@@ -88,26 +87,6 @@ def test_unknown_memory_is_not_drawn(tmp_path):
     write(tmp_path, session(growing("chunked", 512, 0.4, peak_bytes=None), growing("mask", 512, 0.4, peak_bytes=0)))
     _, memory = drawn(tmp_path)
     assert (memory["o"], memory["s"]) == ([], [])
-
-
-DRAW = (
-    "import sys; from pathlib import Path; from bench.report.figures.growth import growth_figure\n"
-    "from bench.store import Store\n"
-    "(measured,), _ = Store(Path(sys.argv[1])).measurements()\n"
-    "for form, image in growth_figure(measured).images.items(): Path(sys.argv[2] + form).write_bytes(image)\n"
-)
-
-
-def test_two_processes_draw_the_same_bytes_whatever_the_users_settings(tmp_path):
-    write(tmp_path, growth())
-    (tmp_path / "matplotlibrc").write_text("font.family: serif\naxes.linewidth: 9\nxtick.labelsize: 20\n")
-    own = {"MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    run_python(DRAW, str(tmp_path), str(tmp_path / "one."), PYTHONHASHSEED="1")
-    run_python(DRAW, str(tmp_path), str(tmp_path / "two."), **own)
-    for form in ("svg", "png"):
-        image = (tmp_path / f"one.{form}").read_bytes()
-        assert len(image) > 10_000
-        assert image == (tmp_path / f"two.{form}").read_bytes()
 
 
 def test_images_carry_neither_a_date_nor_a_version(tmp_path):

@@ -4,8 +4,6 @@ import base64
 import hashlib
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,19 +20,12 @@ from bench.store import Store
 from tests.command_line import call
 from tests.pages import HOSTILE, hostile_content, make_content, page_of
 from tests.records import make_record, manifest_of
+from tests.stores import make_store
 
 ROOT = Path(__file__).parents[4]
 A_PATH = re.compile(r"/(?:root|home|tmp|work|Users)/")
-ATTRIBUTES = {
-    "action",
-    "background",
-    "formaction",
-    "ping",
-    "poster",
-    "srcdoc",
-    "srcset",
-    "style",
-}  # that fetch or style
+# attributes that fetch or style
+ATTRIBUTES = {"action", "background", "formaction", "ping", "poster", "srcdoc", "srcset", "style"}
 
 
 class Page(HTMLParser):
@@ -67,27 +58,22 @@ class Page(HTMLParser):
         return [value or "" for _, attributes in self.tags for key, value in attributes.items() if key == name]
 
 
-def make_store(root: Path, records: list[Record], name: str = "laptop", **changes) -> Store:
-    store = Store(root)
-    for record in records:
-        store.write_record(record)
-    store.write_manifest(manifest_of(records, name, **changes))
-    return store
+def two_arms() -> list[Record]:
+    arms = {"k_operators": 4.4, "transformer": 4.3}
+    return [make_record(label, seed, value + seed / 100) for label, value in arms.items() for seed in range(3)]
 
 
-def two_arms(n: int = 3, **changes) -> list[Record]:
-    return [
-        make_record(label, seed, value + seed / 100, **changes)
-        for label, value in (("k_operators", 4.4), ("transformer", 4.3))
-        for seed in range(n)
-    ]
+def compared(root: Path, records: list[Record] | None = None) -> Store:
+    """A store of both arms, one of them the reference."""
+    records = records or two_arms()
+    return make_store(root, records, manifest_of(records, reference="transformer"))
 
 
 # one page, from the records alone ------------------------------------------------------------------------------------
 
 
 def test_the_same_records_give_the_same_bytes_wherever_the_store_lies(tmp_path, monkeypatch):
-    store = make_store(tmp_path / "one" / "store", two_arms(), reference="transformer")
+    store = compared(tmp_path / "one" / "store")
     (store.root / "runs" / "cut.json").write_bytes(b"{")
     page = page_of(store)
     shutil.copytree(store.root, tmp_path / "other")
@@ -106,16 +92,6 @@ def test_the_page_tells_neither_a_path_nor_a_time_of_its_making(tmp_path):
     assert "runs/cut.json" in page  # unreadable files are named
 
 
-def test_building_it_imports_neither_torch_nor_models():
-    code = (
-        "import sys; from pathlib import Path; from bench.report.page.gather import gather; "
-        "from bench.store import Store; "
-        "gather(Store(Path('results'))); print([n for n in ('torch', 'models') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
-
-
 def test_a_store_without_experiments_has_a_page_that_says_so(tmp_path):
     page = "".join(Page(page_of(Store(tmp_path))).text)
     assert "No run of a headline experiment is done yet" in page
@@ -123,7 +99,7 @@ def test_a_store_without_experiments_has_a_page_that_says_so(tmp_path):
 
 def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_path):
     records = two_arms()
-    laptop = gather(make_store(tmp_path / "a", records, reference="transformer"))
+    laptop = gather(compared(tmp_path / "a"))
     assert laptop.headline_note is not None
     assert "decides no claim" in laptop.headline_note
     assert laptop.answers[0].startswith("laptop: k_operators 4.410 ± 0.010 (n = 3) against transformer 4.310 ± 0.010")
@@ -141,8 +117,7 @@ def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_pa
 
 
 def test_the_answer_names_no_interval_where_one_seed_gives_none(tmp_path):
-    three, one = two_arms()[:3], two_arms()[3:4]
-    (answer,) = gather(make_store(tmp_path, [*three, *one], reference="transformer")).answers
+    (answer,) = gather(compared(tmp_path, two_arms()[:4])).answers
     assert "interval" not in answer
     assert answer.endswith("nats per token (3 against 1).")
 
@@ -158,10 +133,7 @@ def test_an_answer_that_rests_on_a_search_says_whether_it_ran(tmp_path):
 
 def test_half_a_grid_says_so(tmp_path):
     records = two_arms()
-    store = Store(tmp_path)
-    for record in records[:4]:
-        store.write_record(record)
-    store.write_manifest(manifest_of(records))
+    store = make_store(tmp_path, records[:4], manifest_of(records))
     assert gather(store).questions[0].state == "4 of 6 runs done; 2 missing."
 
 

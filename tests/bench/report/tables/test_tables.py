@@ -312,18 +312,24 @@ def test_a_committed_value_on_another_text_or_protocol_is_not_put_beside_ours(tm
     assert cells(table_of(ours, compare=theirs))["committed (sweep, best)"] == "–"
 
 
-MAKE_TABLES = (
-    "import sys; from pathlib import Path; from bench.store import Store\n"
-    "from bench.report.output import make_tables, write_tables\n"
-    "store = Store(Path(sys.argv[1])); made = make_tables(store); print(made.text)\n"
-)
+MAKE_ALL = """
+import sys
+from pathlib import Path
+from bench.report.output import make_tables, write_tables
+from bench.report.page.gather import gather, write_report
+from bench.store import Store
+
+store = Store(Path(sys.argv[1]))
+made = make_tables(store)
+write_tables(store, made)
+write_report(store, gather(Store(Path("results"))))  # the tables, figures and verdicts of what was measured
+print(made.text, sorted({"torch", "models"} & set(sys.modules)), sep="\\n")
+"""
 
 
-def test_making_tables_imports_neither_torch_nor_the_models(tmp_path):
+def test_tables_figures_verdicts_and_the_page_are_made_without_torch_and_the_models(tmp_path):
     make_store(tmp_path, five_seeds())
-    out = run_python(
-        MAKE_TABLES + "write_tables(store, made); print(sorted({'torch', 'models'} & set(sys.modules)))", str(tmp_path)
-    )
+    out = run_python(MAKE_ALL, tmp_path)
     assert "k_operators" in out
     assert out.splitlines()[-1] == "[]"
 
