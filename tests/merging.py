@@ -41,11 +41,7 @@ def record_of(run: Run, perplexity: float = 4.5, *, started_at: str | None = Non
     if started_at is not None:
         attempt = {"started_at": started_at, "first_step": 0, "last_step": 12, "train_seconds": 1.0}
         fields["attempts"] = [attempt | {"environment": record.environment.model_dump()}]
-    return Record.model_validate(record.model_dump() | {key: plain(value) for key, value in fields.items()})
-
-
-def plain(value: Any) -> Any:
-    return value.model_dump() if hasattr(value, "model_dump") else value
+    return Record.model_validate(record.model_dump() | fields)
 
 
 def put(folder: Path, *records: Record) -> Path:

@@ -98,7 +98,7 @@ def make_record(
         "cost": FITTED_COST if seed is None else COST,
         **changes,
     }
-    return Record.model_validate({key: _plain(value) for key, value in fields.items()})
+    return Record.model_validate(fields)
 
 
 def make_manifest(cells: dict[str, dict[str, str]], name: str = "laptop", **changes: Any) -> Manifest:
@@ -157,12 +157,3 @@ def _evaluation(step: int, nats: float, rng: random.Random) -> dict[str, Any]:
         "second_half": half,
         "train_nats_per_token": rng.random() if step else None,
     }
-
-
-def _plain(value: Any) -> Any:
-    """`value` with dicts in place of pydantic models."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.model_dump() if hasattr(value, "model_dump") else value

@@ -9,7 +9,7 @@ from typing import Any
 from bench.record import Record
 from bench.report.runs import CellResults, Results, StoreResults
 from bench.store import Store
-from tests.records import SWEEP_TOKENS, make_manifest, make_record
+from tests.records import SWEEP_TOKENS, make_record, manifest_of
 
 N_LAYERS, N_STEPS, EVERY = 6, 3500, 250
 K_OPERATORS = {
@@ -83,10 +83,8 @@ def make_experiment(
     name: str, records: Iterable[Record], groups: dict[str, str] | None = None, **changes: Any
 ) -> Results:
     """Results with the labels of the records as cells, in their order. `groups`: the arm by label."""
-    by_label: dict[str, list[Record]] = {}
-    for record in records:
-        by_label.setdefault(record.label, []).append(record)
-    manifest = make_manifest({label: _seeds(found) for label, found in by_label.items()}, name)
+    records = list(records)
+    manifest = manifest_of(records, name)
     cells = [one.model_copy(update={"group": (groups or {}).get(one.label)}) for one in manifest.cells]
     return Results(
         manifest=manifest.model_copy(update={"cells": cells, **changes}),
@@ -94,7 +92,7 @@ def make_experiment(
             CellResults(
                 label=one.label,
                 expected=tuple(one.run_ids),
-                records=tuple(by_label[one.label]),
+                records=tuple(record for record in records if record.label == one.label),
                 missing=(),
                 group=one.group,
             )
@@ -111,10 +109,6 @@ def write_store(root: Path, experiment: Results) -> None:
         if record.run_id not in store.statuses():  # experiments may share runs
             store.write_record(record)
     store.write_manifest(experiment.manifest)
-
-
-def _seeds(records: Iterable[Record]) -> dict[str, str]:
-    return {"fitted" if record.seed is None else str(record.seed): record.run_id for record in records}
 
 
 def _readings(rng: random.Random, progress: float, rate: float) -> dict[str, Any]:

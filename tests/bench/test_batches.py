@@ -29,11 +29,6 @@ def test_tensor_arithmetic_is_splitmix64_in_plain_integers():
     assert window_starts(7, "batches", 3, 5, N_STARTS, CPU).tolist() == expected
 
 
-def test_a_larger_batch_begins_with_the_smaller_one():
-    small, large = (window_starts(1, "batches", 5, n, N_STARTS, CPU) for n in (4, 64))
-    assert torch.equal(large[:4], small)
-
-
 def test_seeds_steps_and_streams_do_not_share_starts():
     seen = [
         tuple(window_starts(seed, stream, step, 4, N_STARTS, CPU).tolist())

@@ -42,19 +42,14 @@ def write_raw(folder: Path, payload: bytes, step: int = 1) -> Path:
     return path
 
 
-def test_what_was_saved_is_what_is_loaded(tmp_path):
-    path = checkpoint.save(tmp_path, content_of(3))
-    loaded = checkpoint.load(path)
-    assert loaded["trainer"]["step"] == 3
-    assert torch.equal(loaded["trainer"]["model"]["w"], torch.full((40,), 3.0))
-    assert [one.name for one in checkpoint.paths(tmp_path)] == ["checkpoint-00000003.pt"]
-
-
-def test_the_last_two_are_kept_with_their_hashes_and_nothing_else(tmp_path):
-    for step in (0, 5, 9, 10, 100):
-        checkpoint.save(tmp_path, content_of(step))
-    names = ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
-    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names + [f"{name}.sha256" for name in names])
+def test_the_last_two_are_kept_as_they_were_saved_with_their_hashes_and_nothing_else(tmp_path):
+    saved = [checkpoint.save(tmp_path, content_of(step)) for step in (0, 5, 9, 10, 100)]
+    assert [one.name for one in saved[-2:]] == ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
+    assert checkpoint.paths(tmp_path) == saved[-2:]
+    assert {*tmp_path.iterdir()} == {*saved[-2:], *(path.with_suffix(".pt.sha256") for path in saved[-2:])}
+    loaded = checkpoint.load(saved[-1])["trainer"]
+    assert loaded["step"] == 100
+    assert torch.equal(loaded["model"]["w"], torch.full((40,), 100.0))
 
 
 # kills ----------------------------------------------------------------------------------------------------------------

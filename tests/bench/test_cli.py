@@ -148,18 +148,6 @@ def test_a_cut_record_is_one_line_that_names_it_with_exit_1(capsys, tmp_path):
     assert path.name in mistake(capsys, bench_app, *RUN, "--store", tmp_path / "store", code=1)  # before it trains
 
 
-def test_the_other_records_still_make_a_table_when_one_is_cut(capsys, tmp_path):
-    store = Store(tmp_path / "store")
-    store.write_record(make_record())
-    path = store.write_record(make_record(seed=69))
-    path.write_bytes(path.read_bytes()[:-30])
-    assert call(bench_app, "table", "--store", store.root) == 1
-    printed = capsys.readouterr()
-    assert path.name in printed.err
-    assert printed.err.count("\n") == 1
-    assert (store.root / "tables").is_dir() or printed.out
-
-
 def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(capsys, tmp_path, tiny_run):
     store, other = Store(tmp_path / "store"), tiny_run("transformer", n_steps=2)
     execute(other, store, SELDOM)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.budget import activation_bytes, state_bytes, train_flops
 from bench.experiments.matched import arm
-from bench.experiments.recipes import K_OPERATORS_PAPER
+from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT
 from models import ARCHITECTURES, LSTM, KOperators, SequenceModel, build, decoder_of
 from models.k_operators_decoder import KOperatorsDecoder
 from models.transformer_decoder import TransformerDecoder
@@ -108,10 +108,11 @@ def test_the_closed_forms_of_forward_and_training_count_what_torch_counts(kind, 
         ("modern", 7 * (53_824 + 107_532 + 59_392) + 7_540),
         # 2 layers of 8 x 262^2; 262 x 65
         ("lstm", 2 * 549_152 + 17_030),
+        ("nanogpt", 6 * (12 * 384**2 + 2 * 256 * 384) + 384 * 65),
     ],
 )
-def test_macs_of_the_matched_arms_by_hand(family, macs):
-    config = arm(family)
+def test_macs_of_nanogpt_and_the_matched_arms_by_hand(family, macs):
+    config = NANOGPT if family == "nanogpt" else arm(family)
     assert build(config.model).forward_macs_per_token(config.context) == macs
 
 

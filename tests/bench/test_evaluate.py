@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bench import evaluate
-from bench.evaluate import half_sums, sampled, strided, sweep
+from bench.evaluate import half_sums, permuted, sampled, strided, sweep
 from bench.history import History
 
 CONTEXT = 8
@@ -87,9 +87,10 @@ def test_the_first_half_is_the_first_ceil_n_over_2_windows():
     assert half_sums(losses, 10) == ((60.0, 30), (90.0, 20))
 
 
-def test_a_text_too_short_for_two_windows_is_refused():
+@pytest.mark.parametrize("protocol", [sweep, permuted])
+def test_a_text_too_short_for_two_windows_is_refused(protocol):
     with pytest.raises(ValueError, match="too short for two windows of 8"):
-        sweep(PositionModel(), torch.zeros(16), CONTEXT)
+        protocol(PositionModel(), torch.zeros(16, dtype=torch.uint8), CONTEXT)
 
 
 def test_best_final_and_cross_fitted_by_hand():

@@ -34,18 +34,8 @@ def test_markdown_cells_cannot_break_the_table_or_become_html(nasty):
 
 def test_csv_cells_cannot_become_formulas_and_read_back_whole(nasty):
     rows = list(csv.reader(io.StringIO(nasty.csv())))
-    assert [row[0] for row in rows[1:]] == [
-        "a|b",
-        "'=cmd()",
-        "</script>",
-        "R&D_50%",
-        "`code`",
-        "'+1",
-        "'@sum",
-        "'-2",
-        "$x$ [31m#",
-        "[a](b)",
-    ]
+    shown = {"=cmd()": "'=cmd()", "+1": "'+1", "@sum": "'@sum", "-2": "'-2", "$x$\n\x1b[31m#": "$x$ [31m#"}
+    assert [row[0] for row in rows[1:]] == [shown.get(name, name) for name in NASTY]
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
     assert {len(row) for row in rows} == {len(nasty.columns)}
 

@@ -103,11 +103,9 @@ def test_an_experiment_without_a_record_has_no_table_of_budgets(tmp_path):
 
 
 def test_costs_are_means_over_the_done_runs_and_leave_fitted_models_out(tmp_path):
-    def costing(seed: int, seconds: float, speed: float) -> Record:
-        cost = {**make_record().cost.model_dump(), "train_seconds": seconds, "tokens_per_second": speed}
-        return make_record(seed=seed, cost=cost)
-
-    records = [costing(42, 100.0, 10_000.0), costing(69, 110.0, 12_000.0), make_record("unigram", None, 28.4)]
+    times = ((42, 100.0, 10_000.0), (69, 110.0, 12_000.0))
+    records = [costing("k_operators", seed, seconds, tokens_per_second=speed) for seed, seconds, speed in times]
+    records.append(make_record("unigram", None, 28.4))
     table = table_of(make_store(tmp_path, records), "cost")
     row = cells(table)
     assert (row["train seconds"], row["tokens/s"], row["peak MiB"]) == ("105.0 ± 7.1", "11,000", "512")
@@ -115,16 +113,16 @@ def test_costs_are_means_over_the_done_runs_and_leave_fitted_models_out(tmp_path
 
 
 def test_runs_that_shared_a_gpu_count_in_no_table_of_times(tmp_path):
-    def costing(seed: int, seconds: float, *runs_per_gpu: int | None) -> Record:
-        """A record whose attempts shared their GPU with that many runs."""
-        attempt = {"started_at": "", "first_step": 0, "last_step": 9, "train_seconds": 1.0}
-        gpu = make_environment(device="cuda")
-        attempts = [{**attempt, "environment": gpu, "runs_per_gpu": n} for n in runs_per_gpu]
-        cost = {**make_record().cost.model_dump(), "train_seconds": seconds, "tokens_per_second": 2e6 / seconds}
-        return make_record(seed=seed, attempts=attempts, cost=cost)
+    attempt = {"started_at": "", "first_step": 0, "last_step": 9, "train_seconds": 1.0}
+    attempt["environment"] = make_environment(device="cuda")
 
-    lone = [costing(42, 100.0, None), costing(69, 100.0, 1)]  # None: a record older than the count
-    table = table_of(make_store(tmp_path / "some", [*lone, costing(420, 400.0, 4), costing(666, 300.0, 1, 2)]), "cost")
+    def sharing(seed: int, seconds: float, *runs_per_gpu: int | None) -> Record:
+        """A record whose attempts shared their GPU with that many runs."""
+        made = costing("k_operators", seed, seconds, tokens_per_second=2e6 / seconds)
+        return make_record(seed=seed, cost=made.cost, attempts=[{**attempt, "runs_per_gpu": n} for n in runs_per_gpu])
+
+    lone = [sharing(42, 100.0, None), sharing(69, 100.0, 1)]  # None: a record older than the count
+    table = table_of(make_store(tmp_path / "some", [*lone, sharing(420, 400.0, 4), sharing(666, 300.0, 1, 2)]), "cost")
     row = cells(table)
     assert (row["n"], row["train seconds"], row["tokens/s"]) == ("4", "100.0 ± 0.0 (2 of 4)", "20,000 (2 of 4)")
     left_out = [note for note in table.notes if "are left out" in note]

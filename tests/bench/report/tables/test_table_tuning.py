@@ -29,15 +29,8 @@ def test_every_trial_is_a_row_with_what_it_tried_and_how_it_ended(tmp_path):
     records = [trial("a", 0, 6.0), trial("a", 1, 5.0), trial("a", 2, status="diverged")]
     records += [trial("b", 0, 7.0, weight_decay=0.02), trial("b", 1, 8.0, weight_decay=0.1)]
     table = table_of(stored(tmp_path, records, "b-t02"), "tuning")
-    assert table.columns == (
-        "arm",
-        "trial",
-        "learning_rate",
-        "weight_decay",
-        "sweep, best",
-        "rank in its arm",
-        "outcome",
-    )
+    settings = ("learning_rate", "weight_decay")
+    assert table.columns == ("arm", "trial", *settings, "sweep, best", "rank in its arm", "outcome")
     assert table.rows == (
         ("a", "a-t00", "0.001", NOTHING, "6.000", "2 of 2", "done"),
         ("a", "a-t01", "0.002", NOTHING, "5.000", "1 of 2", "done"),
