@@ -28,6 +28,17 @@ def call(app: Callable[[], Any], *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
+def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], Any], *arguments: object, code: int = 2) -> str:
+    """The one line on stderr of a command line with a mistake."""
+    capsys.readouterr()
+    assert call(app, *arguments) == code
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert printed.err.startswith("error: "), printed.err
+    assert printed.err.count("\n") == 1, printed.err
+    return printed.err
+
+
 def start(*arguments: object, data_dir: Path | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start `python -m ARGUMENTS` from the root of the project, its output piped as text."""
     environment = dict(os.environ)

@@ -42,13 +42,13 @@ class PeakMemory:
             if platform.libc_ver()[0] == "glibc":
                 ctypes.CDLL(None).malloc_trim(0)  # so that memory freed by earlier tests does not count as held
             Path("/proc/self/clear_refs").write_text("5")  # 5: forget the peak
-            self._held = _status_bytes("VmRSS")
+            self._held = proc_bytes("self/status", "VmRSS")
 
     def bytes(self) -> int | None:
         """The peak so far, in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self._held
-        return _status_bytes("VmHWM") - self._held if platform.system() == "Linux" else None
+        return proc_bytes("self/status", "VmHWM") - self._held if platform.system() == "Linux" else None
 
 
 class NumbersWritten(TorchDispatchMode):
@@ -67,10 +67,10 @@ def free_bytes(device: torch.device) -> int:
     """Bytes of memory that are free now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return proc_bytes("meminfo", "MemAvailable")
 
 
-def _status_bytes(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def proc_bytes(file: str, key: str) -> int:
+    """A value of a file in /proc that is listed there in KiB."""
+    lines = (Path("/proc") / file).read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

@@ -101,15 +101,18 @@ def make_record(
     return Record.model_validate(fields)
 
 
-def make_manifest(cells: dict[str, dict[str, str]], name: str = "laptop", **changes: Any) -> Manifest:
-    """A manifest of `cells`: label -> run id by seed."""
+def make_manifest(
+    cells: dict[str, dict[str, str]], name: str = "laptop", groups: dict[str, str] | None = None, **changes: Any
+) -> Manifest:
+    """A manifest of `cells`: label -> run id by seed; `groups`: the arm by label."""
+    groups = groups or {}
     fields = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "question": "Which is better?",
         "corpus": "tinyshakespeare",
         "mode": "exact",
-        "cells": [{"label": label, "run_ids": run_ids} for label, run_ids in cells.items()],
+        "cells": [{"label": one, "run_ids": run_ids, "group": groups.get(one)} for one, run_ids in cells.items()],
         "claim_rules_sha256": None,
         **changes,
     }

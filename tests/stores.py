@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.record import Manifest, ManifestCell, Record, to_bytes
+from bench.record import Manifest, Record, to_bytes
 from bench.report.output import make_tables
 from bench.report.table import Table
 from bench.store import Store
@@ -54,8 +54,7 @@ def grouped(
     """A manifest of one cell per label, each with its group; `missing`: labels whose only run is missing."""
     run_ids = {one.label: {str(one.seed): one.run_id} for one in records}
     run_ids |= {label: {"1000": f"{i:012x}"} for i, label in enumerate(missing)}
-    cells = [ManifestCell(label=label, run_ids=ids, group=group_of(label)) for label, ids in run_ids.items()]
-    return make_manifest({}, **changes).model_copy(update={"cells": cells})
+    return make_manifest(run_ids, groups={label: group_of(label) for label in run_ids}, **changes)
 
 
 def table_of(store: Store, kind: str = "perplexity", experiment: str = "laptop", **options) -> Table:

@@ -7,14 +7,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def table_rows(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("|")]
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
-
-
 @pytest.mark.parametrize(
     ("name", "arms"),
     [
@@ -26,7 +18,10 @@ def test_every_cell_of_the_readmes_tables_stands_in_the_committed_one(name, arms
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
     committed = (ROOT / f"results/tables/{name}.md").read_text(encoding="utf-8")
-    (header, *rows), (columns, *every) = ([cells(row) for row in table_rows(text)] for text in (shown, committed))
+    (header, *rows), (columns, *every) = (
+        [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("|")]
+        for text in (shown, committed)
+    )
     places = [columns.index(column) for column in header]
     assert arms <= {row[0] for row in rows}
     kept = [[row[place] for place in places] for row in every]

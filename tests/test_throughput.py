@@ -128,14 +128,11 @@ def memory() -> PeakMemory:
     return PeakMemory(DEVICE)
 
 
-class Meter:
+@pytest.fixture
+def meter(benchmark: Any, memory: PeakMemory) -> Callable[..., None]:
     """Times an action, and saves its facts with the benchmark."""
 
-    def __init__(self, benchmark: Any, memory: PeakMemory) -> None:
-        self.benchmark, self.memory = benchmark, memory
-
     def time(
-        self,
         action: Callable[[], object],
         *,
         n_tokens: int,
@@ -152,13 +149,13 @@ class Meter:
             synchronize(DEVICE)
 
         complete()  # the warm-up, whose memory is measured
-        peak = self.memory.bytes()
+        peak = memory.bytes()
         before = matmul_flops_per_second(DEVICE, dtype)
-        self.benchmark.pedantic(complete, rounds=n_rounds, iterations=1)
+        benchmark.pedantic(complete, rounds=n_rounds, iterations=1)
         rate = (before + matmul_flops_per_second(DEVICE, dtype)) / 2
-        median = self.benchmark.stats.stats.median
+        median = benchmark.stats.stats.median
         floor = None if flops is None else flops / rate
-        self.benchmark.extra_info |= {
+        benchmark.extra_info |= {
             "n_tokens": n_tokens,
             "tokens_per_second": n_tokens / median,
             "seconds_per_step": median / steps,
@@ -176,10 +173,7 @@ class Meter:
             **known,
         }
 
-
-@pytest.fixture
-def meter(benchmark: Any, memory: PeakMemory) -> Meter:
-    return Meter(benchmark, memory)
+    return time
 
 
 def described(point: Point, model: torch.nn.Module, phase: str, batch_size: int) -> dict[str, Any]:
@@ -210,7 +204,7 @@ def test_training_step(meter, point, text, monkeypatch):
         trainer.warm_up()
     steps = 50 if DEVICE.type == "cuda" else 10 if "laptop" in point.model else 1
     n_tokens = trainer.training.batch_size * point.context
-    meter.time(
+    meter(
         lambda: [trainer.advance() for _ in range(steps)],
         n_tokens=steps * n_tokens,
         steps=steps,
@@ -228,7 +222,7 @@ def test_forward(meter, point, text):
     model = build(point.config.model).to(DEVICE)
     starts = sweep_starts(text.val, point.context)[: max(1, BATCH_TOKENS // point.context)]
     n_tokens = len(starts) * point.context
-    meter.time(
+    meter(
         lambda: window_losses(model, text.val, starts, point.context),
         n_tokens=n_tokens,
         n_rounds=point.n_rounds,
@@ -246,7 +240,7 @@ def test_evaluation(meter, point, text):
         pytest.skip("takes half a minute on two cores; BENCH_FULL=1 measures it")
     model = build(point.config.model).to(DEVICE)
     n_tokens = len(sweep_starts(text.val, point.context)) * point.context
-    meter.time(
+    meter(
         lambda: sweep(model, text.val, point.context),
         n_tokens=n_tokens,
         n_rounds=3,
@@ -276,7 +270,7 @@ def test_generation(meter, point, decoding):
         for position in range(point.context - n_new, point.context):
             decoder.feed(text[:, position : position + 1])
 
-    meter.time(
+    meter(
         last_tokens,
         n_tokens=n_new,
         steps=n_new,
@@ -343,7 +337,7 @@ def test_growth(meter, does_not_fit, model, backend, length):
         for one in inputs:
             one.grad = None
 
-    meter.time(
+    meter(
         both_passes,
         n_tokens=GROWTH_TOKENS,
         n_rounds=2 if backend in SLOW else 5,

@@ -10,6 +10,7 @@ from bench.record import Record
 from bench.report.runs import CellResults, Results, StoreResults
 from bench.store import Store
 from tests.records import SWEEP_TOKENS, make_record, manifest_of
+from tests.stores import make_store
 
 N_LAYERS, N_STEPS, EVERY = 6, 3500, 250
 K_OPERATORS = {
@@ -84,10 +85,9 @@ def make_experiment(
 ) -> Results:
     """Results with the labels of the records as cells, in their order. `groups`: the arm by label."""
     records = list(records)
-    manifest = manifest_of(records, name)
-    cells = [one.model_copy(update={"group": (groups or {}).get(one.label)}) for one in manifest.cells]
+    manifest = manifest_of(records, name, groups=groups, **changes)
     return Results(
-        manifest=manifest.model_copy(update={"cells": cells, **changes}),
+        manifest=manifest,
         cells=tuple(
             CellResults(
                 label=one.label,
@@ -96,7 +96,7 @@ def make_experiment(
                 missing=(),
                 group=one.group,
             )
-            for one in cells
+            for one in manifest.cells
         ),
         stale=frozenset(),
     )
@@ -104,11 +104,9 @@ def make_experiment(
 
 def write_store(root: Path, experiment: Results) -> None:
     """Write its records and its manifest into a store."""
-    store = Store(root)
-    for record in (record for cell in experiment.cells for record in cell.records):
-        if record.run_id not in store.statuses():  # experiments may share runs
-            store.write_record(record)
-    store.write_manifest(experiment.manifest)
+    there = Store(root).statuses()  # experiments may share runs
+    records = [record for cell in experiment.cells for record in cell.records if record.run_id not in there]
+    make_store(root, records, experiment.manifest)
 
 
 def _readings(rng: random.Random, progress: float, rate: float) -> dict[str, Any]:

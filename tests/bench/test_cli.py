@@ -1,8 +1,8 @@
 """A user's mistake gives one line on stderr and its exit code, and writes no file."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from bench.process import Interrupted
 from bench.run import execute
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.__main__ import app as jobs_app
-from tests.command_line import call, finish, start
+from tests.command_line import call, finish, mistake, start
 from tests.conftest import SELDOM
 from tests.records import make_record
 
@@ -37,17 +37,6 @@ def files(folder: Path) -> set[str]:
     """Every file below a folder, except locks and leases."""
     found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(("lock-", "lease-")))
     return {str(path.relative_to(folder)) for path in found}
-
-
-def mistake(capsys: pytest.CaptureFixture[str], app: Callable[[], object], *arguments: object, code: int = 2) -> str:
-    """The one line on stderr of a command line with a mistake."""
-    capsys.readouterr()
-    assert call(app, *arguments) == code
-    printed = capsys.readouterr()
-    assert "Traceback" not in printed.out + printed.err
-    assert printed.err.startswith("error: "), printed.err
-    assert printed.err.count("\n") == 1, printed.err
-    return printed.err
 
 
 def smoke_run() -> Run:
@@ -218,19 +207,13 @@ def test_debug_shows_the_traceback(monkeypatch):
     ],
 )
 def test_every_ending_has_its_exit_code(ending, code, printed, capsys):
-    def action() -> None:
-        raise ending
-
-    assert call(action) == code
+    assert call(Mock(side_effect=ending)) == code
     assert capsys.readouterr().err == printed
 
 
 def test_an_error_of_the_code_is_not_shown_as_a_users_mistake():
-    def action() -> None:
-        raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
-        run_guarded(action)
+        run_guarded(Mock(side_effect=ZeroDivisionError))
 
 
 def test_seeds_are_read_with_commas_or_spaces():

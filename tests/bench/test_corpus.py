@@ -30,8 +30,10 @@ PATH = "tinyshakespeare/input.txt"
 
 @pytest.fixture(autouse=True)
 def no_corpus_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No data folder is set, and the cache is empty."""
+    """No data folder is set, the cache is empty, and requests to this machine's server use no proxy."""
     monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -166,13 +168,6 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests to this machine's server use no proxy."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 def test_a_good_download_is_cached_and_not_fetched_again(server, stand_in):
     stand_in(f"{server}/good")
     path = find_text(NAME)
@@ -227,16 +222,13 @@ def test_tiny_shakespeare_has_65_characters_and_the_published_split(data_dir):
     assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_synthetic_text_is_always_the_pinned_one():
+def test_the_synthetic_text_is_always_the_pinned_one_with_every_character_in_both_parts():
     synthetic.text.cache_clear()
     text = synthetic.text()
     assert hashlib.sha256(text.encode()).hexdigest() == CORPORA["synthetic"].sha256
     synthetic.text.cache_clear()
     assert synthetic.text() == text
     assert len(text) == 1_115_394
-
-
-def test_the_synthetic_text_uses_every_character_in_both_parts():
     corpus = load_corpus("synthetic", CPU)
     assert len(corpus.vocabulary) == 65
     assert corpus.vocabulary == synthetic.ALPHABET

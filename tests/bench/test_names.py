@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from bench.config import Run, read_run, to_json
 from bench.errors import ConfigError, StoreError, UserError
 from bench.experiments import smoke
-from bench.record import to_bytes
-from bench.report.output import make_tables
 from bench.store import Store
 from jobs.worker import write_run
 from tests.records import make_manifest, make_record
@@ -97,13 +95,3 @@ def test_a_label_or_an_experiment_that_is_a_path_is_written_nowhere(write, tmp_p
     with contextlib.suppress(UserError):
         write(store)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(store.root)]
-
-
-def test_tables_of_a_foreign_experiment_whose_name_is_a_path_are_refused(tmp_path):
-    store, record = Store(tmp_path / "a" / "store"), make_record()
-    store.write_record(record)
-    manifest = make_manifest({record.label: {"42": record.run_id}}, name="../../x")
-    (store.root / "experiments").mkdir()
-    (store.root / "experiments" / "x.json").write_bytes(to_bytes(manifest))  # sealed elsewhere and copied here
-    with pytest.raises(UserError, match="a name is letters"):
-        make_tables(store)

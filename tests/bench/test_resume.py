@@ -1,13 +1,13 @@
 """A run that was stopped, in any way and at any step, resumes with the same bits as an uninterrupted one."""
 
 import dataclasses
-import json
 import random
 import shutil
 import signal
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -258,22 +258,6 @@ def test_how_often_a_run_is_evaluated_changes_nothing_about_its_training(archite
 # divergence -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("F9")
-@pytest.mark.usefixtures("on_little_text")
-def test_a_run_whose_weights_become_nan_is_recorded_as_diverged_with_its_earlier_evaluations(tiny_run, tmp_path):
-    run, store = tiny_run(n_steps=12, eval_every=4), Store(tmp_path)
-    with before_update(6, fill_with_nan):
-        finished = execute(run, store, EVERY_STEP)
-    assert finished.status == "diverged"
-    assert finished.stopped_at_step == 6
-    assert "nan" in (finished.error or "")
-    assert "\n" not in finished.error
-    assert [one.step for one in finished.curve] == [0, 4]
-    assert finished.result is None
-    assert read(store.record_paths()[0], Record) == finished
-    assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == "diverged"
-
-
 @pytest.mark.usefixtures("on_little_text")
 def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run, tmp_path, monkeypatch):
     evaluate = TrainingLoop.evaluate
@@ -289,10 +273,11 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run
     assert [one.step for one in finished.curve] == [0]
 
 
-@pytest.mark.fault("F13")
+@pytest.mark.fault("F9", "F13")
 @pytest.mark.parametrize(
     ("error", "status"),
     [
+        (None, "diverged"),  # its weights become NaN
         (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
         (RuntimeError("Triton Error [CUDA]: out of memory"), "oom"),
@@ -301,15 +286,13 @@ def test_a_loss_that_is_not_finite_only_in_evaluation_is_divergence_too(tiny_run
     ],
 )
 @pytest.mark.usefixtures("on_little_text")
-def test_a_run_that_fails_leaves_a_record_with_the_reason(error, status, tiny_run, tmp_path):
-    def fail(_: Trainer) -> None:
-        raise error
-
-    store = Store(tmp_path)
-    with before_update(5, fail):
-        finished = execute(tiny_run(eval_every=4), store, EVERY_STEP)
+def test_a_run_that_diverges_or_fails_leaves_a_record_with_the_reason(error, status, tiny_run, tmp_path):
+    run, store = tiny_run(eval_every=4), Store(tmp_path)
+    with before_update(5, Mock(side_effect=error) if error else fill_with_nan):
+        finished = execute(run, store, EVERY_STEP)
     assert (finished.status, finished.stopped_at_step, finished.result) == (status, 5, None)
-    assert type(error).__name__ in finished.error
+    assert (type(error).__name__ if error else "nan") in finished.error
     assert "\n" not in finished.error
     assert [one.step for one in finished.curve] == [0, 4]
-    assert json.loads(store.record_paths()[0].read_bytes())["status"] == status
+    assert read(store.record_paths()[0], Record) == finished
+    assert (read_progress(store.run_folder(run.run_id)) or {})["state"] == status

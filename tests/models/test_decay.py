@@ -15,6 +15,7 @@ GAMMAS = {  # one value a rank channel
     "mixed": (0.05, 0.5, 0.9, 0.9999),
 }
 B, D = 2, 5
+NAMES = ("reads", "q", "k", "n", "gamma", "kernel")
 
 
 def case(length: int, gammas: tuple[float, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -32,6 +33,14 @@ def value_and_gradients(backend: str, inputs: list[Tensor]) -> list[Tensor]:
     reads = read_memory(q, k, n, gamma, backend)
     weights = torch.randn(reads.shape, generator=torch.Generator().manual_seed(0)).to(reads.dtype)
     return [reads, *torch.autograd.grad((reads * weights).sum(), inputs)]
+
+
+def assert_near(found, exact, rtol, atol, of_gamma):
+    """The reads and gradients are equal within `atol` of their largest entry; gamma's within `of_gamma`."""
+    for name, (right, ours) in zip(NAMES, zip(exact, found, strict=True), strict=False):
+        scale = max(right.abs().max().item(), 1.0)  # a sum over T positions rounds relative to its largest terms
+        limit = scale * (of_gamma if name == "gamma" else atol)
+        torch.testing.assert_close(ours.double(), right, rtol=rtol, atol=limit, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @pytest.mark.parametrize("gammas", GAMMAS.values(), ids=GAMMAS)
@@ -52,14 +61,9 @@ def test_every_form_is_exact_to_float32_rounding(backend, length, gammas):
         gammas = tuple(max(gamma, 0.55) for gamma in gammas)  # below, the published arithmetic overflows float32
     exact = value_and_gradients("recurrent", case(length, gammas, torch.float64))
     found = value_and_gradients(backend, case(length, gammas, torch.float32))
-    for name, right, ours in zip(("reads", "q", "k", "n", "gamma"), exact, found, strict=True):
-        scale = max(right.abs().max().item(), 1.0)  # a sum over T positions rounds relative to its largest terms
-        tolerance = 2e-6 * scale
-        if backend == "block" and name == "gamma":  # a difference of sums with factors up to t = 128 in front
-            tolerance = 2 * decay.PUBLISHED_BLOCK * torch.finfo(torch.float32).eps * scale
-        torch.testing.assert_close(
-            ours.double(), right, rtol=1e-5, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
-        )
+    # gamma's gradient in `block`: a difference of sums with factors up to t = 128 in front
+    of_gamma = 2 * decay.PUBLISHED_BLOCK * torch.finfo(torch.float32).eps if backend == "block" else 2e-6
+    assert_near(found, exact, rtol=1e-5, atol=2e-6, of_gamma=of_gamma)
 
 
 def folded(form: str, inputs: list[Tensor], gamma_min: float) -> list[Tensor]:
@@ -82,17 +86,8 @@ def test_a_base_kernel_and_a_bound_on_gamma_change_the_way_not_the_value(length,
     exact = folded("recurrent", case(length, gammas, torch.float64), 0.0)
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
         found = folded("chunked", case(length, gammas, dtype), gamma_min=min(gammas))
-        for name, right, ours in zip(("reads", "q", "k", "n", "gamma", "kernel"), exact, found, strict=True):
-            scale = max(right.abs().max().item(), 1.0)
-            if name == "gamma":  # the middle's exponents, up to 64, meet in a difference of sums
-                scale *= decay.CHUNK / 2
-            torch.testing.assert_close(
-                ours.double(),
-                right,
-                rtol=10 * tolerance,
-                atol=tolerance * scale,
-                msg=lambda text, n=name: f"{n}: {text}",
-            )
+        # in gamma's gradient, the middle's exponents, up to 64, meet in a difference of sums
+        assert_near(found, exact, rtol=10 * tolerance, atol=tolerance, of_gamma=tolerance * decay.CHUNK / 2)
 
 
 def test_the_longest_leaf_keeps_every_factor_in_range():
@@ -111,7 +106,7 @@ def test_gammas_at_their_bound_stay_exact_in_float32():
         gammas = (bound,) * 4
         exact = folded("recurrent", case(257, gammas, torch.float64), 0.0)
         found = folded("chunked", case(257, gammas, torch.float32), bound)
-        for name, right, ours in zip(("reads", "q", "k", "n", "gamma", "kernel"), exact, found, strict=True):
+        for name, (right, ours) in zip(NAMES, zip(exact, found, strict=True), strict=True):
             # gamma's gradient is a difference of sums in which the terms of the diagonal cancel
             tolerance = 5e-5 if name == "gamma" else 1e-6
             assert (ours.double() - right).abs().max() <= tolerance * right.abs().max(), (bound, name)

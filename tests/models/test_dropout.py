@@ -8,10 +8,15 @@ from models.dropout import Dropout, random_words, share_generator
 N = 1_000_000
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.08, 0.2, 0.5])
-def test_the_rate_is_right_and_the_expectation_is_kept(rate):
+def seeded(rate: float = 0.5) -> Dropout:
     dropout = Dropout(rate)
     share_generator(dropout, torch.device("cpu")).manual_seed(1)
+    return dropout
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.08, 0.2, 0.5])
+def test_the_rate_is_right_and_the_expectation_is_kept(rate):
+    dropout = seeded(rate)
     out = dropout(torch.ones(N))
     error = 5 * (rate * (1 - rate) / N) ** 0.5  # five standard errors
     assert (out == 0).float().mean().item() == pytest.approx(rate, abs=error + 1 / 65536)
@@ -40,16 +45,14 @@ def test_evaluation_and_rate_zero_are_the_identity_and_draw_nothing():
 
 
 def test_a_given_generator_leaves_torchs_own_alone():
-    dropout = Dropout(0.5)
-    share_generator(dropout, torch.device("cpu")).manual_seed(1)
+    dropout = seeded()
     before = torch.get_rng_state()
     dropout(torch.ones(9))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_gradients_flow_where_values_do():
-    dropout = Dropout(0.5)
-    share_generator(dropout, torch.device("cpu")).manual_seed(1)
+    dropout = seeded()
     x = torch.ones(1000, requires_grad=True)
     out = dropout(x)
     out.sum().backward()

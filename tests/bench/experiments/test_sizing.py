@@ -25,7 +25,7 @@ from bench.experiments.sizing import (
     shape_change,
 )
 from models import ARCHITECTURES, LSTMConfig, NgramConfig, build
-from tests.command_line import call
+from tests.command_line import call, mistake
 from tests.conftest import TINY_MODELS
 
 PAPER, LAPTOP = K_OPERATORS_PAPER.model, laptop_arm("k_operators", 1e-2).model
@@ -258,9 +258,4 @@ def test_the_command_prints_both_budgets_and_the_arguments_of_the_size(capsys):
     ],
 )
 def test_a_mistake_on_the_command_line_gives_one_line_with_the_next_step(arguments, words, capsys):
-    assert call(app, *SIZE, *arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert words in printed.err
-    assert printed.err.count("\n") == 1
+    assert words in mistake(capsys, app, *SIZE, *arguments)

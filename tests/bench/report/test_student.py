@@ -46,15 +46,12 @@ def test_without_a_difference_the_power_is_the_error_that_was_allowed():
     assert welch_power(5, 0, 1, 2, alpha=0.2) == pytest.approx(0.2)
 
 
-def test_the_published_gap_takes_eight_seeds_an_arm():
+def test_the_published_gap_takes_eight_seeds_an_arm_and_more_power_or_a_stricter_test_takes_more():
     assert seeds_needed(1.6, 1, 1) == 8  # 1.6 sd at 80 %; seven give 0.785
+    assert (seeds_needed(1.6, 1, 1, power=0.95) or 0) > 8
+    assert (seeds_needed(1.6, 1, 1, alpha=0.01) or 0) > 8
     assert seeds_needed(0.0875, 0.054, 0.054) == 8  # 4.4355 against 4.348, in perplexity
     assert welch_power(7, 1.6, 1, 1) < 0.8 <= welch_power(8, 1.6, 1, 1)
-
-
-def test_more_power_or_a_stricter_test_takes_more_seeds():
-    assert (seeds_needed(1.6, 1, 1) or 0) < (seeds_needed(1.6, 1, 1, power=0.95) or 0)
-    assert (seeds_needed(1.6, 1, 1) or 0) < (seeds_needed(1.6, 1, 1, alpha=0.01) or 0)
 
 
 def test_two_seeds_do_where_there_is_no_spread_and_no_number_does_where_there_is_no_difference():

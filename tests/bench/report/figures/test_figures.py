@@ -238,15 +238,12 @@ def test_backends_leave_out_the_times_of_runs_that_shared_a_gpu():
 # --- best of k ---
 
 
-def test_the_expected_best_is_the_mean_of_all_trials_for_one_and_the_best_of_all_for_all():
+def test_the_expected_best_is_the_mean_of_all_trials_for_one_and_the_best_of_all_for_all_and_a_failed_one_counts():
     line = drawn_of(tuning())["tuning-best-of-k"].figure.axes[0].lines[0]
     values = [perplexity(run.result.sweep.best.nats_per_token) for run in tuning().done]
     assert list(line.get_xdata()) == list(range(1, 21))
     assert line.get_ydata()[0] == pytest.approx(sum(values) / 20)
     assert line.get_ydata()[-1] == pytest.approx(min(values))
-
-
-def test_a_failed_trial_counts_as_drawn():
     drawn = drawn_of(tuning(n_failed=2))["tuning-best-of-k"]
     assert list(drawn.figure.axes[0].lines[0].get_xdata()) == list(range(3, 21))
     assert "k_operators 2" in drawn.caption

@@ -201,17 +201,14 @@ def test_the_interval_over_the_text_is_of_the_difference_window_by_window(tmp_pa
         assert 0.09 < low <= high < 0.11
 
 
-def test_a_table_says_how_many_seeds_would_tell_apart(tmp_path):
+def test_a_table_says_how_many_seeds_would_tell_apart_and_the_headline_the_difference_in_words(tmp_path):
     store = stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS])
     (needed,) = (note for note in table_of(store, "differences").notes if note.startswith("Seeds needed"))
     assert "k_operators, gap 0.0200, sd 0.0200 and 0.0265: " in needed
     assert needed.endswith("seeds per arm (you have 3).")
-    assert any("(you have 3)." in note for note in table_of(store).notes)
-
-
-def test_the_headline_table_says_the_difference_in_words(tmp_path):
-    table = table_of(stored(tmp_path, [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS]))
-    assert [row[table.columns.index("difference to transformer")] for row in table.rows] == [
+    headline = table_of(store)
+    assert any("(you have 3)." in note for note in headline.notes)
+    assert [row[headline.columns.index("difference to transformer")] for row in headline.rows] == [
         "0.0200, p = 0.074; not distinguishable",
         "reference",
     ]
