@@ -90,7 +90,7 @@ def test_each_diff_applies_by_itself_and_is_as_clean_as_the_rest(name, tmp_path)
 def test_what_was_added_keeps_every_promise_of_its_kind(extended):
     words = "gru or depth or every_architecture or every_trained_architecture"
     files = ("tests/bench/test_sources.py", "tests/bench/test_config.py")
-    assert n_passed(extended, words, "tests/models", "tests/bench/experiments", *files) >= 26
+    assert n_passed(extended, words, "tests/models", "tests/bench/experiments", *files) >= 25
 
 
 def test_the_experiment_is_found_and_one_arm_is_that_of_the_paper(extended):
