@@ -18,22 +18,22 @@ Recipe = Callable[[str], RunConfig]  # from the name of an arm
 
 def folds(recorded: Recorded) -> Experiment:
     """Each arm on nine tenths of the text and scored on the other one, ten times, with one seed."""
-    return _with_tuned_recipes(partial(_folds, "folds"), recorded)
+    return _with_tuned_recipes(partial(on_folds, "folds"), recorded)
 
 
 def warpeace(recorded: Recorded) -> Experiment:
     """Each arm on another text, with five seeds, scored once on a tenth that chose neither recipe nor step."""
-    return _with_tuned_recipes(partial(_warpeace, "warpeace"), recorded)
+    return _with_tuned_recipes(partial(on_warpeace, "warpeace"), recorded)
 
 
 def folds_laptop() -> Experiment:
     """`folds` at laptop size."""
-    return _folds("folds-laptop", best_arm)
+    return on_folds("folds-laptop", best_arm)
 
 
 def warpeace_laptop() -> Experiment:
     """`warpeace` at laptop size."""
-    return _warpeace("warpeace-laptop", best_arm)
+    return on_warpeace("warpeace-laptop", best_arm)
 
 
 def _with_tuned_recipes(make: Callable[[Recipe], Experiment], recorded: Recorded) -> Experiment:
@@ -43,7 +43,8 @@ def _with_tuned_recipes(make: Callable[[Recipe], Experiment], recorded: Recorded
     return replace(experiment, chosen_by=chosen_by(found), only_mode=recorded.mode)
 
 
-def _folds(name: str, recipe: Recipe) -> Experiment:
+def on_folds(name: str, recipe: Recipe) -> Experiment:
+    """The arms with a recipe on each fold of Tiny Shakespeare."""
     return Experiment(
         name=name,
         question="Trained on nine tenths of Tiny Shakespeare and scored on the other one, which model is better?",
@@ -61,7 +62,8 @@ def _folds(name: str, recipe: Recipe) -> Experiment:
     )
 
 
-def _warpeace(name: str, recipe: Recipe) -> Experiment:
+def on_warpeace(name: str, recipe: Recipe) -> Experiment:
+    """The arms with a recipe on War and Peace."""
     return Experiment(
         name=name,
         question="On War and Peace, with the recipes tuned on Tiny Shakespeare, which model is better?",

@@ -268,7 +268,7 @@ def test_a_dry_run_of_a_search_trains_nothing_starts_no_process_and_names_the_so
     assert f"{len(runs)} of {len(runs)} runs to do" in lines[1]
     assert [line.split()[0] for line in runs.values()] == [run.run_id for run in find_experiment("tuning").runs()]
     assert all("about " in line and line.endswith(")") for line in runs.values())
-    assert "(records" in runs["k_operators-t05-s1000"]
+    assert "(records" in runs["k_operators-t01-s1000"]
     assert "(scaled by FLOPs from transformer-params" in runs["modern-t00-s1000"]
     assert not (tmp_path / "store").exists()
 

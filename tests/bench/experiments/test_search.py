@@ -151,5 +151,5 @@ def test_matched_is_refused_with_what_is_missing_and_the_next_command():
 
 
 def test_experiments_that_depend_on_records_are_found_by_name_without_any():
-    assert set(FROM_RECORDS) == {"tuning", "matched"}
+    assert set(FROM_RECORDS) == {"tuning", "matched", "folds", "warpeace"}
     assert len(find_experiment("tuning").runs()) == len(FAMILIES) * N_TRIALS

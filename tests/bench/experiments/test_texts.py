@@ -18,7 +18,7 @@ from bench.experiments import EXPERIMENTS, find_experiment, paper
 from bench.experiments.grid import REPORTING_SEEDS, Cell, Experiment, on_corpus
 from bench.experiments.laptop import best_arm
 from bench.experiments.matched import decided, tuned
-from bench.experiments.texts import ARMS, folds, warpeace
+from bench.experiments.texts import ARMS, folds, on_folds, on_warpeace, warpeace
 from bench.report.output import make_tables
 from bench.report.table import Table
 from bench.run import Settings, execute
@@ -121,7 +121,7 @@ def test_seeds_are_added_to_folds_that_were_launched_before(tmp_path):
     store, experiment = Store(tmp_path), find_experiment("folds-laptop")
     for seeds in ((7,), (42,)):
         grid = experiment.on(corpus=None, mode="exact", seeds=seeds)
-        write_plan(grid, store, find_todo(grid, store, pattern="nothing", retry=None), any_sources=False)
+        write_plan(grid, store, find_todo(grid, store, pattern="modern-fold0", retry=None), any_sources=False)
     (manifest,) = store.manifests()[0]
     assert {tuple(cell.run_ids) for cell in manifest.cells} == {("7", "42")}
 
@@ -187,7 +187,7 @@ def table(tables: list[Table], kind: str) -> Table:
 
 @pytest.mark.usefixtures("little_is_scored")
 def test_folds_run_from_their_plan_to_their_table(tmp_path, data_dir):
-    tables = launched(folds, (42,), tmp_path, data_dir)
+    tables = launched(on_folds, (42,), tmp_path, data_dir)
     found = table(tables, "folds")
     assert [row[:2] for row in found.rows] == [(arm, "10") for arm in ARMS]
     rows = {arm: cells(found, arm) for arm in ARMS}
@@ -203,7 +203,7 @@ def test_folds_run_from_their_plan_to_their_table(tmp_path, data_dir):
 
 @pytest.mark.usefixtures("little_is_scored")
 def test_war_and_peace_runs_from_its_plan_to_its_table(tmp_path, data_dir):
-    tables = launched(warpeace, (42, 69), tmp_path, data_dir)
+    tables = launched(on_warpeace, (42, 69), tmp_path, data_dir)
     found = table(tables, "warpeace")
     assert [row[:2] for row in found.rows] == [(arm, "2") for arm in ARMS]
     records = [one for one in Store(tmp_path).records()[0] if one.label == "k_operators"]

@@ -35,8 +35,8 @@ A, B = [1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 3.0, 3.0, 5.0, 6.0]
 T_975, T_95 = 2.77645, 2.13185  # quantiles of Student's t, 4 degrees of freedom, from a printed table
 
 PUBLISHED = load_published(Path(__file__).parents[3] / "results" / "published.toml")
-(SEVEN,) = (figure.runs for figure in PUBLISHED.figure if figure.runs)
-PRINTED = [run.perplexity for run in SEVEN]
+(SEVEN,) = (figure.runs for figure in PUBLISHED.figure if "k_operators" in figure.arms)
+PRINTED = [run.perplexity or 0.0 for run in SEVEN]
 
 
 def by_seed(values: list[float]) -> list[float]:

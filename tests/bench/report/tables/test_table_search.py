@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_an_incomplete_search_has_no_winner(trials):
     assert find(cells_of(trials)).winner is None
 
 
-def manifests(records: Sequence[Record], **matched: object) -> list[Manifest]:
+def manifests(records: Sequence[Record], **matched: Any) -> list[Manifest]:
     """Those of the search, and of an experiment whose cells it chose."""
     labels = dict.fromkeys(record.label for record in records)
     ids = {label: {str(one.seed): one.run_id for one in records if one.label == label} for label in labels}
