@@ -53,7 +53,7 @@ def gather(store: Store) -> Content:
         headline_note=_headline_note(shown),
         pictures=tuple(draw_all(made.results, made.measurements, made.published)),
         questions=tuple(_question(experiment, ours, made.tables) for experiment in ours.experiments),
-        published=tuple(table for table in made.tables if table.kind == "published"),
+        published=tuple(table for table in made.tables if table.kind in ("published", "error-rates")),
         throughput=tuple(table for table in made.tables if table.experiment == THROUGHPUT),
         cost=_cost(ours),
         deviations=load_deviations(),
