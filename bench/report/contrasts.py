@@ -1,5 +1,6 @@
 """Each arm of an experiment against its reference arm: the difference with intervals, tests and a verdict."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
 from bench.report.student import seeds_needed
 
+MIN_PAIRS_FOR_CORRELATION = 5  # of three pairs it is noise
 MIN_PAIRS_FOR_SIGN_FLIP = 6  # with 5 pairs the lowest possible p is 0.0625, above 5 %
 POWER, ALPHA = 0.8, 0.05
 
@@ -116,8 +118,21 @@ class Contrast:
         return any(len(cell.done) < len(cell.expected) for cell in (self.arm, self.reference))
 
     @property
+    def correlation(self) -> float | None:
+        """Of the losses of both arms at common seeds; None with fewer than five pairs or without a spread."""
+        ours, theirs = self._nats
+        if not self.paired or len(ours) < MIN_PAIRS_FOR_CORRELATION or 0.0 in (sample_sd(ours), sample_sd(theirs)):
+            return None
+        return statistics.correlation(ours, theirs)
+
+    @property
     def seeds_line(self) -> str | None:
-        """`gap 0.08, sd 0.046 and 0.050: 8 seeds per arm`, for 80 % power at the measured gap and spreads."""
+        """`gap 0.08, sd 0.046 and 0.050: 8 seeds per arm`, for 80 % power at the measured gap and spreads.
+
+        None where the comparison is decided.
+        """
+        if self.distinguishable or self.equivalent:
+            return None
         ours, theirs = self._nats
         sds = sample_sd(ours), sample_sd(theirs)
         if self.comparison is None or sds[0] is None or sds[1] is None or not self.comparison.difference:

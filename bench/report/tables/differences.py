@@ -61,6 +61,7 @@ def _notes(view: View) -> list[str]:
         "the start of the other; only for the whole of Tiny Shakespeare. Changed after "
         "runs were seen: a block was 8 windows, 2 kB at context 256 and 1 kB at 128.",
         *protocol_legend(view.experiment, "sweep"),
+        *_correlations(view),
         *_seeds_needed(view),
         *state_notes(view.experiment),
     ]
@@ -76,9 +77,16 @@ def _adjustment(view: View) -> list[str]:
     return [f"p, Holm: {'; '.join(sentences)}."] if sentences else []
 
 
+def _correlations(view: View) -> list[str]:
+    """A note on what pairing by seed gains: little between architectures, whose losses are not correlated."""
+    known = {one.arm.label: r for one in view.contrasts if (r := one.correlation) is not None}
+    found = [f"{label} {signed(r, 2)}" for label, r in known.items()]
+    what = "Correlation with the reference at common seeds, near 0 where pairing by seed gains nothing"
+    return [f"{what}: {', '.join(found)}."] if found else []
+
+
 def _seeds_needed(view: View) -> list[str]:
     """A note on the seeds needed for the comparisons that are not decided."""
-    open_ones = [one for one in view.contrasts if one.distinguishable is False and not one.equivalent]
-    lines = [f"{one.arm.label}, {line}" for one in open_ones if (line := one.seeds_line) is not None]
+    lines = [f"{one.arm.label}, {line}" for one in view.contrasts if (line := one.seeds_line) is not None]
     start = "Seeds needed for 80 % power (Welch, two-sided, 5 %) at the measured gap and spread"
     return [f"{start}: {'; '.join(lines)}."] if lines else []

@@ -223,3 +223,12 @@ def test_fitted_models_are_in_no_family_of_tests(tmp_path):
     floor = make_record("unigram", None, 28.4, architecture="ngram")
     table = table_of(stored(tmp_path, [*runs("a", 1.50, 1.52, 1.54), *THEIRS, floor]), "differences")
     assert [row[0] for row in table.rows] == ["a"]
+
+
+def test_the_correlation_at_common_seeds_is_shown_from_five_pairs_on(tmp_path):
+    """Ours are theirs mirrored, so -1; another arm has four seeds."""
+    ours = runs("a", 1.52, 1.53, 1.54, 1.55, 1.56)
+    theirs = runs("transformer", 1.56, 1.55, 1.54, 1.53, 1.52)
+    store = stored(tmp_path, [*ours, *theirs, *runs("b", 1.52, 1.53, 1.54, 1.56)])
+    (note,) = [one for one in table_of(store, "differences").notes if one.startswith("Correlation")]
+    assert note.endswith(": a −1.00.")
