@@ -9,6 +9,7 @@ from bench.record import SCHEMA_VERSION, Manifest, Record, Status
 FINGERPRINT = "f" * 64
 SWEEP_TOKENS, SAMPLED_TOKENS, STRIDED_TOKENS = 111_360, 3_276_800, 111_232
 N_WINDOWS = 435
+BASELINES = ("transformer", "nanogpt", "lstm")  # labels of what is no K-Operators arm
 CORPUS = {"vocab_size": 65, "n_train_tokens": 1_003_854, "n_val_tokens": 111_540}
 COST = {
     "train_seconds": 100.0,
@@ -52,7 +53,7 @@ def make_record(
     run_id: str | None = None,
     corpus: str = "tinyshakespeare",
     entropy_rate_nats: float | None = None,
-    architecture: str = "k_operators",
+    architecture: str | None = None,  # by the label
     context: int = 256,
     fingerprint: str = FINGERPRINT,
     real_size: bool = False,
@@ -78,7 +79,7 @@ def make_record(
         "stopped_at_step": None if status == "done" else 120,
         "error": None if status == "done" else "the loss is not finite",
         "config": {
-            "architecture": architecture,
+            "architecture": architecture or ("transformer" if label.startswith(BASELINES) else "k_operators"),
             "model": {"vocab_size": 65, "context": context},
             "context": context,
             "training": None if seed is None else {"n_steps": 500},

@@ -65,17 +65,36 @@ def full_model(experiment: Results) -> CellResults | None:
 
 
 def variants(experiment: Results) -> list[CellResults]:
-    """The other K-Operators arms with the learning rate of the full model."""
+    """The other K-Operators arms, without those that a wrong learning rate tells apart."""
+    wrong = at_other_rates(experiment)
+    return [cell for cell in _beside_the_full_model(experiment) if cell not in wrong]
+
+
+def at_other_rates(experiment: Results) -> list[CellResults]:
+    """K-Operators arms at another learning rate than the full model, of a group of several rates.
+
+    An arm that is at another rate by itself had its rate searched for it.
+    """
     full = full_model(experiment)
-    if full is None:
-        return []
+    of_many_rates = _of_many_rates(trained(experiment))
+    return [
+        cell
+        for cell in _beside_the_full_model(experiment)
+        if full is not None and cell in of_many_rates and learning_rate(cell) != learning_rate(full)
+    ]
+
+
+def _beside_the_full_model(experiment: Results) -> list[CellResults]:
+    full = full_model(experiment)
     return [
         cell
         for cell in trained(experiment)
-        if cell is not full
-        and config_of(cell).get("architecture") == K_OPERATORS
-        and learning_rate(cell) == learning_rate(full)
+        if full is not None and cell is not full and config_of(cell).get("architecture") == K_OPERATORS
     ]
+
+
+def _of_many_rates(cells: Sequence[CellResults]) -> list[CellResults]:
+    return [cell for group in by_rate(cells) if has_rates(group) for cell in group]
 
 
 def principal(experiment: Results) -> list[CellResults]:
@@ -89,7 +108,7 @@ def _arms(experiment: Results) -> list[CellResults]:
     cells = [cell for cell in trained(experiment) if cell.group is None]
     if experiment.reference is not None:
         return cells
-    of_many_rates = [cell for group in by_rate(cells) if has_rates(group) for cell in group]
+    of_many_rates = _of_many_rates(cells)
     return [cell for cell in cells if cell not in of_many_rates]
 
 

@@ -1,51 +1,80 @@
-"""Each arm of an experiment against its reference arm: the difference with intervals, tests and a verdict."""
+"""Each arm of an experiment against a reference arm: the difference with intervals, tests and a verdict."""
 
+import itertools
+import math
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from bench.record import Record
+from bench.report.arms import at_other_rates, full_model, variants
 from bench.report.mixing import measured_alike
 from bench.report.over_text import NO_WINDOWS, OverText, over_text
-from bench.report.resampling import sign_flip_p
+from bench.report.resampling import MAX_SPLITS, permutation_p
 from bench.report.runs import CellResults, Results, of_expected, sweep_nats
 from bench.report.statistics import MARGIN_NATS, Comparison, Equivalence, holm, mean, paired_t, sample_sd, tost, welch
 from bench.report.student import seeds_needed
 
 MIN_PAIRS_FOR_CORRELATION = 5  # of three pairs it is noise
-MIN_PAIRS_FOR_SIGN_FLIP = 6  # with 5 pairs the lowest possible p is 0.0625, above 5 %
 POWER, ALPHA = 0.8, 0.05
+Question = Literal["primary", "baselines", "ablation", "stress"]  # p-values of one question are adjusted together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """An arm minus the reference arm, in nats per token at the best evaluation of the sweep.
+    """An arm minus a reference arm, in nats per token at the best evaluation of the sweep, over all runs of both.
 
-    `ours` and `theirs` hold the runs compared: if paired, those of the common seeds, in the same order. If the arms
-    cannot be compared they are empty, and `why_not` is the reason.
+    Welch's test is the main one: between architectures the losses at common seeds are not correlated, so that pairing
+    gains nothing and costs degrees of freedom. If the arms cannot be compared, `why_not` is the reason.
     """
 
     arm: CellResults
     reference: CellResults
-    paired: bool
-    ours: tuple[Record, ...] = ()
-    theirs: tuple[Record, ...] = ()
+    question: Question = "baselines"
     why_not: str | None = None
-    primary: bool = False  # the comparison whose p-value is not adjusted
-    holm_p: float | None = None  # adjusted p-value of the other comparisons
+    holm_p: float | None = None  # of the comparison, adjusted within its question; None for the primary one
+    holm_p_equivalence: float | None = None
 
     @cached_property
     def _nats(self) -> tuple[list[float], list[float]]:
         return sweep_nats(self.ours), sweep_nats(self.theirs)
 
     @cached_property
+    def _paired_nats(self) -> tuple[list[float], list[float]]:
+        if self.why_not is not None:
+            return [], []
+        ours, theirs = of_common_seeds(self.arm, self.reference)
+        return sweep_nats(ours), sweep_nats(theirs)
+
+    @property
+    def ours(self) -> tuple[Record, ...]:
+        """The runs of the arm; empty if it cannot be compared."""
+        return self.arm.done if self.why_not is None else ()
+
+    @property
+    def theirs(self) -> tuple[Record, ...]:
+        """The runs of the reference arm; empty if it cannot be compared."""
+        return self.reference.done if self.why_not is None else ()
+
+    @cached_property
     def comparison(self) -> Comparison | None:
-        """Paired t-test or Welch's; None if an arm has no run."""
+        """Welch's t-test of all runs; None if an arm has no run."""
         ours, theirs = self._nats
-        if not ours or not theirs:
-            return None
-        return paired_t(ours, theirs) if self.paired else welch(ours, theirs)
+        return welch(ours, theirs) if ours and theirs else None
+
+    @cached_property
+    def paired(self) -> Comparison | None:
+        """The check: Student's t-test over the seeds in common; None for fewer than two."""
+        ours, theirs = self._paired_nats
+        return paired_t(ours, theirs) if len(ours) >= 2 else None
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is the comparison chosen beforehand, whose p-values are not adjusted."""
+        return self.question == "primary"
 
     @property
     def p_value(self) -> float | None:
@@ -54,17 +83,18 @@ class Contrast:
 
     @cached_property
     def equivalence(self) -> Equivalence | None:
-        """Two one-sided tests at the margin fixed before the runs."""
+        """Two one-sided Welch tests at the margin fixed before the runs."""
         if self.comparison is None or self.comparison.interval is None:
             return None
-        return tost(*self._nats, paired=self.paired, margin=MARGIN_NATS)
+        return tost(*self._nats, paired=False, margin=MARGIN_NATS)
 
     @cached_property
-    def sign_flip_p(self) -> float | None:
-        """Exact two-sided p-value; None with too few pairs."""
-        if not self.paired or len(self.ours) < MIN_PAIRS_FOR_SIGN_FLIP:
-            return None
-        return sign_flip_p([one - other for one, other in zip(*self._nats, strict=True)])
+    def permutation_p(self) -> float | None:
+        """Exact companion of Welch's p-value; None if it cannot reach 5 % with so few runs, or for too many."""
+        ours, theirs = self._nats
+        n_splits = math.comb(len(ours) + len(theirs), len(ours))
+        finite = all(map(math.isfinite, (*ours, *theirs)))
+        return permutation_p(ours, theirs) if finite and 2 / ALPHA <= n_splits <= MAX_SPLITS else None
 
     @cached_property
     def over_text(self) -> OverText:
@@ -86,8 +116,11 @@ class Contrast:
 
     @property
     def equivalent(self) -> bool:
-        """Whether the difference is within the margin, tested at 5 %."""
-        return self.equivalence is not None and self.equivalence.verdict == "equivalent"
+        """Whether the difference is within the margin, tested at 5 %, adjusted within its question."""
+        adjusted = self.holm_p_equivalence
+        if self.equivalence is None or self.equivalence.verdict != "equivalent":
+            return False
+        return adjusted is None or adjusted < ALPHA
 
     @property
     def verdict(self) -> str:
@@ -105,10 +138,7 @@ class Contrast:
 
     @property
     def n_text(self) -> str:
-        """`5 pairs` or `5 against 3`, with the expected number where runs are missing."""
-        if self.paired:
-            expected = len(set(self.arm.expected) & set(self.reference.expected))
-            return f"{of_expected(len(self.ours), expected)} pairs"
+        """`5 against 3`, with the expected number where runs are missing."""
         sides = (of_expected(len(cell.done), len(cell.expected)) for cell in (self.arm, self.reference))
         return " against ".join(sides)
 
@@ -120,8 +150,8 @@ class Contrast:
     @property
     def correlation(self) -> float | None:
         """Of the losses of both arms at common seeds; None with fewer than five pairs or without a spread."""
-        ours, theirs = self._nats
-        if not self.paired or len(ours) < MIN_PAIRS_FOR_CORRELATION or 0.0 in (sample_sd(ours), sample_sd(theirs)):
+        ours, theirs = self._paired_nats
+        if len(ours) < MIN_PAIRS_FOR_CORRELATION or 0.0 in (sample_sd(ours), sample_sd(theirs)):
             return None
         return statistics.correlation(ours, theirs)
 
@@ -144,19 +174,39 @@ class Contrast:
 
 
 def contrasts(experiment: Results) -> tuple[Contrast, ...]:
-    """Every other trained arm against the reference arm, in the order of the manifest; empty without a reference.
+    """Every other trained arm against a reference arm, in the order of the manifest; empty without a reference.
 
-    The first arm is the primary comparison, unless it is the reference; the p-values of all others are adjusted.
+    Variants of K-Operators are held against the full model, other arms against the reference of the experiment. The
+    first arm is the primary comparison, unless it is the reference or a variant.
     """
-    reference = experiment.reference
+    reference, full = experiment.reference, full_model(experiment)
     if reference is None:
         return ()
     trained = [cell for cell in experiment.cells if not cell.fitted]
-    found = [_contrast(cell, reference) for cell in trained if cell is not reference]
-    found = [replace(one, primary=one.arm is trained[0]) for one in found]
-    p_values = {one.arm.label: p for one in found if not one.primary and (p := one.p_value) is not None}
-    by_label = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return tuple(replace(one, holm_p=by_label.get(one.arm.label)) for one in found)
+    ablated, stressed = variants(experiment), at_other_rates(experiment)
+    found = []
+    for cell in trained:
+        question: Question = "ablation" if cell in ablated else "stress" if cell in stressed else "baselines"
+        against = full if full is not None and question != "baselines" else reference
+        if cell is not reference:
+            question = "primary" if cell is trained[0] and question == "baselines" else question
+            found.append(Contrast(arm=cell, reference=against, question=question, why_not=_why_not(cell, against)))
+    by_test = _adjusted(found, lambda one: one.p_value)
+    by_equivalence = _adjusted(found, lambda one: None if one.equivalence is None else one.equivalence.p_value)
+    return tuple(
+        replace(one, holm_p=by_test.get(one.arm.label), holm_p_equivalence=by_equivalence.get(one.arm.label))
+        for one in found
+    )
+
+
+def _adjusted(found: Iterable[Contrast], p_value: Callable[[Contrast], float | None]) -> dict[str, float]:
+    """The p-values by arm, adjusted by Holm within each question; the primary comparison has none."""
+    by_question: dict[Question, dict[str, float]] = defaultdict(dict)
+    for one in found:
+        if not one.primary and (p := p_value(one)) is not None:
+            by_question[one.question][one.arm.label] = p
+    adjusted = (zip(known, holm(list(known.values())), strict=True) for known in by_question.values())
+    return dict(itertools.chain.from_iterable(adjusted))
 
 
 def window_means(records: Sequence[Record]) -> list[float]:
@@ -166,16 +216,6 @@ def window_means(records: Sequence[Record]) -> list[float]:
     if not by_run or len(by_run) < len(records) or len({len(windows) for windows in by_run}) > 1:
         return []
     return [mean(values) for values in zip(*by_run, strict=True)]
-
-
-def _contrast(arm: CellResults, reference: CellResults) -> Contrast:
-    why_not = _why_not(arm, reference)
-    if why_not is not None:
-        return Contrast(arm=arm, reference=reference, paired=False, why_not=why_not)
-    ours, theirs = of_common_seeds(arm, reference)
-    if len(ours) >= 2:  # the same seed draws the same batches for every model
-        return Contrast(arm=arm, reference=reference, paired=True, ours=ours, theirs=theirs)
-    return Contrast(arm=arm, reference=reference, paired=False, ours=arm.done, theirs=reference.done)
 
 
 def of_common_seeds(one: CellResults, other: CellResults) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

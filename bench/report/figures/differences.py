@@ -1,13 +1,11 @@
 """Forest plots: by how many nats each arm is worse or better than the one it is held against, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 from matplotlib.axes import Axes
 
-from bench.report.arms import full_model, principal, unfinished, variants
-from bench.report.contrasts import Contrast, contrasts
+from bench.report.arms import unfinished
+from bench.report.contrasts import Contrast, Question, contrasts
 from bench.report.figures.drawing import Drawn, drawn_of, line_style, new_figure, note, short
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
@@ -28,33 +26,26 @@ def differences(experiment: Results, published: Published) -> list[Drawn]:
 
 def model_rows(experiment: Results) -> list[Row]:
     """The models that can be compared with the experiment's reference."""
-    reference = experiment.reference
-    return [] if reference is None else _rows(experiment, principal(experiment), reference)
+    return _rows(experiment, ("primary", "baselines"))
 
 
 def variants_figure(experiment: Results, kind: str) -> list[Drawn]:
     """The variants of K-Operators against the full model; at most one figure."""
-    full = full_model(experiment)
-    if full is None or experiment.reference is None:
-        return []
-    rows = _rows(experiment, variants(experiment), full)
-    return [_drawn(experiment, rows, full, kind, "variants of K-Operators")] if rows else []
+    rows = _rows(experiment, ("ablation",))
+    return [_drawn(experiment, rows, rows[0][0].reference, kind, "variants of K-Operators")] if rows else []
 
 
-def _rows(experiment: Results, cells: Sequence[CellResults], reference: CellResults) -> list[Row]:
-    """Those of the cells that can be compared with the reference, whether or not it is the experiment's own."""
-    manifest = experiment.manifest.model_copy(update={"reference": reference.label})
-    labels = {cell.label for cell in cells}
+def _rows(experiment: Results, questions: Sequence[Question]) -> list[Row]:
+    """The comparisons of these questions that were made."""
     return [
         (one, one.comparison)
-        for one in contrasts(replace(experiment, manifest=manifest))
-        if one.arm.label in labels and one.comparison is not None
+        for one in contrasts(experiment)
+        if one.question in questions and one.comparison is not None
     ]
 
 
 def _drawn(experiment: Results, rows: Sequence[Row], reference: CellResults, kind: str, what: str) -> Drawn:
     arms = [contrast.arm for contrast, _ in rows]
-    hollow = "" if all(one.paired for one, _ in rows) else "; hollow: Welch, with fewer than two seeds in common"
     figure = new_figure(1.45 + 0.23 * len(rows))
     _draw(figure.subplots(), rows, reference.label)
     note(figure, f"bar: 95 % interval; shaded: within ±{MARGIN_NATS:g} nats")
@@ -65,8 +56,8 @@ def _drawn(experiment: Results, rows: Sequence[Row], reference: CellResults, kin
         title=f"{what} against {reference.label}",
         caption=(
             f"Best validation loss (sweep) less that of {reference.label}, in nats per token: right of the line is "
-            f"worse. Bars: 95 % t intervals, not corrected for their number, paired over common seeds{hollow}. "
-            f"n: seeds of a pair, or of each arm. Shaded: the margin of ±{MARGIN_NATS:g} nats within which arms "
+            f"worse. Bars: 95 % t intervals of Welch, not corrected for their number. "
+            f"n: seeds of each arm. Shaded: the margin of ±{MARGIN_NATS:g} nats within which arms "
             f"count as equivalent.{unfinished([reference, *arms])}"
         ),
         alt=f"Differences in validation loss to {reference.label} with intervals for "
@@ -79,16 +70,15 @@ def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
     axes.axvspan(-MARGIN_NATS, MARGIN_NATS, color="0.88", linewidth=0, zorder=0)
     axes.axvline(0, color="0.3", linewidth=1)
     color = line_style(0)["color"]
-    for height, (contrast, comparison) in zip(heights, rows, strict=True):
+    for height, (_, comparison) in zip(heights, rows, strict=True):
         if comparison.interval is not None:
             axes.plot(comparison.interval, [height, height], color=color, marker="|", markersize=6)
-        point: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "none", "color": color}
-        axes.plot([comparison.difference], [height], markerfacecolor=color if contrast.paired else "white", **point)
+        axes.plot([comparison.difference], [height], marker="o", markersize=5, linestyle="none", color=color)
     axes.set_yticks(list(heights), [short(contrast.arm.label, LONGEST_LABEL) for contrast, _ in rows])
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.grid(visible=False, axis="y")
     counts = axes.secondary_yaxis("right")
-    counts.set_yticks(list(heights), [_n(row) for row in rows], fontsize=8)
+    counts.set_yticks(list(heights), [_n(comparison) for _, comparison in rows], fontsize=8)
     counts.tick_params(length=0)
     counts.spines["right"].set_visible(False)
     axes.set_xlabel(f"difference to {short(reference, LONGEST_LABEL)}\nin nats per token (right: worse)")
@@ -96,7 +86,6 @@ def _draw(axes: Axes, rows: Sequence[Row], reference: str) -> None:
     axes.set_xlim(min(low, -1.5 * MARGIN_NATS), max(high, 1.5 * MARGIN_NATS))
 
 
-def _n(row: Row) -> str:
-    contrast, comparison = row
+def _n(comparison: Comparison) -> str:
     one, other = comparison.n_a, comparison.n_b
-    return f"n = {one}" if contrast.paired or one == other else f"n = {one}, {other}"
+    return f"n = {one}" if one == other else f"n = {one}, {other}"

@@ -1,7 +1,9 @@
-"""The table of differences: each arm against the reference arm, with intervals, tests and a verdict."""
+"""The table of differences: each arm against a reference arm, with intervals, tests and a verdict."""
+
+from collections import Counter
 
 from bench.errors import count
-from bench.report.contrasts import ALPHA, MIN_PAIRS_FOR_SIGN_FLIP, Contrast
+from bench.report.contrasts import ALPHA, Contrast
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.over_text import LONG, N_RESAMPLES, SHORT
 from bench.report.plays import PLAYS
@@ -10,13 +12,14 @@ from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, arm_label, p_text, signed, signed_interval
 
 OVER_TEXT = ("95 % interval over the text, 2 kB", "over the text, 16 kB", "over the text, 2 kB within plays")
+QUESTIONS = {"baselines": "baselines", "ablation": "ablations", "stress": "wrong learning rates"}
 
 
 def differences_table(view: View) -> Table | None:
     """Every trained arm against the reference arm; None without a reference or a done run."""
     if not view.contrasts or not view.experiment.done:
         return None
-    return view.table("differences", 3, [_row(view, one) for one in view.contrasts], _notes(view))
+    return view.table("differences", 4, [_row(view, one) for one in view.contrasts], _notes(view))
 
 
 def _row(view: View, one: Contrast) -> dict[str, str]:
@@ -27,33 +30,34 @@ def _row(view: View, one: Contrast) -> dict[str, str]:
 
     return {
         "arm": arm_label(view.experiment, one.arm),
+        "against": one.reference.label,
         "verdict": marked(one.verdict),
         "runs": one.arm.statuses,
         "n": one.n_text if compared is not None else NOTHING,
-        "test": NOTHING if compared is None else "paired t" if one.paired else "Welch",
         "difference, nats per token": marked(NOTHING if compared is None else signed(compared.difference)),
         "95 % interval": marked(signed_interval(None if compared is None else compared.interval)),
         "90 % interval": marked(signed_interval(None if one.equivalence is None else one.equivalence.interval_90)),
         "p": marked(p_text(one.p_value)),
         "p, Holm": "primary" if one.primary else marked(p_text(one.holm_p)),
-        "p, sign-flip": marked(p_text(one.sign_flip_p)),
+        "p, permutation": marked(p_text(one.permutation_p)),
+        "pairs": NOTHING if one.paired is None else marked(str(one.paired.n_a)),
+        "95 % interval, paired": marked(signed_interval(None if one.paired is None else one.paired.interval)),
+        "p, paired": marked(p_text(None if one.paired is None else one.paired.p_value)),
     } | {column: marked(signed_interval(interval)) for column, interval in zip(OVER_TEXT, one.over_text, strict=True)}
 
 
 def _notes(view: View) -> list[str]:
-    reference = view.contrasts[0].reference
     return [
-        f"difference: mean sweep loss (best) of the arm minus that of {reference.label} ({reference.statuses}), in "
-        "nats per token; below 0 the arm is better. The mean is of the losses, not of the perplexities that the table "
-        "of perplexities shows. Fitted models are left out.",
-        "paired t: over the seeds that both arms have in common (n pairs), which draw the same batches; Welch: if "
-        "fewer than 2 are common. The 95 % interval and the two-sided p are of that test; they cover the spread "
-        "between seeds.",
+        "difference: mean sweep loss (best) of the arm minus that of the arm it stands against, in nats per token; "
+        "below 0 the arm is better. The mean is of the losses, not of the perplexities that the table of perplexities "
+        "shows. Variants of K-Operators stand against the full model. Fitted models are left out.",
+        "The intervals and the two-sided p are of Welch's t-test, over all runs of both arms; they cover the spread "
+        f"between seeds. p, permutation: its exact companion, where the runs are enough to reach {ALPHA}. paired: the "
+        "check, Student's t-test over the seeds that both arms have in common, which draw the same batches. Changed "
+        "after runs were seen: the paired test was the main one.",
         *_adjustment(view),
-        f"p, sign-flip: exact, two-sided, with {MIN_PAIRS_FOR_SIGN_FLIP} pairs or more; with fewer it cannot reach "
-        f"{ALPHA}.",
         f"not distinguishable: the 95 % interval contains 0. equivalent within {MARGIN_NATS}: by two one-sided tests, "
-        f"the 90 % interval is within ± {MARGIN_NATS} nats, a margin fixed before the runs.",
+        f"whose 90 % interval is within ± {MARGIN_NATS} nats, a margin fixed before the runs, adjusted as p is.",
         f"95 % interval over the text: blocks of neighbouring windows, of {SHORT:,} characters (2 kB) or {LONG:,} "
         f"(16 kB), resampled {N_RESAMPLES:,} times, paired by window, the loss of each window first averaged over the "
         "seeds compared: how the difference would vary with other text of this kind, for the same trained weights. "
@@ -68,12 +72,14 @@ def _notes(view: View) -> list[str]:
 
 
 def _adjustment(view: View) -> list[str]:
-    """A note on which p-values are adjusted."""
-    family = sum(one.holm_p is not None for one in view.contrasts)
+    """A note on which p-values are adjusted, and together with which others."""
     primary = next((one.arm.label for one in view.contrasts if one.primary), None)
     sentences = [] if primary is None else [f"{primary} is the primary comparison, chosen beforehand, and not adjusted"]
-    if family:
-        sentences.append(f"{'the other ' if sentences else ''}{count(family, 'comparison')} are adjusted together")
+    n_adjusted = Counter(one.question for one in view.contrasts if one.holm_p is not None)
+    families = [f"{count(n, 'comparison')} ({QUESTIONS[question]})" for question, n in n_adjusted.items()]
+    if families:
+        each = "; each family by itself" if len(families) > 1 else ""
+        sentences.append(f"adjusted together: {', '.join(families)}{each}")
     return [f"p, Holm: {'; '.join(sentences)}."] if sentences else []
 
 

@@ -1,5 +1,7 @@
 """The table of perplexities: every arm with its size, validation perplexity and difference to the reference arm."""
 
+from collections import defaultdict
+
 from bench.report.contrasts import Contrast
 from bench.report.mixing import measured_alike
 from bench.report.notes import MEAN_OF_EXP, floor_notes, machine_notes, protocol_legend, state_notes
@@ -20,15 +22,11 @@ from bench.report.tables.view import (
     summaries_of,
 )
 
-DIFFERENCE = "difference to"  # column name, followed by the label of the reference arm
-
 
 def perplexity_table(view: View) -> Table | None:
     """One row per arm, also for arms that have not run."""
     experiment = view.experiment
-    differences = {one.arm.label: difference_text(one) for one in view.contrasts}
-    if differences and experiment.manifest.reference is not None:
-        differences[experiment.manifest.reference] = "reference"
+    differences = _differences(view)
     committed = None if view.committed is None else _committed(view)
     rows = []
     for cell in experiment.cells:
@@ -43,8 +41,7 @@ def perplexity_table(view: View) -> Table | None:
             "sweep, final": mean_sd(cell, view.summaries.get((cell.label, "sweep", "final"))),
             "sweep, cross-fitted": mean_sd(cell, view.summaries.get((cell.label, "sweep", "cross_fitted"))),
         }
-        if differences:
-            row[f"{DIFFERENCE} {experiment.manifest.reference}"] = differences.get(cell.label, NOTHING)
+        row |= {column: texts.get(cell.label, NOTHING) for column, texts in differences.items()}
         row["published"] = published_perplexity(view.published_beside[cell.label])
         if committed is not None:
             row["committed (sweep, best)"] = committed.get(cell.label, NOTHING)
@@ -65,6 +62,15 @@ def perplexity_table(view: View) -> Table | None:
     return view.table("perplexity", 2, rows, notes)
 
 
+def _differences(view: View) -> dict[str, dict[str, str]]:
+    """A column for each arm that others stand against, with its texts by label."""
+    columns: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in view.contrasts:
+        reference = one.reference.label
+        columns[f"difference to {reference}"] |= {reference: "reference", one.arm.label: difference_text(one)}
+    return columns
+
+
 def difference_text(contrast: Contrast) -> str:
     """The difference in nats per token with p-value and verdict; `–` if the arms cannot be compared."""
     if contrast.comparison is None:
@@ -81,8 +87,8 @@ def difference_notes(view: View) -> list[str]:
     if not view.contrasts:
         return []
     notes = [
-        f"{DIFFERENCE} {view.experiment.manifest.reference}: of the mean sweep loss (best), in nats per token, "
-        "lower is better; p is of the two-sided t-test, not adjusted. Intervals and tests: "
+        "difference: of the mean sweep loss (best), in nats per token, lower is better; p is of Welch's two-sided "
+        "t-test, not adjusted. Intervals and tests: "
         f"{view.experiment.name}-differences."
     ]
     primary = next((one for one in view.contrasts if one.primary), None)

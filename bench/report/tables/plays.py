@@ -7,7 +7,7 @@ from bench.report.mixing import measured_alike
 from bench.report.notes import protocol_legend, state_notes
 from bench.report.plays import FIRST_LINE, PLAYS, nats_by_play
 from bench.report.runs import CellResults
-from bench.report.statistics import Comparison, mean, paired_t, sample_sd
+from bench.report.statistics import mean, sample_sd, welch
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import View, arm_label, marked, n_of, partial, signed, signed_interval
 
@@ -34,26 +34,26 @@ def plays_table(view: View) -> Table | None:
 
 def _notes(view: View) -> list[str]:
     reference = view.experiment.manifest.reference
-    compared = f"difference: the arm minus {reference} on that play, paired by seed, with the t interval over seeds; "
+    compared = f"difference: the arm minus {reference} on that play, with the interval of Welch's t-test; "
     return [
         "Sweep loss in nats per token at the best step of the whole validation text, by play: mean ± sample standard "
         "deviation (n - 1) over n seeds.",
         f"The validation text is most of {PLAYS[0]}, whose start is in the training text, and then {PLAYS[1]}, which "
         f"is not: its first line starts at character {FIRST_LINE:,}. The window with the end of one and the start of "
         "the other counts for neither.",
-        *([] if reference is None else [f"{compared}–: fewer than two seeds in common, or a counted model."]),
+        *([] if reference is None else [f"{compared}–: fewer than two runs, or a counted model."]),
         *protocol_legend(view.experiment, "sweep"),
         *state_notes(view.experiment),
     ]
 
 
-def _by_seed(cell: CellResults, play: int) -> dict[int | None, float]:
+def _losses(cell: CellResults, play: int) -> list[float]:
     """The loss on a play of each done run that has losses by window."""
-    return {record.seed: found[play] for record in cell.done if (found := nats_by_play(record)) is not None}
+    return [found[play] for record in cell.done if (found := nats_by_play(record)) is not None]
 
 
 def _loss(cell: CellResults, play: int) -> str:
-    values = list(_by_seed(cell, play).values())
+    values = _losses(cell, play)
     if not values:
         return cell.statuses if not cell.done else NOTHING
     sd = sample_sd(values)
@@ -64,14 +64,12 @@ def _difference(cell: CellResults, reference: CellResults | None, play: int) -> 
     """The difference to the reference arm on a play, and its interval."""
     if reference is None or cell is reference or not _comparable(cell.done, reference.done):
         return NOTHING, NOTHING
-    ours, theirs = _by_seed(cell, play), _by_seed(reference, play)
-    common = [seed for seed in ours if seed is not None and seed in theirs]
-    if len(common) < 2:
+    ours, theirs = _losses(cell, play), _losses(reference, play)
+    if min(len(ours), len(theirs)) < 2:
         return NOTHING, NOTHING
-    found: Comparison = paired_t([ours[seed] for seed in common], [theirs[seed] for seed in common])
-    expected = len(set(cell.expected) & set(reference.expected))
+    found, expected = welch(ours, theirs), len(cell.expected)
     texts = signed(found.difference), signed_interval(found.interval)
-    return partial(texts[0], len(common), expected), partial(texts[1], len(common), expected)
+    return partial(texts[0], len(ours), expected), partial(texts[1], len(ours), expected)
 
 
 def _comparable(ours: Sequence[Record], theirs: Sequence[Record]) -> bool:

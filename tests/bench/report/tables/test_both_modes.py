@@ -153,9 +153,9 @@ def test_an_arm_has_a_row_for_each_mode_that_it_ran_in_and_a_counted_one_has_one
 
 def test_a_difference_is_taken_to_the_reference_of_the_same_mode(tmp_path):
     table = table_of(two_modes(tmp_path), "differences")
-    assert [row[:3] for row in table.rows] == [("a", "fast", "worse"), ("never", NOTHING, "not run")]
+    assert [row[:4] for row in table.rows] == [("a", "fast", "b", "worse"), ("never", NOTHING, "b", "not run")]
     assert "Mode exact has no rows here." in table.notes  # its reference has not run
-    assert table.rows[0][table.columns.index("n")] == "3 pairs"
+    assert table.rows[0][table.columns.index("n")] == "3 against 3"
 
 
 def test_what_is_missing_in_one_mode_is_said_with_the_mode_and_what_holds_in_both_is_said_once(tmp_path):
