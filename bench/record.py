@@ -277,6 +277,7 @@ class Manifest(Strict):
     claim_rules_sha256: str | None  # of the rules in force when it was launched
     reference: str | None = None  # the arm that differences are taken to
     remark: str | None = None  # about its runs, where records lack it; tables show it
+    superseded: bool = False  # by another design, as the remark says: two tables and no figure are kept
     shared_gpu: bool = False  # its runs shared a GPU, also where their records lack it
     chosen_by: dict[str, list[str]] | None = None  # ids of the runs whose records chose its cells, by family
 

@@ -58,12 +58,14 @@ def floor_notes(experiment: Results) -> list[str]:
 
 
 def state_notes(experiment: Results) -> list[str]:
-    """Notes on missing, stale and compared runs."""
+    """The remark of the manifest; notes on missing, stale and compared runs."""
     missing: dict[str, list[str]] = defaultdict(list)
     for cell in experiment.cells:
         if cell.shortfall is not None:
             missing[cell.shortfall].append(cell.label)
-    notes = [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in missing.items()]
+    remark = experiment.manifest.remark
+    notes = [] if remark is None else [f"Remark: {remark}"]
+    notes += [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in missing.items()]
     if experiment.stale:
         notes.append(
             f"{STALE} {count(len(experiment.stale), 'run')} made from other sources than the current ones, which "
@@ -77,12 +79,6 @@ def state_notes(experiment: Results) -> list[str]:
             "of the current sources are equal bit for bit, which does not prove the compiled step of fast runs."
         )
     return notes
-
-
-def machine_notes(experiment: Results) -> list[str]:
-    """The machines of the runs, and the remark of the manifest."""
-    remark = experiment.manifest.remark
-    return [*machines(experiment), *([] if remark is None else [f"Remark: {remark}"])]
 
 
 def machines(experiment: Results) -> list[str]:

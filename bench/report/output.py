@@ -34,6 +34,7 @@ KINDS = (*TABLES, "modes", "published", "ledger", "error-rates")
 SUFFIXES = ("md", "csv", "tex")
 RELATIVE = ("differences", "relative-budgets")  # kinds of table relative to the reference arm
 RUNS = "runs.csv"
+KEPT = ("perplexity", "differences")  # kinds of table of an experiment that another design has superseded
 NOT_AVERAGED = ("replications", "contributed")  # kinds of table of records that are in no mean
 
 
@@ -153,7 +154,9 @@ def _tables_of(
         )
         for one in modes
     ]
-    for kind, make in TABLES.items():
+    kinds = KEPT if experiment.manifest.superseded else TABLES
+    for kind in kinds:
+        make = TABLES[kind]
         made = [
             make(view) if view is views[0] or kind not in RELATIVE or _has_reference(view) else None for view in views
         ]

@@ -51,7 +51,7 @@ def draw_all(aggregate: StoreResults, measurements: Sequence[Measurements], publ
     drawn: list[Drawn] = []
     with small_style():
         for experiment in aggregate.experiments:
-            if any(len(record.curve) > 1 for record in experiment.done):
+            if not experiment.manifest.superseded and any(len(record.curve) > 1 for record in experiment.done):
                 one_mode = aggregate.other(experiment.name) is None
                 found = [one for draw in FIGURES.values() for one in draw(experiment, published)]
                 drawn += found if one_mode else [of_one_mode(one, experiment.mode) for one in found]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.report.notes import machine_notes, packed_notes, state_notes
+from bench.report.notes import machines, packed_notes, state_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import summarise
 from bench.report.table import NOTHING, Table
@@ -48,7 +48,7 @@ def budgets_table(view: View) -> Table | None:
     """Every arm on all axes; None for a search, or if there is no record."""
     rows = axis_rows(view, lambda cell, axis: _on_axis(view, cell, axis))
     one = view.experiment
-    return view.table("budgets", 1, rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machine_notes(one)])
+    return view.table("budgets", 1, rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machines(one)])
 
 
 def axis_rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.dotted import alike
 from bench.record import Record
-from bench.report.notes import MEAN_OF_EXP, machine_notes, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, machines, protocol_legend, state_notes
 from bench.report.runs import of_expected, sweep_nats
 from bench.report.statistics import sample_sd
 from bench.report.table import NOTHING, Table
@@ -31,7 +31,7 @@ def noise_table(view: View) -> Table | None:
         MEAN_OF_EXP,
         *protocol_legend(view.experiment, "sweep"),
         *state_notes(view.experiment),
-        *machine_notes(view.experiment),
+        *machines(view.experiment),
     ]
     return view.table("noise", 3, [_row(view, *each) for each in found], notes)
 

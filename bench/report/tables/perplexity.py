@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from bench.report.contrasts import Contrast
 from bench.report.mixing import measured_alike
-from bench.report.notes import MEAN_OF_EXP, floor_notes, machine_notes, protocol_legend, state_notes
+from bench.report.notes import MEAN_OF_EXP, floor_notes, machines, protocol_legend, state_notes
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import (
     MODE,
@@ -57,7 +57,7 @@ def perplexity_table(view: View) -> Table | None:
         *difference_notes(view),
         *floor_notes(experiment),
         *state_notes(experiment),
-        *machine_notes(experiment),
+        *machines(experiment),
     ]
     return view.table("perplexity", 2, rows, notes)
 

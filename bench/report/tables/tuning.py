@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bench.dotted import dotted, value_text
-from bench.report.notes import machine_notes, number, protocol_legend
+from bench.report.notes import machines, number, protocol_legend
 from bench.report.runs import CellResults
 from bench.report.searches import Found, find
 from bench.report.table import NOTHING, Table
@@ -34,7 +34,7 @@ def tuning_table(view: View) -> Table | None:
         "rank in its arm: among the done trials, 1 is the lowest perplexity.",
         *(["stage 2, mean loss: of the best three, over three seeds, in nats per token."] if two_stages else []),
         *protocol_legend(view.experiment, "sweep"),
-        *machine_notes(view.experiment),
+        *machines(view.experiment),
     ]
     return view.table("tuning", 2, rows, notes)
 

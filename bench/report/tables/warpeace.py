@@ -4,7 +4,7 @@ Only a corpus that holds back a test text has it, such as War and Peace; no othe
 """
 
 from bench.record import Measurement, Record
-from bench.report.notes import MEAN_OF_EXP, corpus_of, machine_notes, state_notes
+from bench.report.notes import MEAN_OF_EXP, corpus_of, machines, state_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import mean, paired_t, perplexity, sample_sd, summarise, welch
 from bench.report.table import NOTHING, Table
@@ -58,7 +58,7 @@ def _notes(view: View) -> list[str]:
         "two-sided and not adjusted.",
         MEAN_OF_EXP,
         *state_notes(experiment),
-        *machine_notes(experiment),
+        *machines(experiment),
     ]
 
 

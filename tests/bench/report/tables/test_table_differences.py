@@ -7,6 +7,8 @@ import math
 import pytest
 
 from bench.record import Manifest, Record, Status
+from bench.report.figures import draw_all
+from bench.report.output import make_tables
 from bench.report.table import NOTHING
 from bench.store import Store
 from tests.records import make_manifest, make_record, manifest_of
@@ -292,3 +294,16 @@ def test_the_correlation_at_common_seeds_is_shown_from_five_pairs_on(tmp_path):
     store = stored(tmp_path, [*ours, *theirs, *runs("b", 1.52, 1.53, 1.54, 1.56)])
     (note,) = [one for one in table_of(store, "differences").notes if one.startswith("Correlation")]
     assert note.endswith(": a −1.00.")
+
+
+def test_of_a_superseded_experiment_two_tables_and_no_figure_are_kept(tmp_path):
+    records = [*runs("k_operators", 1.50, 1.52, 1.54), *THEIRS]
+    made = make_tables(make_store(tmp_path / "kept", records, against(records)))
+    assert draw_all(made.results, made.measurements, made.published)
+    why = "Superseded by another design."
+    old = against(records).model_copy(update={"superseded": True, "remark": why})
+    made = make_tables(make_store(tmp_path / "superseded", records, old))
+    tables = [one for one in made.tables if one.experiment == old.name]
+    assert [one.kind for one in tables] == ["perplexity", "differences"]
+    assert all(f"Remark: {why}" in one.notes for one in tables)
+    assert not draw_all(made.results, made.measurements, made.published)
