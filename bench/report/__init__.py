@@ -5,16 +5,17 @@ Runs
     frame           one row per run: the frame behind the tables, and runs.csv
     mixing          refuses means over runs that must not be mixed
     arms            which arms are variants or baselines
+    families        the plain name of what an arm trains
     outside         contributed records and replications, which are in no mean
     series          readings by step
     searches        what a search chose, recomputed from its records
 Statistics
     statistics      mean, spread, perplexity, paired t, Welch, equivalence, Holm
     student         Student's t, power, seeds needed
-    resampling      permutation and sign-flip tests, block bootstrap
+    resampling      the permutation test, block bootstrap
     plays           the two plays of the validation text, and the loss on each
     over_text       intervals over the text, in blocks of 2 and 16 kB and within plays
-    contrasts       each arm against the reference arm
+    contrasts       each arm against a reference arm
 Published facts
     published       published figures and claims, from results/published.toml
     deviations      how our protocol differs from the published one

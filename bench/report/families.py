@@ -1,0 +1,45 @@
+"""The plain name of what an arm trains, by its config: `Transformer, rotary` and not `transformer_rotary`."""
+
+from typing import Any
+
+K_OPERATORS = "K-Operators"
+PLAIN_TRANSFORMER = "Transformer"
+FAMILIES = (  # in the order of legends
+    K_OPERATORS,
+    PLAIN_TRANSFORMER,
+    "Transformer, rotary",
+    "Transformer, modern",
+    "Transformer, no positions",
+    "nanoGPT",
+    "nanoGPT, recipe of 2023",
+    "LSTM",
+    "n-gram counts",
+    "other",
+)
+
+
+def family_of(config: dict[str, Any]) -> str:
+    """One of FAMILIES, by the config of a record. A variant of K-Operators is of their family.
+
+    nanoGPT is the Transformer with the published width of 384.
+    """
+    model = config.get("model") or {}
+    match config.get("architecture"):
+        case "k_operators":
+            return K_OPERATORS
+        case "lstm":
+            return "LSTM"
+        case "ngram" | "kneser_ney":
+            return "n-gram counts"
+        case "transformer":
+            return _transformer(model)
+    return "other"
+
+
+def _transformer(model: dict[str, Any]) -> str:
+    if model.get("norm") == "rms":
+        return "Transformer, modern"
+    if model.get("d_model") == 384:
+        return "nanoGPT, recipe of 2023" if model.get("mlp") == "gelu_tanh" else "nanoGPT"
+    by_position = {"rotary": "Transformer, rotary", "none": "Transformer, no positions"}
+    return by_position.get(str(model.get("position")), PLAIN_TRANSFORMER)
