@@ -20,6 +20,7 @@ Published facts
     published       published figures and claims, from results/published.toml
     deviations      how our protocol differs from the published one
 Output
+    answer          what came out, in three sentences
     claims          the rules of C1 to C10, verdicts, the ledger
     tables, figures  the tables and the figures by kind
     table, notes    a table as Markdown, CSV and LaTeX; the lines below it

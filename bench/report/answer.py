@@ -1,0 +1,169 @@
+"""What came out, in three sentences and a line of status: the same words for README, the page and the terminal."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.errors import count
+from bench.report.arms import config_of, principal
+from bench.report.claims.finding import Outcome, signed
+from bench.report.claims.verdicts import Verdict
+from bench.report.contrasts import Contrast, contrasts
+from bench.report.families import family_of
+from bench.report.notes import number
+from bench.report.published import Published
+from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
+from bench.report.statistics import perplexity, summarise
+from bench.report.tables.view import figure_text, plain_mean_sd
+
+CLAIMED = {"C1": "k_operators", "C2": "nanogpt_2023"}  # claims of a published figure, and the arm that is beside it
+DECIDED: tuple[Outcome, ...] = ("reproduced", "not reproduced")
+UNDECIDED: tuple[Outcome, ...] = ("inconclusive", "pending", "not started")
+SEARCHES = {"matched": "tuning", "laptop-all": "laptop-tuning"}  # whose trials chose the recipes of an experiment
+UNTUNED = "matched-untuned"  # stands in for `matched` while that has no run
+NOT_RUN = "Not run yet."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bullet:
+    """A question and its answer in a sentence or two; `warning` comes before the answer, in bold."""
+
+    question: str
+    answer: str
+    warning: str = ""
+
+    @property
+    def markdown(self) -> str:
+        """As an item of a Markdown list."""
+        warning = f"**{self.warning}** " if self.warning else ""
+        return f"- **{self.question}** {warning}{self.answer}"
+
+
+def bullets(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> tuple[Bullet, ...]:
+    """The published figures; equal parameters at the preprint's size; the same at laptop size."""
+    return _published(ours, published, verdicts), _matched(ours), _laptop(ours)
+
+
+def status(ours: StoreResults, verdicts: Sequence[Verdict]) -> str:
+    """`10 claims: 5 decided (…), 1 inconclusive, …`, and the newest record with its date and commit."""
+    tally = Counter(verdict.outcome for verdict in verdicts)
+    decided = ", ".join(f"{tally[outcome]} {outcome}" for outcome in DECIDED)
+    n_decided = sum(tally[outcome] for outcome in DECIDED)
+    others = ", ".join(f"{tally[outcome]} {outcome}" for outcome in UNDECIDED)
+    claims = f"Of the preprint's {count(len(verdicts), 'claim')}: {n_decided} decided ({decided}), {others}."
+    records = [record for one in (*ours.experiments, *ours.in_other_mode) for c in one.cells for record in c.records]
+    started, commit = max(
+        ((attempt.started_at, record.sources.commit) for record in records for attempt in record.attempts),
+        default=("", None),
+    )
+    if not started:
+        return claims
+    return f"{claims} Newest record: {started[:10]}, at commit {(commit or 'unknown')[:7]}."
+
+
+def best_text(cell: CellResults, protocol: str = "sweep", selection: str = "best") -> str:
+    """`4.434 ± 0.041`: the perplexity of an arm's done runs; `not run` without one."""
+    values = [nats for record in cell.done if (nats := record.nats(protocol, selection)) is not None]
+    return plain_mean_sd(summarise([perplexity(nats) for nats in values])) if values else "not run"
+
+
+def gap_text(contrast: Contrast) -> str:
+    """`worse by 0.0194 nats per token (95 % interval +0.0114 to +0.0274, n = 10 against 10)`."""
+    compared = contrast.comparison
+    assert compared is not None
+    between = ""
+    if compared.interval is not None:
+        between = "95 % interval {} to {}, ".format(*map(signed, compared.interval))
+    word = contrast.verdict.split(";")[0]
+    by = f"by {abs(compared.difference):.4f}" if word.startswith(("better", "worse")) else signed(compared.difference)
+    return f"{word} {by} nats per token ({between}n = {contrast.n_text})"
+
+
+def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> Bullet:
+    question = "Are the published figures reproduced?"
+    experiment = ours.experiment(published.experiment)
+    outcomes = {one.claim.id: one.outcome for one in verdicts}
+    texts = []
+    for claim, label in CLAIMED.items():
+        cell = None if experiment is None else experiment.cell(label)
+        figures = published.beside(published.experiment, published.corpus, label)
+        if cell is not None and cell.done and figures and claim in outcomes:
+            figure = figures[0]
+            value = best_text(cell, figure.protocol, figure.selection)
+            texts.append(
+                f"{_name(cell)} {value}, published {figure_text(figure)}: {outcomes[claim]} (n = {cell.n_text})"
+            )
+    if experiment is None or not texts:
+        return Bullet(question=question, answer=NOT_RUN)
+    gap, primary = "", _primary(experiment)
+    if primary is not None:
+        reference, full = (cell.done[0].cost.parameters.n_params for cell in (primary.reference, primary.arm))
+        gap = f" By one protocol {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
+    return Bullet(question=question, answer=f"{'; '.join(texts)}. Mode {experiment.mode}.{gap}")
+
+
+def _matched(ours: StoreResults) -> Bullet:
+    question = "At equal parameters, at the preprint's size?"
+    matched, untuned = ours.experiment("matched"), ours.experiment(UNTUNED)
+    if matched is not None and (primary := _primary(matched)) is not None:
+        return Bullet(question=question, answer=f"{_sentence(primary)}. {_ranked(matched)}")
+    warning = f"Searched: no; undecided. {_search_state(ours, 'matched')}"
+    if untuned is None or (primary := _primary(untuned)) is None:
+        return Bullet(question=question, answer=NOT_RUN, warning=warning)
+    arms = " and ".join(f"{_name(one)} {best_text(one)} (n = {one.n_text})" for one in (primary.arm, primary.reference))
+    answer = f"With recipes made for other sizes, {arms}, mode {untuned.mode}: this compares recipes."
+    return Bullet(question=question, answer=answer, warning=warning)
+
+
+def _laptop(ours: StoreResults) -> Bullet:
+    question = "At equal parameters, at laptop size?"
+    experiment = next((one for name in ("laptop-all", "laptop") if (one := ours.experiment(name)) and one.done), None)
+    if experiment is None or (primary := _primary(experiment)) is None:
+        return Bullet(question=question, answer=NOT_RUN)
+    return Bullet(
+        question=question,
+        answer=f"{_sentence(primary)}. {_ranked(experiment)} {_search_state(ours, experiment.name)}".strip(),
+    )
+
+
+def _primary(experiment: Results) -> Contrast | None:
+    """The primary comparison, where both arms have a run."""
+    found = next((one for one in contrasts(experiment) if one.primary), None)
+    return None if found is None or found.comparison is None else found
+
+
+def _sentence(primary: Contrast) -> str:
+    """`K-Operators (4.434 ± 0.041) against nanoGPT (4.349 ± 0.017): worse by 0.0194 nats per token (…)`."""
+    ours, theirs = (f"{_name(cell)} ({best_text(cell)})" for cell in (primary.arm, primary.reference))
+    return f"{ours} against {theirs}: {gap_text(primary)}"
+
+
+def _ranked(experiment: Results) -> str:
+    """`From best to worst: n-gram counts 4.804; LSTM 4.854; …`: the first arm of each family, the best of counts."""
+    found: dict[str, float] = {}
+    for cell in (*principal(experiment), *(cell for cell in experiment.cells if cell.fitted and cell.done)):
+        value = _mean(cell)
+        if _name(cell) not in found or (cell.fitted and value < found[_name(cell)]):
+            found[_name(cell)] = value
+    ranked = sorted(found.items(), key=lambda one: one[1])
+    return f"From best to worst: {'; '.join(f'{name} {number(value)}' for name, value in ranked)}."
+
+
+def _mean(cell: CellResults) -> float:
+    return summarise([perplexity(nats) for nats in sweep_nats(cell.done)]).mean
+
+
+def _name(cell: CellResults) -> str:
+    return family_of(config_of(cell))
+
+
+def _search_state(ours: StoreResults, experiment: str) -> str:
+    """`Each arm has the best of its 14 trials.`, or how many runs of the search are in."""
+    search = ours.experiment(SEARCHES.get(experiment, ""))
+    if search is None:
+        return f"{SEARCHES[experiment]}, which would choose the recipes, has not run." if experiment in SEARCHES else ""
+    n_trials = {len(cells) for cells in search.trials.values()}
+    n_missing = sum(len(cell.missing) for cell in search.cells)
+    if n_missing or len(n_trials) != 1:
+        return f"The search, {search.name}, lacks {count(n_missing, 'run')}."
+    return f"Each arm has the best of its {n_trials.pop()} trials."
