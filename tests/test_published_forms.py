@@ -72,6 +72,7 @@ def text() -> Corpus:
     return load_corpus("synthetic", DEVICE)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.benchmark(group="published forms")
 @pytest.mark.parametrize("phase", ACTIONS)
 @pytest.mark.parametrize("precision", PRECISIONS)
