@@ -2,7 +2,7 @@
 # Everything but the set-up lives in `python -m bench` and `python -m jobs`, which have a --help of their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data reproduce table verify report bench test test-all lint clean distclean FORCE
+.PHONY: help setup data reproduce table verify report bench bench-forms test test-all lint clean distclean FORCE
 MAKEFLAGS += --no-builtin-rules
 
 PY := .venv/bin/python
@@ -52,6 +52,12 @@ bench: $(READY)  ## measure throughput and memory, and save what was measured fo
 	@mkdir -p '$(or $(STORE),results)/throughput'
 	$(PY) -m pytest tests/test_throughput.py --benchmark-only \
 	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device).json"
+	@$(MAKE) --no-print-directory bench-forms
+
+bench-forms: $(READY)  ## the last part of bench alone: the published forms of the recurrence in turn, which claim C6 is about
+	@mkdir -p '$(or $(STORE),results)/throughput'
+	$(PY) -m pytest tests/test_published_forms.py --benchmark-only \
+	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device)-published-forms.json"
 
 test: $(READY)  ## run the tests, two at a time, without the slow ones
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"

@@ -190,6 +190,8 @@ def _read_all(
 Phase = Literal["training step", "forward", "evaluation", "generation", "growth"]
 PHASES: tuple[Phase, ...] = get_args(Phase)  # in the order of the table
 AGAIN = "delete it and measure again: make bench"
+PUBLISHED_FORMS = ("mask, as published", "block, as published")  # measured in turn, for C6
+PRECISIONS = ("float32", "bfloat16")  # of them: without autocast, and under it
 
 Count = Annotated[int, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -241,6 +243,7 @@ class Facts(Point):
     share_of_floor: Positive | None = None
     matmul_gflops: Positive | None = None  # GFLOP/s, just before and after
     peak_bytes: Bytes | None = None
+    losses: tuple[float, ...] = ()  # nats per token of each step, where two forms are compared
 
 
 class Rounds(_Lenient):
@@ -250,6 +253,7 @@ class Rounds(_Lenient):
     min: Positive
     max: Positive
     rounds: Count
+    data: tuple[Positive, ...] = ()  # of each round
 
 
 class Timed(_Lenient):

@@ -163,12 +163,19 @@ def pytest_terminal_summary(terminalreporter) -> None:
 # what `make bench` saves next to the times: this machine, without its name, its user or a path -----------------------
 
 _DOES_NOT_FIT: list[dict[str, Any]] = []
+_IN_TURN: list[dict[str, Any]] = []
 
 
 @pytest.fixture
 def does_not_fit() -> list[dict[str, Any]]:
     """Points that were not run, since they would not fit; the saved JSON lists them."""
     return _DOES_NOT_FIT
+
+
+@pytest.fixture
+def measured_in_turn() -> list[dict[str, Any]]:
+    """Measurements that took turns in one benchmark; the saved JSON has each as a benchmark."""
+    return _IN_TURN
 
 
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
@@ -185,8 +192,9 @@ def pytest_benchmark_generate_commit_info() -> dict[str, Any]:
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     # only those of models, which have a table; other times are only shown in the terminal
-    output_json["benchmarks"] = [one for one in output_json["benchmarks"] if "phase" in one["extra_info"]]
-    rates = [one["extra_info"]["matmul_gflops"] for one in output_json["benchmarks"]]
+    saved = [one for one in output_json["benchmarks"] if "phase" in one["extra_info"]]
+    output_json["benchmarks"] = [*saved, *_IN_TURN]
+    rates = [one["extra_info"]["matmul_gflops"] for one in saved]
     n_threads = {one["extra_info"]["n_threads"] for one in output_json["benchmarks"]}
     output_json["machine_info"] |= {
         "n_threads": n_threads.pop() if len(n_threads) == 1 else None,

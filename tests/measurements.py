@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.store import Measurements, Store
+from bench.store import PRECISIONS, PUBLISHED_FORMS, Measurements, Store
 
 MIB, GIB = 2**20, 2**30
 SLUG = "plain-cpu"
@@ -46,6 +46,19 @@ def growing(backend: str, context: int, median: float, n_rounds: int = 5, **chan
     one = timed("recurrence alone", backend, median, **known, share_of_floor=None, **changes)
     one["stats"]["rounds"] = n_rounds
     return one
+
+
+def in_turn(mask: dict, block: dict, phase: str = "training step", **changes) -> list[dict]:
+    """Both published forms in both precisions: `seconds` of each round, `mebibytes` and `losses` of each form."""
+    found = []
+    for dtype in PRECISIONS:
+        for backend, one in zip(PUBLISHED_FORMS, (mask, block), strict=True):
+            known = {"phase": phase, "dtype": dtype, "mode": "eager", "losses": one.get("losses", [4.2, 4.1])}
+            made = timed(backend=backend, **{**known, "peak_bytes": one["mebibytes"] * MIB, **changes})
+            seconds = one["seconds"]
+            made["stats"] |= {"min": min(seconds), "max": max(seconds), "rounds": len(seconds), "data": seconds}
+            found.append(made)
+    return found
 
 
 def not_run(backend: str = "mask", context: int = 2048, gib: float = 12.5, **changes) -> dict:

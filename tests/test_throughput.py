@@ -280,7 +280,7 @@ def test_generation(meter, point, decoding):
     )
 
 
-# growth: the cost per token at growing sequence lengths, at the same number of tokens (claim C6) ----------------------
+# growth: the cost per token at growing sequence lengths, at the same number of tokens ---------------------------------
 
 RANK, WIDTH = 32, 128  # the paper's
 GROWTH_TOKENS = 8192  # a batch

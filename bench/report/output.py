@@ -25,7 +25,7 @@ from bench.report.tables.published import published_table
 from bench.report.tables.replications import replications_table
 from bench.report.tables.throughput import throughput_table
 from bench.report.tables.view import View
-from bench.store import THROUGHPUT, Measurements, Store
+from bench.store import THROUGHPUT, Measurements, Store, ThroughputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,17 +76,16 @@ def make_tables(store: Store, published_path: Path = PUBLISHED, compare: Store |
     ours = read_results(store)
     theirs = None if compare is None else read_results(compare)
     outside = read_outside(store, ours)
-    measurements, unread = store.measurements()
-    tables = (*_tables(ours, published, theirs, outside), *map(throughput_table, measurements))
+    tables = (*_tables(ours, published, theirs, outside), *map(throughput_table, ours.measurements))
     return Tables(
         tables=tuple(filter(None, tables)),
-        measurements=tuple(measurements),
+        measurements=ours.measurements,
         results=ours,
         runs=all_runs(ours, outside),
         published=published,
         notes=tuple(_notes(store, ours, outside, published)),
-        errors=(*ours.errors, *outside.errors, *(() if theirs is None else theirs.errors), *unread),
-        complete=ours.manifests_complete and not unread,
+        errors=(*ours.errors, *outside.errors, *(() if theirs is None else theirs.errors)),
+        complete=ours.manifests_complete and not any(isinstance(one, ThroughputError) for one in ours.errors),
     )
 
 

@@ -13,7 +13,7 @@ from bench.record import Manifest, ManifestCell, Record
 from bench.report.frame import frame_of, record_row, status_of
 from bench.report.mixing import FITTED, MixedRunsError, refuse_ambiguous_names, refuse_mixed_runs, seed_text
 from bench.sources import Proofs, proofs_of, standing
-from bench.store import Store
+from bench.store import Measurements, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,6 +169,7 @@ class StoreResults:
     n_unlisted: int  # records that belong to no experiment
     manifests_complete: bool  # whether every manifest could be read
     in_other_mode: tuple[Results, ...] = ()
+    measurements: tuple[Measurements, ...] = ()  # of throughput, by device
 
     def experiment(self, name: str) -> Results | None:
         """The experiment with this name in its chosen mode; None if there is none."""
@@ -200,6 +201,7 @@ def read_results(store: Store) -> StoreResults:
             gc.enable()
     manifests, manifest_errors = store.manifests()
     rechecks, recheck_errors = store.rechecks()
+    measurements, unread = store.measurements()
     by_run_id: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_run_id[record.run_id].append(record)
@@ -212,7 +214,8 @@ def read_results(store: Store) -> StoreResults:
     return StoreResults(
         experiments=tuple(chosen.values()),
         in_other_mode=tuple(one for name, found in in_modes.items() for one in found if one is not chosen[name]),
-        errors=(*record_errors, *manifest_errors, *recheck_errors),
+        measurements=tuple(measurements),
+        errors=(*record_errors, *manifest_errors, *recheck_errors, *unread),
         n_unlisted=sum(run_id not in listed for run_id in by_run_id),
         manifests_complete=not manifest_errors,
     )

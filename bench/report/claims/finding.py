@@ -38,6 +38,7 @@ class Rule:
     read: Callable[[Claim, Evidence, Published], Finding | None]  # None: too little for any number
     arms: tuple[Planned, ...]
     all_seeds: bool = False
+    measured: Callable[[Evidence], Sequence[object]] | None = None  # what `make bench-forms` must have measured too
 
 
 def signed(value: float) -> str:

@@ -18,7 +18,8 @@ from bench.report.claims.rules import (
     survives,
     transformer_perplexity,
 )
-from bench.report.claims.rules_dynamics import fewer_parameters, interchangeable, layers_specialise, mixing_moves
+from bench.report.claims.rules_dynamics import fewer_parameters, layers_specialise, mixing_moves
+from bench.report.claims.rules_forms import deciding, interchangeable
 from bench.report.published import PUBLISHED, load_published
 from bench.sources import dump, without_docstrings
 
@@ -27,7 +28,10 @@ REPORT = Path(__file__).parent.parent
 DECIDING = tuple(  # files whose definitions count where a rule reaches them
     REPORT / name
     for name in (
-        *(f"claims/{name}.py" for name in ("evidence", "finding", "rules", "rules_dynamics", "searches")),
+        *(
+            f"claims/{name}.py"
+            for name in ("evidence", "finding", "rules", "rules_dynamics", "rules_forms", "searches")
+        ),
         "searches.py",
         "statistics.py",
         "student.py",
@@ -51,6 +55,7 @@ RULES: dict[str, Rule] = {
             for form in ("mask", "block")
             for context in (64, 128, 256, 512)
         ),
+        measured=deciding,
     ),
     "C7": Rule(read=mixing_moves, arms=(K_OPERATORS,)),
     "C8": Rule(read=layers_specialise, arms=(K_OPERATORS,)),

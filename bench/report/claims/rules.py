@@ -1,4 +1,5 @@
-"""The rules that judge the claims on losses: C1, C2, C3, C5, C9 and C10. Those on the model itself: rules_dynamics.py.
+"""The rules that judge the claims on losses: C1, C2, C3, C5, C9 and C10. Those on the model itself: rules_dynamics.py;
+C6: rules_forms.py.
 
 Losses are in nats per token, and lower is better. A bound is a one-sided 95 % t bound. Between architectures, whose
 losses at common seeds are not correlated, differences are Welch's; between variants of one they are paired by seed.

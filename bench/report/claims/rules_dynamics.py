@@ -1,13 +1,9 @@
-"""The rules that judge the claims on the model itself: C4, C6, C7 and C8."""
-
-from collections.abc import Callable
-from statistics import median
+"""The rules that judge the claims on the model itself: C4, C7 and C8."""
 
 from bench.record import Record
 from bench.report.claims.evidence import Arm, Evidence, by_layer, knockout_cost, knockout_costs, measured
 from bench.report.claims.finding import DECIDES_NOTHING, Finding, Outcome, more_seeds
 from bench.report.published import Claim, Published
-from bench.report.runs import CellResults
 from bench.report.statistics import anova_p, holm, lower_bound, mean, upper_bound
 
 EFFECTS = {  # of C8: the readings, each one number per layer, and the threshold of the range over layers that counts
@@ -17,7 +13,6 @@ EFFECTS = {  # of C8: the readings, each one number per layer, and the threshold
     "recurrent_share": "least_weight",
 }
 REGISTERED_READINGS = ("median gamma", "alpha", "gate", "recurrent_share")
-FORMS = ("mask", "block")
 
 
 # C4: parameters ------------------------------------------------------------------------------------------------------
@@ -41,68 +36,6 @@ def fewer_parameters(claim: Claim, evidence: Evidence, published: Published) -> 
         outcome="reproduced" if holds else "not reproduced",
         numbers=tuple(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
     )
-
-
-# C6: backends --------------------------------------------------------------------------------------------------------
-
-
-def interchangeable(claim: Claim, evidence: Evidence, published: Published) -> Finding | None:
-    """C6: mask and block train alike, and at the longest context one is faster while the other needs less memory."""
-    experiment = evidence.experiment("backends")
-    cells = {} if experiment is None else {key: cell for cell in experiment.cells if (key := _form(cell)) is not None}
-    contexts = sorted({context for _, context in cells if {(form, context) for form in FORMS} <= cells.keys()})
-    if not contexts:
-        return None
-    apart = max(_apart(cells["mask", context], cells["block", context]) for context in contexts)
-    mask, block = cells["mask", contexts[-1]], cells["block", contexts[-1]]
-    speed = _ratio(mask, block, lambda one: one.cost.tokens_per_second or 0.0)
-    memory = _ratio(mask, block, lambda one: one.cost.peak_bytes)
-    band = claim.thresholds["band"]
-    outcome: Outcome = "inconclusive"
-    if apart > claim.thresholds["loss_tolerance"] or _opposed(speed, memory, band):
-        outcome = "not reproduced"  # one is both faster and smaller, or they train differently
-    elif _opposed(speed, 1 / memory, band):
-        outcome = "reproduced"
-    return Finding(
-        outcome=outcome,
-        numbers=(
-            f"training losses at most {apart:.1e} nats apart",
-            f"mask over block at {contexts[-1]}: speed {speed:.2f}, peak memory {memory:.2f} (medians; within "
-            f"{band:.0%} counts as equal)",
-        ),
-    )
-
-
-def _opposed(speed: float, memory: float, band: float) -> bool:
-    """Whether one form is surely faster and the other surely needs more memory."""
-    return (speed > 1 + band and memory < 1 / (1 + band)) or (speed < 1 / (1 + band) and memory > 1 + band)
-
-
-def _ratio(one: CellResults, other: CellResults, reading: Callable[[Record], float]) -> float:
-    return _median(one, reading) / _median(other, reading)
-
-
-def _form(cell: CellResults) -> tuple[str, int] | None:
-    """The backend and the context of a cell's runs."""
-    if not cell.done:
-        return None
-    config = cell.done[0].config
-    return config["model"]["backend"], config["context"]
-
-
-def _apart(one: CellResults, other: CellResults) -> float:
-    """The largest difference of two cells' training losses, step by step at equal seeds."""
-    theirs = {record.seed: record.diagnostics.first_train_nats for record in other.done}
-    return max(
-        abs(a - b)
-        for record in one.done
-        if record.seed in theirs
-        for a, b in zip(record.diagnostics.first_train_nats, theirs[record.seed], strict=True)
-    )
-
-
-def _median(cell: CellResults, reading: Callable[[Record], float]) -> float:
-    return median(reading(record) for record in cell.done)
 
 
 # C7, C8: layers over training ----------------------------------------------------------------------------------------

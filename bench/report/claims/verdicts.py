@@ -10,6 +10,7 @@ from bench.report.published import Claim, Published
 from bench.report.runs import StoreResults
 
 ASKED_AT_LAPTOP_SIZE = ("C5", "C7", "C8", "C9", "C10")  # the rest are about the preprint's own size
+NOT_MEASURED = "the published forms are not measured in both precisions (make bench-forms)"
 FEW_TRIALS = 2.0  # for a reading that decides nothing
 
 
@@ -67,13 +68,16 @@ def _finding(claim: Claim, evidence: Evidence, published: Published) -> Finding:
     """What the rule finds, and whether it may decide: no verdict before every planned run has a result."""
     rule = RULES[claim.id]
     arms = [evidence.arm(*planned) for planned in rule.arms]
-    if not any(arm.n_in for arm in arms):
+    measured = rule.measured is not None and bool(rule.measured(evidence))
+    if not measured and not any(arm.n_in for arm in arms):
         return Finding(outcome="not started", numbers=())
     found = rule.read(claim, evidence, published)
-    if any(arm.n_in < arm.n_planned for arm in arms):
-        states = ", ".join(arm.state for arm in arms if arm.n_in < arm.n_planned)
+    waiting = [arm.state for arm in arms if arm.n_in < arm.n_planned]
+    if rule.measured is not None and not measured:
+        waiting.append(NOT_MEASURED)
+    if waiting:
         so_far = () if found is None else (f"so far {found.outcome}: {found.numbers[0]}", *found.numbers[1:])
-        return Finding(outcome="pending", numbers=(states, *so_far))
+        return Finding(outcome="pending", numbers=(", ".join(waiting), *so_far))
     diverged = tuple(arm.state for arm in arms if arm.n_diverged)
     if rule.all_seeds and any(arm.n_diverged == arm.n_planned for arm in arms):
         return Finding(outcome="not reproduced", numbers=diverged)

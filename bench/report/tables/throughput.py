@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from bench.report.notes import machine_text
 from bench.report.table import NOTHING, Table
-from bench.store import THROUGHPUT, MeasuredMachine, Measurements, NotRun, Point, Timed, order_of
+from bench.store import PUBLISHED_FORMS, THROUGHPUT, MeasuredMachine, Measurements, NotRun, Point, Timed, order_of
 
 BASELINE = "nanoGPT"
 REFERENCE_BACKEND = "mask"
+AS_PUBLISHED = (
+    "as published: with the operations of the released code, eager, the whole batch at once; both forms in turn, round "
+    "by round, the second over the first under × mask. bfloat16: under autocast. A forward pass is without gradients."
+)
 
 
 def throughput_table(measured: Measurements) -> Table:
@@ -42,7 +46,8 @@ def _timed_row(one: Timed, timed: Sequence[Timed]) -> tuple[str, ...]:
     lowest, median, highest = one.seconds
     alike = [other for other in timed if other.terms == one.terms]
     baseline = [other for other in alike if other.facts.model == BASELINE]
-    reference = [o for o in alike if (o.facts.model, o.facts.backend) == (facts.model, REFERENCE_BACKEND)]
+    mask = PUBLISHED_FORMS[0] if facts.backend in PUBLISHED_FORMS else REFERENCE_BACKEND
+    reference = [other for other in alike if (other.facts.model, other.facts.backend) == (facts.model, mask)]
     return (
         *_point_cells(facts),
         f"{facts.dtype}, {facts.mode}",
@@ -102,6 +107,7 @@ def _legend(measured: Measurements) -> list[str]:
         "before and after the measurement, over the seconds measured. peak MiB: the maximum memory used, above "
         "what was in use before. A point that does not fit was predicted to need more than a safe share of the "
         "free memory, and was not run.",
+        *([AS_PUBLISHED] if any(one.facts.backend in PUBLISHED_FORMS for one in measured.timed) else []),
         f"Measured on {machine_text(measured)}; {_commit_text(measured.machine)}.",
     ]
     rates = _rates_text(measured)

@@ -11,9 +11,9 @@ import pytest
 
 from bench.report.output import make_tables
 from bench.report.table import Table
-from bench.report.tables.throughput import digits, throughput_table
+from bench.report.tables.throughput import AS_PUBLISHED, digits, throughput_table
 from bench.store import Store, ThroughputError
-from tests.measurements import SLUG, growth, not_run, only, session, timed, write
+from tests.measurements import SLUG, growth, in_turn, not_run, only, session, timed, write
 
 
 def table_of(root: Path, *benchmarks: dict, **machine) -> Table:
@@ -77,6 +77,21 @@ def test_ratios_are_of_speed_to_nanogpt_and_to_the_same_models_mask(tmp_path):
         "other mask": "1.00",
         "other block": "0.025",  # 1 over 40
     }
+
+
+def test_published_forms_are_compared_with_the_published_mask(tmp_path):
+    both = in_turn({"seconds": [2.0], "mebibytes": 300}, {"seconds": [2.0], "mebibytes": 300})
+    both[1]["stats"]["median"] = 4.0
+    table = table_of(tmp_path, timed(backend="mask", median=1.0), *both)
+    assert [(row[2], row[5], row[11]) for row in table.rows] == [
+        ("block, as published", "bfloat16, eager", "1.00"),
+        ("block, as published", "float32, eager", "0.50"),
+        ("mask", "float32, exact", "1.00"),
+        ("mask, as published", "bfloat16, eager", "1.00"),
+        ("mask, as published", "float32, eager", "1.00"),
+    ]
+    assert AS_PUBLISHED in table.notes
+    assert AS_PUBLISHED not in table_of(tmp_path, timed()).notes
 
 
 @pytest.mark.parametrize(
