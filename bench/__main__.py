@@ -70,19 +70,28 @@ def table(
     store: StorePath = Path("results"),
     compare: Annotated[Path | None, typer.Option(help="Another store, whose values are shown as well.")] = None,
     explain: Annotated[str | None, typer.Option(help="EXPERIMENT/LABEL: the runs and config behind a row.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Print the tables of this experiment.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print every table.")] = False,
 ) -> None:
-    """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print the tables."""
+    """Make the tables and figures of a store, write them below STORE/tables and STORE/figures, and print a summary."""
     from bench.report.explain import explain as explain_cell
     from bench.report.output import make_tables, write_tables
+    from bench.report.summary import summary
 
     here = open_store(store)
     if explain is not None:
-        experiment, _, label = explain.partition("/")
-        print(explain_cell(here, experiment, label))
+        name, _, label = explain.partition("/")
+        print(explain_cell(here, name, label))
         return
     made = make_tables(here, compare=open_store(compare) if compare else None)
     write_tables(here, made)
-    print(made.text)
+    if experiment is not None:
+        names = [one.name for one in made.results.experiments]
+        if experiment not in names:
+            raise ConfigError(f"store {store} has no experiment {experiment!r}; it has: {', '.join(names) or 'none'}")
+        print(made.select(experiment))
+    else:
+        print(made.text if full or not made.results.experiments else summary(made, str(store)))
     raise typer.Exit(print_errors(made.errors))
 
 
@@ -157,6 +166,7 @@ def report(store: StorePath = Path("results")) -> None:
 @app.command()
 def verify(
     store: StorePath = Path("results"),
+    verbose: Annotated[bool, typer.Option("--verbose", help="With every number behind a verdict.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
 ) -> None:
     """Judge each claim of the preprint on the runs of a store, one line per claim. Trains nothing.
@@ -171,7 +181,7 @@ def verify(
 
     ours = read_results(open_store(store))
     verdicts = judge(ours, load_published(PUBLISHED))
-    print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts))
+    print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts, verbose=verbose))
     raise typer.Exit(print_errors(ours.errors) or ledger.exit_code(verdicts))
 
 

@@ -31,7 +31,7 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
 
     write_all_tables(here)
     made = make_tables(here, compare=committed)
-    print(made.select(KINDS, name))
+    print(made.select(name, KINDS))
     print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
     judged, whose = made, "judged on your runs"
     names = {name for claim in made.published.claim for name in claim.experiments}

@@ -26,5 +26,6 @@ Output
     table, notes    a table as Markdown, CSV and LaTeX; the lines below it
     page            the report, one HTML page
     output          making and writing all of it
+    summary         what the terminal shows of it
     explain         the runs of an arm
 """

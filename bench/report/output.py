@@ -61,9 +61,10 @@ class Tables:
         """All tables and the notes as Markdown."""
         return self._markdown(self.tables)
 
-    def select(self, kinds: tuple[str, ...], experiment: str) -> str:
-        """The tables of these kinds of one experiment, and the notes on the store."""
-        return self._markdown([one for one in self.tables if one.kind in kinds and one.experiment == experiment])
+    def select(self, experiment: str, kinds: tuple[str, ...] | None = None) -> str:
+        """The tables of one experiment, of these kinds or of all, and the notes on the store."""
+        of_it = (one for one in self.tables if one.experiment == experiment)
+        return self._markdown([one for one in of_it if kinds is None or one.kind in kinds])
 
     def _markdown(self, tables: Sequence[Table]) -> str:
         notes = "".join(f"{markdown_text(note)}\n" for note in self.notes)

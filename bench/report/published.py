@@ -62,6 +62,7 @@ class Claim(Strict):
 
     id: str
     statement: str
+    short: str  # the statement in 31 letters
     source: str
     experiments: list[str]  # the experiments that it is judged on
     rule: str

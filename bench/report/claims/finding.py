@@ -16,6 +16,22 @@ DECIDES_NOTHING = "chosen after the runs, decides nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Effect:
+    """The number that decides a claim, with its interval; the claim holds where all of that is within `holds`."""
+
+    what: str  # `K-Operators minus nanoGPT`
+    value: float
+    unit: str  # `nats`, or nothing
+    n: str  # `10 and 5`
+    interval: tuple[float, float] | None = None  # both one-sided 95 % bounds, or of C10 the 95 % interval
+    holds: tuple[float | None, float | None] = (None, None)  # None: no bound on this side
+
+    def __str__(self) -> str:
+        """`−0.0003 nats`, or `9.36 times`."""
+        return f"{signed(self.value) if self.unit in ('', 'nats') else f'{self.value:.3g}'} {self.unit}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """What a rule found in the runs there are: the outcome if these were all, and the numbers behind it.
 
@@ -26,6 +42,7 @@ class Finding:
     numbers: tuple[str, ...]
     seeds_needed: int | None = None
     registered: Outcome | None = None
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +66,19 @@ def signed(value: float) -> str:
 def between(low: float, high: float) -> str:
     """`−0.0200 to −0.0046`."""
     return f"{signed(low)} to {signed(high)}"
+
+
+def effect_of(what: str, values: Sequence[float], **holds: float | None) -> Effect:
+    """The effect whose values these are, one a run, in nats; it must be `above` or `below` these to hold."""
+    low, high = lower_bound(values), upper_bound(values)
+    return Effect(
+        what=what,
+        value=mean(values),
+        unit="nats",
+        n=f"{len(values)}",
+        interval=None if low is None or high is None else (low, high),
+        holds=(holds.get("above"), holds.get("below")),
+    )
 
 
 def with_bounds(what: str, values: Sequence[float], unit: str = " nats") -> str:

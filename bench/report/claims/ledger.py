@@ -1,14 +1,17 @@
 """The ledger of claims: what `python -m bench verify` prints, as text, as JSON and as a table."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED
+from bench.report.claims.finding import Outcome
 from bench.report.claims.verdicts import Verdict
 from bench.report.table import NOTHING, Table
 
-WIDTH = len("not reproduced")
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "inconclusive", "pending", "not started")
+WIDTHS = (5, 32, 16, 16, 11)  # letters of a line's columns: 80 in all
 LAUNCH = "python -m jobs launch --experiment NAME --store results"
 OTHER_MODE_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
@@ -24,9 +27,16 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
-    """One line per claim, beginning with its id; then rules that changed since the launch, and what has not run."""
-    lines = [_line(verdict) for verdict in verdicts]
+def text(verdicts: Sequence[Verdict], *, verbose: bool = False) -> str:
+    """One line per claim, of 80 letters at most: id, claim, state, effect, n; then how many have each outcome.
+
+    With `verbose` each claim's numbers are below it, then rules that changed since the launch and what has not run.
+    """
+    lines = [part for one in verdicts for part in (_line(one), *(_details(one) if verbose else ()))]
+    tally = Counter(verdict.outcome for verdict in verdicts)
+    lines += ["", ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES) + "."]
+    if not verbose:
+        return "\n".join([*lines, "Every number behind them: python -m bench verify --verbose"])
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
     if changed:
         lines.append(f"The rules changed since {', '.join(changed)} was launched: read its verdicts with caution.")
@@ -85,12 +95,18 @@ def _with_registered(verdict: Verdict) -> str:
 
 
 def _line(verdict: Verdict) -> str:
-    parts = [f"{verdict.claim.id:<4}{verdict.outcome:<{WIDTH}}  {verdict.claim.statement}"]
-    parts += ["; ".join(verdict.numbers)] if verdict.numbers else []
+    effect, n = ("", "") if verdict.effect is None else (str(verdict.effect), verdict.effect.n)
+    columns = (verdict.claim.id, verdict.claim.short, verdict.outcome, effect, n)
+    return "".join(f"{column:<{width}}" for column, width in zip(columns, WIDTHS, strict=True)).rstrip()
+
+
+def _details(verdict: Verdict) -> list[str]:
+    """The statement, and each number on a line of its own."""
+    parts = [verdict.claim.statement, *verdict.numbers]
     parts += [f"registered before the runs: {verdict.registered}"] if verdict.registered else []
     parts += [f"{verdict.seeds_needed:,} seeds per arm needed"] if verdict.seeds_needed else []
     parts += [f"mode {verdict.mode}"] if verdict.mode else []
     parts += [one.text for one in verdict.in_other_mode]
     parts += [f"rules changed since {', '.join(verdict.changed_since)}"] if verdict.changed_since else []
     parts += [f"at laptop size: {'; '.join(verdict.at_laptop_size)}"] if verdict.at_laptop_size else []
-    return " | ".join(parts)
+    return [f"    {part}" for part in parts]

@@ -22,11 +22,13 @@ from bench.report.claims.evidence import (
 from bench.report.claims.finding import (
     BOUNDS,
     DECIDES_NOTHING,
+    Effect,
     Finding,
     Outcome,
     between,
     critical,
     differences,
+    effect_of,
     equivalence,
     more_seeds,
     non_inferiority,
@@ -92,6 +94,14 @@ def against_published(claim: Claim, what: str, ours: Sequence[float], theirs: Se
         ),
         seeds_needed=more_seeds(outcome, margin - abs(narrow.difference), ours, theirs),
         registered=non_inferiority(low, high, margin),
+        effect=Effect(
+            what="ours minus published",
+            value=narrow.difference,
+            unit="nats",
+            n=n.removeprefix("n = "),
+            interval=narrow.interval,
+            holds=(-margin, margin),
+        ),
     )
 
 
@@ -137,6 +147,7 @@ def approaches(claim: Claim, evidence: Evidence, published: Published) -> Findin
             critical(margin, high),
         ),
         seeds_needed=more_seeds(outcome, compared.difference - margin, differences(ours, theirs)),
+        effect=effect_of("K-Operators minus nanoGPT", differences(ours, theirs), below=margin),
     )
     share = gain_share(evidence, ours, theirs)
     return found if share is None else _with_number(found, share)
@@ -185,7 +196,8 @@ def no_positions(claim: Claim, evidence: Evidence, published: Published) -> Find
     kernels = "cost of kernels that know only distances"
     numbers.append(with_bounds(kernels, averaged) if averaged else f"{kernels}: not measured")
     needed = more_seeds(outcome, mean(gains) - margin, gains) if rises else None
-    return Finding(outcome=outcome, numbers=tuple(numbers), seeds_needed=needed)
+    effect = effect_of("gain from learned positions", gains, below=margin)
+    return Finding(outcome=outcome, numbers=tuple(numbers), seeds_needed=needed, effect=effect)
 
 
 # C9: a wrong learning rate -------------------------------------------------------------------------------------------
@@ -210,7 +222,11 @@ def survives(claim: Claim, evidence: Evidence, published: Published) -> Finding 
     first = together(outcomes)
     second, of_eta = eta_falls(evidence)
     halves = f"first half, it survives: {first}", f"second half, eta falls with the rate: {second}"
-    return Finding(outcome=together([first, second]), numbers=(halves[0], *numbers, halves[1], *of_eta))
+    return Finding(
+        outcome=together([first, second]),
+        numbers=(halves[0], *numbers, halves[1], *of_eta),
+        effect=effect_of("cost of ten times the rate", cost, below=within),
+    )
 
 
 def eta_falls(evidence: Evidence) -> tuple[Outcome, list[str]]:
@@ -282,37 +298,44 @@ def matched_advantage(claim: Claim, evidence: Evidence, published: Published) ->
     ours_arm = evidence.arm("matched", "k_operators", 10)
     ours = ours_arm.values(sweep_best)
     outcomes: list[Outcome] = []
+    effects: list[Effect] = []
     numbers, needed = [], []
     for family in BASELINES:
         arm = evidence.arm("matched", f"{family}-params", 10 if family == "transformer" else 5)
         theirs = arm.values(sweep_best)
-        outcome, number = better(claim, arm.label, ours, theirs)
-        if number is None:
+        outcome, effect = better(claim, arm.label, ours, theirs)
+        if effect is None or effect.interval is None:
             return None
         outcomes.append(outcome)
-        numbers.append(number)
+        effects.append(effect)
+        numbers.append(f"{effect.what} {effect} (95 % {between(*effect.interval)}, n = {effect.n})")
         needed.append(more_seeds(outcome, mean(ours) - mean(theirs), ours, theirs, alpha=0.05))
     numbers += others(evidence, ours_arm)
     alike, searched = alike_searched(evidence, ("k_operators", *BASELINES), int(claim.thresholds["min_trials"]))
     outcome = together(outcomes) if alike else "inconclusive"
     seeds = max((one for one in needed if one), default=None) if outcome == "inconclusive" and alike else None
-    return Finding(outcome=outcome, numbers=(*numbers, searched), seeds_needed=seeds)
+    worst = max(effects, key=lambda one: one.value)
+    return Finding(outcome=outcome, numbers=(*numbers, searched), seeds_needed=seeds, effect=worst)
 
 
-def better(claim: Claim, label: str, ours: Sequence[float], theirs: Sequence[float]) -> tuple[Outcome, str | None]:
+def better(claim: Claim, label: str, ours: Sequence[float], theirs: Sequence[float]) -> tuple[Outcome, Effect | None]:
     """Whether ours are better than a baseline by Welch's test; better by surely less than the margin is not better."""
     if len(ours) < 2 or len(theirs) < 2:
         return "inconclusive", None
     wide, narrow = welch(ours, theirs), welch(ours, theirs, confidence=BOUNDS)
     if wide.interval is None or narrow.interval is None:
         return "inconclusive", None
-    number = (
-        f"K-Operators minus {label} {signed(wide.difference)} nats (95 % {between(*wide.interval)}, "
-        f"n = {wide.n_a} and {wide.n_b})"
+    effect = Effect(
+        what=f"K-Operators minus {label}",
+        value=wide.difference,
+        unit="nats",
+        n=f"{wide.n_a} and {wide.n_b}",
+        interval=wide.interval,
+        holds=(None, 0.0),
     )
     if wide.interval[0] > 0 or -narrow.interval[0] < claim.thresholds["margin"]:
-        return "not reproduced", number
-    return ("reproduced" if wide.interval[1] < 0 else "inconclusive"), number
+        return "not reproduced", effect
+    return ("reproduced" if wide.interval[1] < 0 else "inconclusive"), effect
 
 
 def others(evidence: Evidence, ours_arm: Arm) -> list[str]:

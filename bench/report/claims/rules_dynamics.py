@@ -1,8 +1,10 @@
 """The rules that judge the claims on the model itself: C4, C7 and C8."""
 
+from dataclasses import replace
+
 from bench.record import Record
 from bench.report.claims.evidence import Arm, Evidence, by_layer, knockout_cost, knockout_costs, measured
-from bench.report.claims.finding import DECIDES_NOTHING, Finding, Outcome, more_seeds
+from bench.report.claims.finding import DECIDES_NOTHING, Effect, Finding, Outcome, effect_of, more_seeds
 from bench.report.published import Claim, Published
 from bench.report.statistics import anova_p, holm, lower_bound, mean, upper_bound
 
@@ -35,6 +37,7 @@ def fewer_parameters(claim: Claim, evidence: Evidence, published: Published) -> 
     return Finding(
         outcome="reproduced" if holds else "not reproduced",
         numbers=tuple(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
+        effect=Effect(what="times fewer parameters", value=ratios["as published"], unit="times", n="counted"),
     )
 
 
@@ -67,6 +70,7 @@ def mixing_moves(claim: Claim, evidence: Evidence, published: Published) -> Find
             *(_knocked_out(arm, path) for path in ("base", "recurrent")),
         ),
         seeds_needed=more_seeds(outcome, mean(of_runs), of_runs),
+        effect=replace(effect_of("change of the recurrent share", of_runs, above=0.0), unit=""),
     )
 
 
@@ -118,6 +122,13 @@ def layers_specialise(claim: Claim, evidence: Evidence, published: Published) ->
             *(_costs_by_layer(arm, path) for path in ("base", "recurrent")),
         ),
         registered=registered,
+        effect=Effect(
+            what="readings that differ between layers",
+            value=n_large,
+            unit=f"of {len(EFFECTS)}",
+            n=f"{len(arm.done)}",
+            holds=(claim.thresholds["least_readings"], None),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.claims.evidence import AT_LAPTOP_SIZE, Evidence
-from bench.report.claims.finding import Finding, Outcome
+from bench.report.claims.finding import Effect, Finding, Outcome
 from bench.report.claims.registered import RULES, rules_sha256
 from bench.report.published import Claim, Published
 from bench.report.runs import StoreResults
@@ -40,7 +40,9 @@ class Verdict:
     mode: str | None  # of the runs
     at_laptop_size: tuple[str, ...]  # what the same rule reads there; it decides nothing
     changed_since: tuple[str, ...]  # experiments that were launched under other rules
-    in_other_mode: tuple[OtherMode, ...]  # where an experiment of the claim ran in both
+    effect: Effect | None = None  # the number that decides it, also while it is pending
+    effect_at_laptop_size: Effect | None = None
+    in_other_mode: tuple[OtherMode, ...] = ()  # where an experiment of the claim ran in both
 
 
 def judge(results: StoreResults, published: Published, rules_now: str | None = None) -> list[Verdict]:
@@ -50,6 +52,7 @@ def judge(results: StoreResults, published: Published, rules_now: str | None = N
 
 def _verdict(claim: Claim, results: StoreResults, published: Published, rules_now: str) -> Verdict:
     found = _finding(claim, Evidence(results), published)
+    there = _at_laptop_size(claim, results, published)
     launched = [one for name in claim.experiments if (one := results.experiment(name)) is not None]
     return Verdict(
         claim=claim,
@@ -58,7 +61,9 @@ def _verdict(claim: Claim, results: StoreResults, published: Published, rules_no
         seeds_needed=found.seeds_needed,
         registered=found.registered,
         mode=Evidence(results).modes(claim.experiments) if found.outcome != "not started" else None,
-        at_laptop_size=_at_laptop_size(claim, results, published),
+        at_laptop_size=() if there is None else there.numbers,
+        effect=found.effect,
+        effect_at_laptop_size=None if there is None else there.effect,
         changed_since=tuple(one.name for one in launched if one.manifest.claim_rules_sha256 != rules_now),
         in_other_mode=tuple(_in_other_mode(claim, results, published)),
     )
@@ -89,16 +94,15 @@ def _finding(claim: Claim, evidence: Evidence, published: Published) -> Finding:
     return found
 
 
-def _at_laptop_size(claim: Claim, results: StoreResults, published: Published) -> tuple[str, ...]:
+def _at_laptop_size(claim: Claim, results: StoreResults, published: Published) -> Finding | None:
     """What the rule reads there, with fewer seeds and trials; it decides nothing."""
     if claim.id not in ASKED_AT_LAPTOP_SIZE:
-        return ()
+        return None
     thresholds = {**claim.thresholds}
     if "min_trials" in thresholds:
         thresholds["min_trials"] = FEW_TRIALS
     few = claim.model_copy(update={"thresholds": thresholds})
-    found = RULES[claim.id].read(few, Evidence(results, AT_LAPTOP_SIZE), published)
-    return () if found is None else found.numbers
+    return RULES[claim.id].read(few, Evidence(results, AT_LAPTOP_SIZE), published)
 
 
 def _in_other_mode(claim: Claim, results: StoreResults, published: Published) -> Iterator[OtherMode]:

@@ -9,7 +9,7 @@ import pytest
 from bench.__main__ import app
 from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
-from bench.report.claims.finding import Outcome
+from bench.report.claims.finding import Effect, Outcome
 from bench.report.claims.verdicts import Verdict, judge
 from bench.report.output import make_tables
 from bench.report.published import PUBLISHED, load_published
@@ -49,15 +49,21 @@ def test_an_open_claim_is_incomplete_and_one_that_is_not_reproduced_counts_once_
     assert ledger.exit_code(with_outcomes(verdicts, *outcomes)) == code
 
 
-def test_each_claim_is_one_line_that_begins_with_its_id(verdicts):
-    lines = ledger.text(with_outcomes(verdicts, *["inconclusive"] * 10)).splitlines()
-    assert [line.split()[0] for line in lines] == [f"C{i}" for i in range(1, 11)]
+def test_each_claim_is_one_aligned_line_within_80_letters(verdicts):
+    effect = Effect(what="gap", value=-0.12345, unit="nats", n="10 and 10")
+    known = [replace(one, effect=effect) for one in with_outcomes(verdicts, *["not reproduced"] * 10)]
+    lines = ledger.text(known).splitlines()
+    assert [line.split()[0] for line in lines[:10]] == [f"C{i}" for i in range(1, 11)]
+    assert max(map(len, lines)) <= 80
+    start = lines[0].index("not reproduced")
+    assert [line[start:].split("  ") for line in lines[:10]] == [["not reproduced", "−0.1235 nats", "  10 and 10"]] * 10
+    assert lines[11] == "0 reproduced, 10 not reproduced, 0 inconclusive, 0 pending, 0 not started."
 
 
 def test_what_has_not_run_and_what_was_launched_under_other_rules_is_said(verdicts):
-    assert "python -m jobs launch" in ledger.text(verdicts)
+    assert "python -m jobs launch" in ledger.text(verdicts, verbose=True)
     changed = [replace(one, outcome="inconclusive", changed_since=("paper",)) for one in verdicts]
-    assert "changed since paper was launched" in ledger.text(changed)
+    assert "changed since paper was launched" in ledger.text(changed, verbose=True)
 
 
 def test_what_is_in_is_read_but_decides_nothing_before_the_planned_seeds(tmp_path):
@@ -75,8 +81,9 @@ def test_the_command_prints_the_ledger_and_ends_with_its_code(tmp_path, capsys):
     assert call(app, "verify", "--store", str(store.root)) == 3
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].startswith("C1")
-    assert "reproduced" in printed.splitlines()[0]
-    assert "changed since paper" in printed  # its manifest carries no hash
+    assert "pending" in printed.splitlines()[0]
+    assert call(app, "verify", "--store", str(store.root), "--verbose") == 3
+    assert "changed since paper" in capsys.readouterr().out  # its manifest carries no hash
     assert call(app, "verify", "--store", str(store.root), "--json") == 3
     assert [one["claim"]["id"] for one in json.loads(capsys.readouterr().out)] == [f"C{i}" for i in range(1, 11)]
     store.record_paths()[0].write_text("{", encoding="utf-8")

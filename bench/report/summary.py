@@ -1,0 +1,43 @@
+"""What `make table` prints: what came out, how far each experiment is, and where the tables lie; under 40 lines."""
+
+import textwrap
+
+from bench.errors import count
+from bench.report.answer import bullets, status
+from bench.report.claims.verdicts import judge
+from bench.report.output import Tables
+from bench.report.runs import Results, StoreResults
+
+WIDTH = 80
+
+
+def summary(made: Tables, root: str) -> str:
+    """The answer, the runs of each experiment, notes, and what to type for more. `root`: the store, as it was named."""
+    ours = made.results
+    verdicts = judge(ours, made.published)
+    lines: list[str] = []
+    for one in bullets(ours, made.published, verdicts):
+        lines += [one.question, *_indented(f"{one.warning} {one.answer}".strip())]
+    lines += ["", *textwrap.wrap(status(ours, verdicts), WIDTH)]
+    lines += ["", "Runs done:", *_indented(", ".join(f"{one.name} {runs_text(ours, one)}" for one in ours.experiments))]
+    lines += textwrap.wrap(" ".join(made.notes), WIDTH)
+    store = "" if root == "results" else f" --store {root}"
+    lines += [
+        "",
+        f"{count(len(made.tables), 'table')} in {root}/tables as .md, .csv and .tex; figures in {root}/figures.",
+        f"One experiment's tables: python -m bench table --experiment NAME{store}",
+        f"All of them: python -m bench table --full{store}",
+    ]
+    return "\n".join(lines)
+
+
+def runs_text(ours: StoreResults, experiment: Results) -> str:
+    """`42 of 60`, of all modes that it ran in, each run once."""
+    modes = [one for one in (experiment, ours.other(experiment.name)) if one is not None]
+    expected = {run_id for one in modes for run_id in one.manifest.run_ids}
+    done = {record.run_id for one in modes for record in one.done}
+    return f"{len(done):,} of {len(expected):,}"
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
