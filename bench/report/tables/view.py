@@ -135,13 +135,13 @@ def interval(cell: CellResults, summary: Summary | None) -> str:
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """A difference with a minus sign if it is below 0 after rounding."""
-    text = f"{value:.{digits}f}"
-    return f"{MINUS if float(text) < 0 else ''}{text.removeprefix('-')}"
+    """A difference with its sign, unless it is 0 after rounding."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text[1:]
 
 
 def signed_interval(interval: tuple[float, float] | None) -> str:
-    """`−0.0048 to 0.0448`."""
+    """`−0.0048 to +0.0448`."""
     return NOTHING if interval is None else " to ".join(map(signed, interval))
 
 
