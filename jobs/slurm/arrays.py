@@ -27,6 +27,7 @@ from jobs.launch import Todo, announce, find_todo, list_grid, write_plan
 from jobs.layout import CANCEL_FILE
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
+from jobs.slurm.paths import as_named, checkout
 from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.slurm.site import SBATCH_FIELDS, Site, choose_site, job_python, overruled, timeout_minutes
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
@@ -175,7 +176,7 @@ def make_arrays(
     experiment: Experiment, runs: list[Run], store: Store, request: Request, seconds: dict[str, float]
 ) -> list[Array]:
     """One array a kind of job (with a GPU, without), cut where SLURM takes no longer ones; each run in one task."""
-    folder = str(store.work_folder.resolve())
+    folder = str(as_named(store.work_folder))
     if "%" in folder or not folder.isprintable():
         raise ConfigError(f"{folder!r}: SLURM needs a path without % and on one line; name another store")
     if request.measure:  # which takes a moment
@@ -202,14 +203,14 @@ def make_arrays(
             submission = Submission(
                 name=make_name(store, ids, number + len(arrays)),
                 experiment=experiment.name,
-                store=str(store.root.resolve()),
+                store=str(as_named(store.root)),
                 tasks=ids,
                 device="cuda" if kind == "gpu" else "cpu",
                 n_threads=threads_of(site, request),
                 runs_at_once=at_once,
                 timeout_min=site.timeout_min or timeout_minutes(slowest if known else None),
                 checkpoint_seconds=request.checkpoint_seconds,
-                data_dir=str(request.data_dir.resolve()) if request.data_dir else None,
+                data_dir=str(as_named(request.data_dir)) if request.data_dir else None,
                 number=number + len(arrays),
                 measures=request.measure,
             )
@@ -251,10 +252,11 @@ def parameters(array: Array) -> dict[str, Any]:
 
 def environment_lines() -> list[str]:
     """Shell lines that give a node what the launcher has: the sources, the corpus, the folders of runs and caches."""
-    lines = [f"cd {shlex.quote(str(ROOT))}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
+    folder = shlex.quote(str(checkout()))
+    lines = [f"cd {folder}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
     for name in (DATA_DIR_VARIABLE, RUNS_DIR_VARIABLE, CACHE_DIR_VARIABLE):
         if value := os.environ.get(name):
-            path = str(Path(value).resolve())
+            path = str(as_named(Path(value)))
             if not path.isprintable():
                 raise ConfigError(f"{name}={value!r}: a path on one line, please")
             lines.append(f"export {name}={shlex.quote(path)}")
@@ -263,7 +265,7 @@ def environment_lines() -> list[str]:
 
 def command(array: Array, store: Store) -> str:
     """The last line of the script. `exec`, so that SLURM's signals reach Python and not a shell around it."""
-    folder = array.submission.folder(store).resolve()
+    folder = as_named(array.submission.folder(store))
     start = f"{job_python(array.site)} -u -m jobs task {shlex.quote(str(folder))}"
     return start if array.site.use_srun else f"exec {start}"
 
@@ -273,7 +275,7 @@ def script(array: Array, store: Store) -> str:
     n_tasks = len(array.submission.tasks)
     text: str = _make_sbatch_string(
         command=command(array, store),
-        folder=array.submission.folder(store).resolve(),
+        folder=as_named(array.submission.folder(store)),
         map_count=n_tasks if n_tasks > 1 else None,
         **parameters(array),
     )
@@ -282,7 +284,7 @@ def script(array: Array, store: Store) -> str:
 
 def submit(array: Array, store: Store) -> str:
     """Hand an array to SLURM; its job's id. SchedulerError with sbatch's own words where it is refused."""
-    folder = array.submission.write(store).resolve()
+    folder = as_named(array.submission.write(store))
     try:
         with login_environment():
             executor = Executor(folder=folder, max_num_timeout=MAX_TIMEOUTS, python=job_python(array.site))

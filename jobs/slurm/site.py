@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigError, first_problem
+from jobs.slurm.paths import as_named
 
 PROFILES = Path(__file__).parent.parent / "profiles"
 LOCAL_FILE = Path(__file__).parent.parent / "slurm.local.toml"  # this checkout's own, ignored by git
@@ -158,7 +159,7 @@ def overruled(site: Site) -> list[str]:
 
 def job_python(site: Site) -> str:
     """The shell words that start Python on a node."""
-    return site.python or shlex.quote(sys.executable)
+    return site.python or shlex.quote(str(as_named(Path(sys.executable))))
 
 
 def profile_names() -> list[str]:

@@ -15,9 +15,9 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 
 from bench.cli import pick_device
 from bench.config import Run
-from bench.errors import EXIT_FAILED, UserError
+from bench.errors import EXIT_FAILED, ConfigError, UserError
 from bench.files import write_atomically
-from bench.store import Store
+from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cost import measured_path, run_seconds
 from jobs.local import CANCELLED, Ended, LocalPool
 from jobs.slots import Slot, make_slots
@@ -101,6 +101,11 @@ def start(folder: Path) -> int:
     died before it wrote one costs nothing, and a script that was submitted by hand works alike.
     """
     submission = read_submission(folder)
+    if (here := Store(Path(submission.store)).work_folder).resolve() != folder.resolve().parent.parent:
+        raise ConfigError(
+            f"{folder}: on this node the runs of {submission.store} are in {here}: its links lead elsewhere here; "
+            f"launch again with a store without links, or without {RUNS_DIR_VARIABLE}"
+        )
     os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
     os.environ["SUBMITIT_FOLDER"] = str(folder)
     environment = JobEnvironment()
