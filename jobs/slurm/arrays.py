@@ -31,7 +31,7 @@ from jobs.slurm.paths import as_named, checkout
 from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
 from jobs.slurm.site import SBATCH_FIELDS, Site, choose_site, job_python, overruled, timeout_minutes
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
-from jobs.slurm.task import MAX_TIMEOUTS, make_task
+from jobs.slurm.task import ARRAY_VARIABLES, MAX_TIMEOUTS, make_task
 from jobs.speeds import Platform
 from jobs.worker import write_run
 
@@ -245,9 +245,18 @@ def parameters(array: Array) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "use_srun": site.use_srun,
         "srun_args": list(site.srun_args) or None,
-        "setup": [*site.setup, *environment_lines()],
+        "setup": [unset_line(submission), *site.setup, *environment_lines()],
         "additional_parameters": {**asked, "requeue": True, "signal": signal},
     }
+
+
+def unset_line(submission: Submission) -> str:
+    """The shell line that forgets what a script submitted from within another job inherits from that job.
+
+    SLURM sets the variables of an array only in its tasks; and a requeue must go to the cluster of the job itself.
+    """
+    names = ["SLURM_CLUSTERS", *(ARRAY_VARIABLES if len(submission.tasks) == 1 else ())]
+    return f"unset {' '.join(names)}"
 
 
 def environment_lines() -> list[str]:
