@@ -112,7 +112,7 @@ def hostile_content(text: str) -> Content:
         claims=(claim,),
         bullets=(Bullet(question=text, short=text, numbers=text),),
         status=(text,),
-        sections=(Section(id="headline", title=text, lines=(text,), tables=(table,), pictures=(picture,)),),
+        sections=(Section(id="headline", title=text, lines=(text,), tables=(table,), pictures=(picture,)),),  # type: ignore[arg-type]
         cost=Section(id="cost", title=text, tables=(table,)),
         questions=(Question(name=text, text=text, state=text, tables=(table, table)),),
         deviations=(Deviation(system=text, published=text, ours=text, why=text, effect=text),),

@@ -39,7 +39,7 @@ def family_of(config: dict[str, Any]) -> str:
 def name_of(config: dict[str, Any]) -> str:
     """The plain name of one arm: its family, and of counts their order."""
     if config.get("architecture") in ("ngram", "kneser_ney"):
-        return f"{config['model']['order']}-gram counts"
+        return f"{config['model'].get('order', 'n')}-gram counts"
     return family_of(config)
 
 

@@ -17,8 +17,8 @@ MINUS = "−"  # of negative numbers: a spreadsheet reads a leading hyphen as a 
 LATEX_SYMBOLS = {  # tabulate escapes $
     "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$", MINUS: "$-$", "–": "--",
 }  # fmt: skip
-NUMBER = rf"[{MINUS}+]?\d[\d,]*(\.\d+)?"
-SIGNED = re.compile(rf"{NUMBER}( to {NUMBER})?")
+NUMBER = rf"(?:{MINUS}\d[\d,]*(?:\.\d+)?|\+?\d[\d,]*\.\d+)"  # "+1" may be a name
+SIGNED = re.compile(rf"{NUMBER}(?: to {NUMBER})?")
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word needs no escape
 
 

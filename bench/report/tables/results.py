@@ -51,7 +51,10 @@ def _row(view: View, cell: CellResults, name: str, contrast: Contrast | None) ->
     difference = "reference" if cell is view.experiment.reference else NOTHING
     between = NOTHING
     if contrast is not None and contrast.comparison is not None:
-        difference, between = signed(contrast.comparison.difference), signed_interval(contrast.comparison.interval)
+        partial = f" ({contrast.n_text})" if contrast.partial else ""
+        difference = signed(contrast.comparison.difference) + partial
+        if contrast.comparison.interval is not None:
+            between = signed_interval(contrast.comparison.interval) + partial
     rate = learning_rate(cell)
     return {
         "model": name,

@@ -265,8 +265,8 @@ def test_the_difference_between_modes_is_that_of_pairs_at_common_seeds(tmp_path)
     assert row == {
         "arm": "a",
         "common seeds": "3",
-        "fast minus exact, nats per token": "0.0200 ± 0.0100",
-        "95 % interval": "−0.0048 to 0.0448",  # 0.02 ± 4.3027 × 0.01 / √3
+        "fast minus exact, nats per token": "+0.0200 ± 0.0100",
+        "95 % interval": "−0.0048 to +0.0448",  # 0.02 ± 4.3027 × 0.01 / √3
         "sweep, best, fast": f"{(4 * math.exp(0.01) + 5 * math.exp(0.02) + 6 * math.exp(0.03)) / 3:.3f}",
         "sweep, best, exact": "5.000",
     }
@@ -274,7 +274,7 @@ def test_the_difference_between_modes_is_that_of_pairs_at_common_seeds(tmp_path)
 
 def test_one_common_seed_has_neither_a_spread_nor_an_interval(tmp_path):
     row = cells(table_of(in_both(tmp_path, *differing({42: 0.01})), "modes"))
-    assert (row["fast minus exact, nats per token"], row["95 % interval"]) == ("0.0100", NOTHING)
+    assert (row["fast minus exact, nats per token"], row["95 % interval"]) == ("+0.0100", NOTHING)
 
 
 def test_a_pair_that_is_not_done_yet_marks_every_number(tmp_path):
