@@ -74,7 +74,12 @@ def gap_text(contrast: Contrast) -> str:
     if compared.interval is not None:
         between = "95 % interval {} to {}, ".format(*map(signed, compared.interval))
     word = contrast.verdict.split(";")[0]
-    by = f"by {abs(compared.difference):.4f}" if word.startswith(("better", "worse")) else signed(compared.difference)
+    told_apart = word.startswith(("better", "worse"))
+    by = f" by {abs(compared.difference):.4f}" if told_apart else f", difference {signed(compared.difference)}"
+        f"by {abs(compared.difference):.4f}"
+        if word.startswith(("better", "worse"))
+        else f"difference {signed(compared.difference)}"
+    )
     return f"{word} {by} nats per token ({between}n = {contrast.n_text})"
 
 

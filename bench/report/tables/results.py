@@ -30,7 +30,6 @@ def results_table(view: View) -> Table | None:
         MEAN_OF_EXP,
         f"difference: of the mean loss to {names[reference.label]}, in nats per token, with Welch's 95 % interval, not "
         f"adjusted for the number of comparisons; all tests: {view.experiment.name}-differences.",
-        f"Arms: {', '.join(f'{names[cell.label]} is {cell.label}' for cell in ranked)}.",
         *state_notes(view.experiment),
     ]
     return view.table("results", 1, rows, notes)
@@ -65,4 +64,5 @@ def _row(view: View, cell: CellResults, name: str, contrast: Contrast | None) ->
         "95 % interval": between,
         "parameters": view.count(cell, "n_params"),
         "learning rate": NOTHING if rate is None else f"{rate:g}",
+        "arm": cell.label,
     }
