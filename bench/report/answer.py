@@ -76,11 +76,7 @@ def gap_text(contrast: Contrast) -> str:
     word = contrast.verdict.split(";")[0]
     told_apart = word.startswith(("better", "worse"))
     by = f" by {abs(compared.difference):.4f}" if told_apart else f", difference {signed(compared.difference)}"
-        f"by {abs(compared.difference):.4f}"
-        if word.startswith(("better", "worse"))
-        else f"difference {signed(compared.difference)}"
-    )
-    return f"{word} {by} nats per token ({between}n = {contrast.n_text})"
+    return f"{word}{by} nats per token ({between}n = {contrast.n_text})"
 
 
 def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> Bullet:
