@@ -34,6 +34,11 @@ class View:
         return summaries_of(self.experiment)
 
     @cached_property
+    def cells(self) -> list[CellResults]:
+        """The arms with a record; the others are one line of the notes."""
+        return [cell for cell in self.experiment.cells if cell.records]
+
+    @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
         """Each arm against the reference arm."""
         return contrasts(self.experiment)
