@@ -87,7 +87,7 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table | None:
             if verdict.changed_since
         ),
     ]
-    return Table.of("claims", "ledger", "The preprint's claims, each judged by a rule.", 4, rows, notes)
+    return Table.of("claims", "ledger", "The preprint's claims, each judged by a rule.", rows, notes)
 
 
 def _with_registered(verdict: Verdict) -> str:

@@ -32,7 +32,7 @@ def results_table(view: View) -> Table | None:
         f"adjusted for the number of comparisons; all tests: {view.experiment.name}-differences.",
         *state_notes(view.experiment),
     ]
-    return view.table("results", 1, rows, notes)
+    return view.table("results", rows, notes)
 
 
 def names_of(cells: list[CellResults]) -> dict[str, str]:
