@@ -25,5 +25,5 @@ Looking after runs
     doctor          checks of a machine
     layout          names of files in run folders
 SLURM
-    slurm           site profiles, arrays, the scheduler, submissions, tasks
+    slurm           site profiles, arrays, commands, paths, the scheduler, submissions, tasks
 """

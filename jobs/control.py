@@ -18,6 +18,7 @@ from jobs.cache import unused
 from jobs.grid import set_aside
 from jobs.layout import CACHE_FOLDER, CANCEL_FILE
 from jobs.slurm import scheduler
+from jobs.slurm.commands import on
 from jobs.slurm.scheduler import SchedulerError, tasks_by_run
 from jobs.slurm.submission import submissions
 from jobs.status import at_work
@@ -43,9 +44,9 @@ def cancel_runs(store: Store, run_ids: list[str]) -> list[str]:
                 os.kill(holder.pid, signal.SIGTERM)
         where = f"running on {holder.node}, stops within seconds" if holder else "not running"
         lines.append(f"{run_id}: cancelled ({where})")
-    for job_id in sorted(_tasks_without_wanted_runs(store, wanted)):
+    for job_id, cluster in sorted(_tasks_without_wanted_runs(store, wanted), key=str):
         try:
-            scheduler.ask("scancel", job_id)
+            scheduler.ask("scancel", *on(cluster), job_id)
             lines.append(f"job {job_id}: cancelled, since all its runs are cancelled")
         except SchedulerError as error:  # it ended just now, or SLURM is away: the marks do
             lines.append(f"job {job_id}: {error}")
@@ -93,7 +94,8 @@ def leftovers(store: Store) -> list[Leftover]:
                 found += [_measure(one, "older checkpoint of a finished run") for one in (path, sidecar)]
     earlier = submissions(store)
     try:
-        active = {name for (name, _), state in scheduler.queue().items() if state.active} if earlier else set()
+        known = scheduler.queue(scheduler.clusters_of(earlier))
+        active = {name for (name, _), state in known.items() if state.active}
     except SchedulerError:
         active = {one.name for one in earlier}  # any of them may have a task queued or running
     for submission in earlier:
@@ -136,8 +138,8 @@ def _measure(path: Path, why: str) -> Leftover:
     return Leftover(path=path, why=why, n_files=n_files, n_bytes=n_bytes)
 
 
-def _tasks_without_wanted_runs(store: Store, cancelled: list[str]) -> set[str]:
-    """The job ids of active tasks that hold one of `cancelled` and nothing that is still to be done."""
+def _tasks_without_wanted_runs(store: Store, cancelled: list[str]) -> set[tuple[str, str | None]]:
+    """The job ids, and clusters, of active tasks that hold one of `cancelled` and nothing that is still to be done."""
     try:
         tasks = tasks_by_run(store)
     except SchedulerError:
@@ -146,7 +148,7 @@ def _tasks_without_wanted_runs(store: Store, cancelled: list[str]) -> set[str]:
     for run_id, task in tasks.items():
         if task.active:
             if run_id in cancelled:
-                touched.add(task.job_id)
+                touched.add((task.job_id, task.cluster))
             elif run_id not in recorded and not (store.run_folder(run_id) / CANCEL_FILE).exists():
-                wanted.add(task.job_id)
+                wanted.add((task.job_id, task.cluster))
     return touched - wanted

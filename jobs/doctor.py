@@ -19,6 +19,7 @@ from bench.fetch import find_text
 from bench.store import Store
 from jobs.cache import cache_root, compile_cache
 from jobs.slots import make_slots, runs_at_once, slots_text
+from jobs.slurm.commands import FILTERS
 from jobs.slurm.scheduler import SchedulerError, ask, settings
 
 SLOW_WRITE_SECONDS = 1.0
@@ -179,7 +180,9 @@ def _preemption() -> tuple[Verdict, str]:
 
 
 def _exported() -> tuple[Verdict, str]:
-    names = sorted(name for name in os.environ if name.startswith(("SBATCH_", "BENCH_SLURM_")))
-    if not names:
-        return "ok", "no SBATCH_ or BENCH_SLURM_ variable"
-    return "note", f"{', '.join(names)}: SBATCH_ variables win over scripts, BENCH_SLURM_ ones over profiles"
+    win = [name for name in os.environ if name.startswith(("SBATCH_", "BENCH_SLURM_"))]
+    other = [name for name in os.environ if name.startswith(FILTERS) or name == "SLURM_CLUSTERS"]
+    if not win and not other:
+        return "ok", "no variable that moves what SLURM is asked"
+    meaning = "SBATCH_ variables win over scripts, BENCH_SLURM_ ones over profiles, CLUSTERS counts for all commands"
+    return "note", f"{', '.join(sorted(win + other))}: {meaning}; filters such as SQUEUE_ ones are ignored"

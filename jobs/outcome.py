@@ -6,7 +6,7 @@ What makes tables is imported where it is used: a launch needs only the hash, an
 from bench.report.claims.registered import JUDGED_ON, rules_sha256
 from bench.store import Store
 
-KINDS = ("perplexity", "differences", "modes", "parameters")
+KINDS = ("perplexity", "differences", "modes")
 
 
 def rules_in_force(experiment: str) -> str | None:
@@ -22,12 +22,17 @@ def write_all_tables(store: Store) -> None:
 
 
 def show_outcome(here: Store, committed: Store, name: str) -> int:
-    """Write the tables and the report of a store, and print those of one experiment and the verdicts. The exit code."""
+    """Write the tables and the report of a store; print one experiment's, the verdicts, and whether the records agree.
+
+    Returns the exit code.
+    """
+    from bench.report.agreement import agreement
     from bench.report.claims import ledger
     from bench.report.claims.verdicts import judge
     from bench.report.output import make_tables
     from bench.report.page.gather import NAME, gather, write_report
     from bench.report.published import PUBLISHED, load_published
+    from bench.report.runs import read_results
 
     write_all_tables(here)
     made = make_tables(here, compare=committed)
@@ -43,4 +48,6 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     print(f"\nYour report: {write_report(here, gather(here))}")
     if (committed.root / NAME).is_file():
         print(f"The report of the committed records, with every experiment: {committed.root / NAME}")
+    if committed.root.is_dir():
+        print(*agreement(made.results, read_results(committed), name), sep="\n")
     return made.exit_code

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.cli import open_store, print_errors
 from bench.commands import DataDir, StorePath
-from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count
 from bench.record import Manifest
 from bench.store import Store
 from jobs.layout import LOG_FILE
@@ -23,6 +23,7 @@ from jobs.status import RunState, states
 from jobs.why import find_traces, screen
 
 PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
+USUAL_STORE = Path("reproduced")
 WATCH_SECONDS = 30.0  # between looks: SLURM's controller serves everybody
 
 Wanted = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of it, or its name.")]
@@ -31,12 +32,15 @@ OfExperiment = Annotated[str | None, typer.Option("--experiment", help="All runs
 
 
 def status(
-    store: StorePath = Path("reproduced"),
+    store: StorePath = USUAL_STORE,
     experiment: Annotated[str | None, typer.Option(help="Only this one.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every half minute until all is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Every run: its state, attempt, step, loss, time left and node. Exit 3 while any has no record."""
+    if store == USUAL_STORE and not store.exists():
+        print("nothing has been launched here; start with make reproduce, or name another store with --store")
+        return
     here = open_store(store)
     if watch and as_json:
         raise ConfigError("--watch draws and --json prints once; give one of them")
@@ -49,6 +53,7 @@ def status(
     elif not watch:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(highlight=False, width=width).print(_table(found))
+        print(f"{count(len(found), 'run')}: {totals(found)}")
     else:
         with Live(_table(found), refresh_per_second=1) as live:
             while not all(state.recorded for *_, state in found):
@@ -150,12 +155,20 @@ def _look(store: Store, experiment: str | None) -> tuple[list[tuple[str, str, Ru
     return list(found.values()), [*broken, *unread]
 
 
+def totals(found: list[tuple[str, str, RunState]]) -> str:
+    """`3 done, 1 running`, most first."""
+    tally = Counter(state.state for *_, state in found)
+    return ", ".join(f"{n:,} {state}" for state, n in tally.most_common())
+
+
 def _table(found: list[tuple[str, str, RunState]]) -> Table:
     from jobs.display import duration
 
-    table = Table(
-        "experiment", "run", "id", "state", "attempt", "step", "nats", "left", "node", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", "run", "id", "state"):
+        table.add_column(column, no_wrap=True, overflow="fold")  # a name that is cut names nothing
+    for column in ("attempt", "step", "nats", "left", "node"):
+        table.add_column(column)
     n_modes = Counter(name for name, _ in {(name, mode) for name, mode, _ in found})
     for name, mode, state in found:
         of = f" of {state.n_steps}" if state.n_steps is not None and not state.recorded else ""

@@ -8,9 +8,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.errors import clean
+from bench.report.answer import Bullet
 from bench.report.deviations import Deviation
 from bench.report.page.gather import gather
-from bench.report.page.page import ClaimCard, Content, Question, render
+from bench.report.page.page import ClaimCard, Content, Question, Section, render
 from bench.report.table import Table
 from bench.store import Store
 
@@ -65,22 +66,32 @@ def make_content(**changes: object) -> Content:
             ClaimCard(id="C1", statement="it is so", outcome="reproduced", numbers=("4.43",), at_laptop_size=("5.9",)),
             ClaimCard(id="C2", statement="it is not", outcome="not run", numbers=()),
         ),
-        "answers": ("laptop: k_operators 4.431 against transformer 4.350.",),
-        "headline": (table,),
-        "headline_note": "At laptop size.",
-        "pictures": tuple(
-            Picture(name=f"curve-{n}", title="Curves", caption="n = 3.", alt="Two lines fall.", svg=make_drawing())
-            for n in (1, 2)
-        ),
+        "bullets": (Bullet(question="Which?", short="The second.", numbers="4.431 against 4.350."),),
+        "status": ("1 of 2 claims is decided.",),
+        "sections": (Section(id="headline", title="Headline", lines=("At laptop size.",), tables=(table,)),),
+        "cost": Section(id="cost", title="Cost", tables=(make_table(experiment="throughput", kind="cpu"),)),
         "questions": (Question(name="laptop", text="Which?", state="3 of 3 runs done.", tables=(table,)),),
-        "throughput": (make_table(experiment="throughput", kind="cpu"),),
-        "cost": make_table(kind="cost"),
         "deviations": (Deviation(system="nanoGPT", published="this", ours="that", why="since"),),
         "environment": (make_table(kind="machines"),),
         "notes": (),
         "unread": (),
     }
     return Content(**fields | changes)  # type: ignore[arg-type]
+
+
+def with_section(**changes: object) -> Content:
+    """The same page with other content of its one section: tables, pictures or lines."""
+    return make_content(sections=(Section(id="headline", title="Headline", **changes),))  # type: ignore[arg-type]
+
+
+def pictured() -> Content:
+    """A page with two figures."""
+    return with_section(
+        pictures=tuple(
+            Picture(name=f"curve-{n}", title="Curves", caption="n = 3.", alt="Two lines fall.", svg=make_drawing())
+            for n in (1, 2)
+        )
+    )
 
 
 def hostile_content(text: str) -> Content:
@@ -99,13 +110,11 @@ def hostile_content(text: str) -> Content:
     picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn))
     return make_content(
         claims=(claim,),
-        answers=(text,),
-        headline=(table,),
-        headline_note=text,
-        pictures=(picture,),
+        bullets=(Bullet(question=text, short=text, numbers=text),),
+        status=(text,),
+        sections=(Section(id="headline", title=text, lines=(text,), tables=(table,), pictures=(picture,)),),  # type: ignore[arg-type]
+        cost=Section(id="cost", title=text, tables=(table,)),
         questions=(Question(name=text, text=text, state=text, tables=(table, table)),),
-        throughput=(table,),
-        cost=table,
         deviations=(Deviation(system=text, published=text, ours=text, why=text, effect=text),),
         environment=(table,),
         notes=(text,),

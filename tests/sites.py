@@ -19,13 +19,13 @@ ALWAYS_ASKED = {"job-name", "nodes", "open-mode", "output", "requeue", "signal",
 def forget_site(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Ignore the site and the folders of this machine; profiles are in `folder`; nothing is timed."""
     for name in list(os.environ):
-        if name.startswith(("BENCH_", "SBATCH_", "SLURM_", "SUBMITIT_")):
+        if name.startswith(("BENCH_", "SBATCH_", "SLURM_", "SQUEUE_", "SUBMITIT_")):
             monkeypatch.delenv(name)
     monkeypatch.setattr(site, "LOCAL_FILE", folder / "jobs" / "slurm.local.toml")
     monkeypatch.setattr(site, "PROFILES", folder / "jobs" / "profiles")
     site.PROFILES.mkdir(parents=True)
     monkeypatch.setattr(arrays, "estimate_seconds", lambda *_: {})
-    monkeypatch.setattr(arrays, "max_array_size", lambda: 1000)
+    monkeypatch.setattr(arrays, "max_array_size", lambda *_: 1000)
 
 
 def profile(text: str, name: str = "mysite") -> str:

@@ -26,6 +26,7 @@ Output
     table, notes    a table as Markdown, CSV and LaTeX; the lines below it
     page            the report, one HTML page
     output          making and writing all of it
+    agreement       whether runs made again have the committed numbers
     summary         what the terminal shows of it
     explain         the runs of an arm
 """

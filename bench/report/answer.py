@@ -26,17 +26,16 @@ NOT_RUN = "Not run yet."
 
 @dataclass(frozen=True, kw_only=True)
 class Bullet:
-    """A question and its answer in a sentence or two; `warning` comes before the answer, in bold."""
+    """A question, its answer in a few words, and the numbers behind it in a sentence or two."""
 
     question: str
-    answer: str
-    warning: str = ""
+    short: str
+    numbers: str = ""
 
     @property
     def markdown(self) -> str:
         """As an item of a Markdown list."""
-        warning = f"**{self.warning}** " if self.warning else ""
-        return f"- **{self.question}** {warning}{self.answer}"
+        return f"- {self.question} **{self.short}** {self.numbers}".rstrip()
 
 
 def bullets(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> tuple[Bullet, ...]:
@@ -75,8 +74,9 @@ def gap_text(contrast: Contrast) -> str:
     if compared.interval is not None:
         between = "95 % interval {} to {}, ".format(*map(signed, compared.interval))
     word = contrast.verdict.split(";")[0]
-    by = f"by {abs(compared.difference):.4f}" if word.startswith(("better", "worse")) else signed(compared.difference)
-    return f"{word} {by} nats per token ({between}n = {contrast.n_text})"
+    told_apart = word.startswith(("better", "worse"))
+    by = f" by {abs(compared.difference):.4f}" if told_apart else f", difference {signed(compared.difference)}"
+    return f"{word}{by} nats per token ({between}n = {contrast.n_text})"
 
 
 def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> Bullet:
@@ -90,46 +90,54 @@ def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verd
         if cell is not None and cell.done and figures and claim in outcomes:
             figure = figures[0]
             value = best_text(cell, figure.protocol, figure.selection)
-            texts.append(
-                f"{_name(cell)} {value}, published {figure_text(figure)}: {outcomes[claim]} (n = {cell.n_text})"
-            )
+            texts.append(f"{_name(cell)} {value}, published {figure_text(figure)} (n = {cell.n_text})")
     if experiment is None or not texts:
-        return Bullet(question=question, answer=NOT_RUN)
+        return Bullet(question=question, short=NOT_RUN)
     gap, primary = "", _primary(experiment)
     if primary is not None:
         reference, full = (cell.done[0].cost.parameters.n_params for cell in (primary.reference, primary.arm))
-        gap = f" By one protocol {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
-    return Bullet(question=question, answer=f"{'; '.join(texts)}. Mode {experiment.mode}.{gap}")
+        gap = f" By one protocol, {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
+    found = [outcomes[claim] for claim in CLAIMED]
+    short = "Yes, both." if set(found) == {"reproduced"} else f"K-Operators: {found[0]}; nanoGPT: {found[1]}."
+    return Bullet(question=question, short=short, numbers=f"{'; '.join(texts)}.{gap} Mode {experiment.mode}.")
 
 
 def _matched(ours: StoreResults) -> Bullet:
     question = "At equal parameters, at the preprint's size?"
     matched, untuned = ours.experiment("matched"), ours.experiment(UNTUNED)
     if matched is not None and (primary := _primary(matched)) is not None:
-        return Bullet(question=question, answer=f"{_sentence(primary)}. {_ranked(matched)}")
-    warning = f"Searched: no; undecided. {_search_state(ours, 'matched')}"
+        return Bullet(question=question, short=_short(primary), numbers=f"{_sentence(primary)}. {_ranked(matched)}")
+    short = "Undecided. Searched: no."
     if untuned is None or (primary := _primary(untuned)) is None:
-        return Bullet(question=question, answer=NOT_RUN, warning=warning)
+        return Bullet(question=question, short=short, numbers=_search_state(ours, "matched"))
     arms = " and ".join(f"{_name(one)} {best_text(one)} (n = {one.n_text})" for one in (primary.arm, primary.reference))
-    answer = f"With recipes made for other sizes, {arms}, mode {untuned.mode}: this compares recipes."
-    return Bullet(question=question, answer=answer, warning=warning)
+    numbers = (
+        f"{_search_state(ours, 'matched')} Until then {arms}, mode {untuned.mode}, compare recipes: the one was tuned "
+        "by its author, the other was made for a larger model."
+    )
+    return Bullet(question=question, short=short, numbers=numbers)
 
 
 def _laptop(ours: StoreResults) -> Bullet:
     question = "At equal parameters, at laptop size?"
     experiment = next((one for name in ("laptop-all", "laptop") if (one := ours.experiment(name)) and one.done), None)
     if experiment is None or (primary := _primary(experiment)) is None:
-        return Bullet(question=question, answer=NOT_RUN)
-    return Bullet(
-        question=question,
-        answer=f"{_sentence(primary)}. {_ranked(experiment)} {_search_state(ours, experiment.name)}".strip(),
-    )
+        return Bullet(question=question, short=NOT_RUN)
+    numbers = f"{_sentence(primary)}. {_ranked(experiment)} {_search_state(ours, experiment.name)}".strip()
+    return Bullet(question=question, short=_short(primary), numbers=numbers)
 
 
 def _primary(experiment: Results) -> Contrast | None:
     """The primary comparison, where both arms have a run."""
     found = next((one for one in contrasts(experiment) if one.primary), None)
     return None if found is None or found.comparison is None else found
+
+
+def _short(primary: Contrast) -> str:
+    """`K-Operators are worse than the Transformer.`."""
+    ours, theirs, verdict = _name(primary.arm), _name(primary.reference), primary.verdict.split(";")[0]
+    words = {"not distinguishable": "not distinguishable from", "too few seeds to tell": "not yet told apart from"}
+    return f"{ours} are {words.get(verdict, f'{verdict} than')} the {theirs}."
 
 
 def _sentence(primary: Contrast) -> str:

@@ -39,6 +39,13 @@ def family_of(config: dict[str, Any]) -> str:
     return "other"
 
 
+def name_of(config: dict[str, Any]) -> str:
+    """The plain name of one arm: its family, and of counts their order."""
+    if config.get("architecture") in ("ngram", "kneser_ney"):
+        return f"{config['model'].get('order', 'n')}-gram counts"
+    return family_of(config)
+
+
 def _transformer(model: dict[str, Any]) -> str:
     if model.get("norm") == "rms":
         return "Transformer, modern"

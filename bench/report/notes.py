@@ -61,11 +61,14 @@ def state_notes(experiment: Results) -> list[str]:
     """The remark of the manifest; notes on missing, stale and compared runs."""
     missing: dict[str, list[str]] = defaultdict(list)
     for cell in experiment.cells:
-        if cell.shortfall is not None:
+        if cell.records and cell.shortfall is not None:
             missing[cell.shortfall].append(cell.label)
     remark = experiment.manifest.remark
     notes = [] if remark is None else [f"Remark: {remark}"]
     notes += [f"{', '.join(labels)}: {shortfall}." for shortfall, labels in missing.items()]
+    not_run = [cell.label for cell in experiment.cells if not cell.records]
+    if not_run:
+        notes.append(f"Not run: {', '.join(not_run)}.")
     if experiment.stale:
         notes.append(
             f"{STALE} {count(len(experiment.stale), 'run')} made from other sources than the current ones, which "

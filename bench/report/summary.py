@@ -17,7 +17,7 @@ def summary(made: Tables, root: str) -> str:
     verdicts = judge(ours, made.published)
     lines: list[str] = []
     for one in bullets(ours, made.published, verdicts):
-        lines += [one.question, *_indented(f"{one.warning} {one.answer}".strip())]
+        lines += [*textwrap.wrap(f"{one.question} {one.short}", WIDTH), *_indented(one.numbers)]
     lines += ["", *textwrap.wrap(status(ours, verdicts), WIDTH)]
     lines += ["", "Runs done:", *_indented(", ".join(f"{one.name} {runs_text(ours, one)}" for one in ours.experiments))]
     lines += textwrap.wrap(" ".join(made.notes), WIDTH)

@@ -17,7 +17,8 @@ MINUS = "−"  # of negative numbers: a spreadsheet reads a leading hyphen as a 
 LATEX_SYMBOLS = {  # tabulate escapes $
     "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$", MINUS: "$-$", "–": "--",
 }  # fmt: skip
-NEGATIVE_NUMBER = re.compile(rf"{MINUS}(\d[\d,]*(\.\d+)?)")
+NUMBER = rf"(?:{MINUS}\d[\d,]*(?:\.\d+)?|\+?\d[\d,]*\.\d+)"  # "+1" may be a name
+SIGNED = re.compile(rf"{NUMBER}(?: to {NUMBER})?")
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word needs no escape
 
 
@@ -95,6 +96,7 @@ def markdown_text(text: str) -> str:
 def csv_text(text: str) -> str:
     """`text` as a CSV cell; what a spreadsheet would read as a formula gets a leading apostrophe."""
     cleaned = clean(text)
-    if negative := NEGATIVE_NUMBER.fullmatch(cleaned):
-        return f"-{negative[1]}"  # with the hyphen that programs read; a plain number is not a formula
+    if SIGNED.fullmatch(cleaned):  # no formula: "+" is left out
+        text = cleaned.replace("+", "")
+        return text if " to " in text else text.replace(MINUS, "-")  # the hyphen that programs read
     return f"'{cleaned}" if cleaned.startswith(("=", "+", "-", "@")) else cleaned

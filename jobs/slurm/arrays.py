@@ -3,16 +3,12 @@
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import clean_env
-from submitit.slurm.slurm import _make_sbatch_string  # what the executor itself writes scripts with
+from submitit.slurm.slurm import _make_sbatch_string  # what its executor writes scripts with
 
 from bench.config import Run
 from bench.errors import ConfigError
@@ -27,10 +23,12 @@ from jobs.launch import Todo, announce, find_todo, list_grid, write_plan
 from jobs.layout import CANCEL_FILE
 from jobs.probe import estimate_seconds
 from jobs.slots import Slot
-from jobs.slurm.scheduler import SchedulerError, max_array_size, tasks_by_run
-from jobs.slurm.site import SBATCH_FIELDS, Site, choose_site, job_python, overruled, timeout_minutes
+from jobs.slurm.commands import SUBMIT_SECONDS, read_answer, run_program, words_of
+from jobs.slurm.paths import as_named, checkout
+from jobs.slurm.scheduler import SchedulerError, found_in_queue, max_array_size, tasks_by_run
+from jobs.slurm.site import Site, choose_site, job_python, overruled, timeout_minutes
 from jobs.slurm.submission import Submission, make_name, note_job, submissions
-from jobs.slurm.task import MAX_TIMEOUTS, make_task
+from jobs.slurm.task import ARRAY_VARIABLES
 from jobs.speeds import Platform
 from jobs.worker import write_run
 
@@ -60,16 +58,6 @@ class Array:
     site: Site
     asks_for: str  # each value, and where it came from
     known: bool  # whether its time limit comes from a measured time
-
-
-class Executor(SlurmExecutor):
-    """submitit's, with a command that reads the plan from disk rather than a pickle."""
-
-    command: str = ""
-
-    @property
-    def _submitit_command_str(self) -> str:
-        return self.command
 
 
 def choose_device(profile: str | None, assignments: list[str], device: str | None) -> str:
@@ -122,14 +110,16 @@ def submit_missing(
         if rehearse:
             print(f"\n--- {array.submission.name}.sh\n{text}", end="")
         elif test_only:
-            print(f"{array.submission.name}: {ask_when(text)}")
+            name = array.submission.name
+            print(f"{name}: {words_of(sbatch('--test-only', name=name, text=text))}")
         elif scripts is not None:
             array.submission.write(store)
             path = write_script(scripts, array.submission.name, text)
             print(f"sbatch {shlex.quote(str(path))}")
         else:
-            job_id = submit(array, store)
-            print(f"submitted {array.submission.name} as job {job_id}")
+            job = submit(array, store)
+            as_job = f"as job {' on '.join(filter(None, job))}" if job else "(accepted, id unknown: found by its name)"
+            print(f"submitted {array.submission.name} {as_job}")
     return arrays
 
 
@@ -175,7 +165,7 @@ def make_arrays(
     experiment: Experiment, runs: list[Run], store: Store, request: Request, seconds: dict[str, float]
 ) -> list[Array]:
     """One array a kind of job (with a GPU, without), cut where SLURM takes no longer ones; each run in one task."""
-    folder = str(store.work_folder.resolve())
+    folder = str(as_named(store.work_folder))
     if "%" in folder or not folder.isprintable():
         raise ConfigError(f"{folder!r}: SLURM needs a path without % and on one line; name another store")
     if request.measure:  # which takes a moment
@@ -192,7 +182,7 @@ def make_arrays(
         at_once = min(request.runs_at_once, len(some))
         per_job = max(request.runs_per_job, at_once) if not request.measure else len(some)
         tasks = [some[i : i + per_job] for i in range(0, len(some), per_job)]
-        longest = site.max_array_size or max_array_size()
+        longest = site.max_array_size or max_array_size(site.cluster_names)
         for part in (tasks[i : i + longest] for i in range(0, len(tasks), longest)):
             ids = tuple(tuple(run.run_id for run in task) for task in part)
             known = all(run_id in seconds for task in ids for run_id in task)
@@ -202,16 +192,17 @@ def make_arrays(
             submission = Submission(
                 name=make_name(store, ids, number + len(arrays)),
                 experiment=experiment.name,
-                store=str(store.root.resolve()),
+                store=str(as_named(store.root)),
                 tasks=ids,
                 device="cuda" if kind == "gpu" else "cpu",
                 n_threads=threads_of(site, request),
                 runs_at_once=at_once,
                 timeout_min=site.timeout_min or timeout_minutes(slowest if known else None),
                 checkpoint_seconds=request.checkpoint_seconds,
-                data_dir=str(request.data_dir.resolve()) if request.data_dir else None,
+                data_dir=str(as_named(request.data_dir)) if request.data_dir else None,
                 number=number + len(arrays),
                 measures=request.measure,
+                clusters=site.cluster_names,
             )
             arrays.append(Array(submission=submission, site=site, asks_for=chosen.describe(), known=known))
     return arrays
@@ -232,7 +223,6 @@ def arrays_text(array: Array) -> None:
 def parameters(array: Array) -> dict[str, Any]:
     """Parameters of submitit's executor; settings without a value give no line in the script."""
     site, submission = array.site, array.submission
-    asked = {name: getattr(site, name) for name in SBATCH_FIELDS if getattr(site, name) is not None}
     # without srun the only process to warn is the one that sbatch started, and it has to be asked for by B:
     signal = f"{'' if site.use_srun else 'B:'}{SIGNAL}@{site.signal_delay_s}"
     return {
@@ -244,17 +234,27 @@ def parameters(array: Array) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "use_srun": site.use_srun,
         "srun_args": list(site.srun_args) or None,
-        "setup": [*site.setup, *environment_lines()],
-        "additional_parameters": {**asked, "requeue": True, "signal": signal},
+        "setup": [unset_line(submission), *site.setup, *environment_lines()],
+        "additional_parameters": {**site.sbatch_options, "requeue": True, "signal": signal},
     }
+
+
+def unset_line(submission: Submission) -> str:
+    """The shell line that forgets what a script submitted from within another job inherits from that job.
+
+    SLURM sets the variables of an array only in its tasks; and a requeue must go to the cluster of the job itself.
+    """
+    names = ["SLURM_CLUSTERS", *(ARRAY_VARIABLES if len(submission.tasks) == 1 else ())]
+    return f"unset {' '.join(names)}"
 
 
 def environment_lines() -> list[str]:
     """Shell lines that give a node what the launcher has: the sources, the corpus, the folders of runs and caches."""
-    lines = [f"cd {shlex.quote(str(ROOT))}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
+    folder = shlex.quote(str(checkout()))
+    lines = [f"cd {folder}", "export PYTHONUNBUFFERED=1", f"export SUBMITIT_PREEMPT_SIGNAL={SIGNAL}"]
     for name in (DATA_DIR_VARIABLE, RUNS_DIR_VARIABLE, CACHE_DIR_VARIABLE):
         if value := os.environ.get(name):
-            path = str(Path(value).resolve())
+            path = str(as_named(Path(value)))
             if not path.isprintable():
                 raise ConfigError(f"{name}={value!r}: a path on one line, please")
             lines.append(f"export {name}={shlex.quote(path)}")
@@ -263,7 +263,7 @@ def environment_lines() -> list[str]:
 
 def command(array: Array, store: Store) -> str:
     """The last line of the script. `exec`, so that SLURM's signals reach Python and not a shell around it."""
-    folder = array.submission.folder(store).resolve()
+    folder = as_named(array.submission.folder(store))
     start = f"{job_python(array.site)} -u -m jobs task {shlex.quote(str(folder))}"
     return start if array.site.use_srun else f"exec {start}"
 
@@ -273,44 +273,42 @@ def script(array: Array, store: Store) -> str:
     n_tasks = len(array.submission.tasks)
     text: str = _make_sbatch_string(
         command=command(array, store),
-        folder=array.submission.folder(store).resolve(),
+        folder=as_named(array.submission.folder(store)),
         map_count=n_tasks if n_tasks > 1 else None,
         **parameters(array),
     )
     return text
 
 
-def submit(array: Array, store: Store) -> str:
-    """Hand an array to SLURM; its job's id. SchedulerError with sbatch's own words where it is refused."""
-    folder = array.submission.write(store).resolve()
-    try:
-        with login_environment():
-            executor = Executor(folder=folder, max_num_timeout=MAX_TIMEOUTS, python=job_python(array.site))
-            executor.command = command(array, store)
-            executor.update_parameters(**parameters(array))
-            with executor.batch():
-                tasks = [make_task(array.submission, index, folder) for index in range(len(array.submission.tasks))]
-                jobs = [executor.submit(task) for task in tasks]
-    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
-        words = " ".join(str(error).split())
-        raise SchedulerError(f"sbatch refused {array.submission.name}: {words[-400:]}") from error
-    job_id = str(jobs[0].job_id).split("_")[0]
-    note_job(folder, job_id)
-    return job_id
+def submit(array: Array, store: Store) -> tuple[str, str | None] | None:
+    """Hand an array to SLURM; its job's id and cluster, or None where SLURM took it without naming an id.
+
+    SchedulerError with sbatch's own words where it is refused.
+    """
+    submission = array.submission
+    folder = as_named(submission.write(store))
+    path = write_script(folder, submission.name, script(array, store))
+    done = sbatch("--parsable", str(path), name=submission.name)
+    job = read_answer(done.stdout)
+    if job is None:
+        with suppress(SchedulerError):  # a later command looks again
+            job = found_in_queue(submission)
+    if job is not None:
+        note_job(folder, *job)
+    return job
 
 
-def ask_when(text: str) -> str:
-    """The output of `sbatch --test-only` for a script."""
-    command = ["sbatch", "--test-only"]
+def sbatch(*arguments: str, name: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    """What sbatch says of a submission. SchedulerError with its own words where it refuses."""
     try:
-        with login_environment():
-            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SchedulerError(f"sbatch --test-only: {error}") from error
-    words = " ".join((done.stderr + done.stdout).split())
+        done = run_program("sbatch", *arguments, text=text, seconds=SUBMIT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"sbatch, {name}: {error}; it may be in the queue: launch again") from error
+    except OSError as error:
+        raise SchedulerError(f"sbatch: {error}; is this a login node of a SLURM cluster?") from error
     if done.returncode:
-        raise SchedulerError(f"sbatch --test-only: {words[:400]}")
-    return words
+        raise SchedulerError(f"sbatch refused {name}: {words_of(done)}")
+    return done
 
 
 def write_script(folder: Path, name: str, text: str) -> Path:
@@ -320,14 +318,3 @@ def write_script(folder: Path, name: str, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     path.chmod(0o700)
     return path
-
-
-@contextmanager
-def login_environment() -> Iterator[None]:
-    """The environment without what a job that launches from within another would pass on, but with SLURM's own config
-    and the user's SBATCH_ variables, which count as on a login node.
-    """
-    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
-    with clean_env():
-        os.environ.update(kept)
-        yield

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -14,13 +14,14 @@ from bench.errors import UserError
 from bench.files import replace
 from bench.store import Store
 from jobs.layout import ENDED_FILE
+from jobs.slurm.commands import on, run_program, words_of
 from jobs.slurm.submission import NAME_PREFIX, Submission, read_job, submissions
 
-COMMAND_SECONDS = 60.0
 PENDING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 RUNNING = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 QUEUE_FIELDS = "%j|%F|%K|%T|%N|%r"  # name, array's job, index, state, node, reason
 NUMBER = r"[0-9]{1,18}"
+ACCOUNT_LINE = re.compile(rf"{NUMBER}(_({NUMBER}|\[[0-9,-]+(%[0-9]+)?\]))?\|[A-Z]")  # 12|, 12_3| or 12_[4-7%2]|
 DEFAULT_MAX_ARRAY_SIZE = 1000  # where SLURM cannot be asked; its own default is 1001, counted from 0
 
 
@@ -36,6 +37,7 @@ class TaskState:
     state: str
     node: str
     reason: str
+    cluster: str | None = None  # None: the one that this machine belongs to
 
     @property
     def active(self) -> bool:
@@ -54,45 +56,46 @@ NOTED = TypeAdapter(dict[int, TaskState])  # how the tasks of a submission ended
 def ask(*command: str) -> str:
     """The answer of a SLURM command. SchedulerError with SLURM's own words where there is none."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+        done = run_program(*command)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SchedulerError(f"{command[0]}: {error}; is this a login node of a SLURM cluster?") from error
     if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split()) or f"exit {done.returncode}"
-        raise SchedulerError(f"{' '.join(command[:2])}: {words[:300]}")
+        raise SchedulerError(f"{' '.join(command[:2])}: {words_of(done)}")
     return done.stdout
 
 
-def queue() -> dict[tuple[str, int], TaskState]:
-    """Our tasks in SLURM's controller, ended ones for some minutes, by submission's name and index."""
-    command = ("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--format={QUEUE_FIELDS}")
-    return read_queue(ask(*command))
+def queue(clusters: Iterable[str | None] = (None,)) -> dict[tuple[str, int], TaskState]:
+    """Our tasks in the controllers of some clusters, ended ones for some minutes, by submission's name and index."""
+    shown = ("--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--format={QUEUE_FIELDS}")
+    return read_queues({cluster: ask("squeue", *on(cluster), *shown) for cluster in clusters})
 
 
-def read_queue(text: str) -> dict[tuple[str, int], TaskState]:
-    """The lines of `squeue`. Of several jobs of one name, an active one counts, else the latest."""
+def read_queues(texts: Mapping[str | None, str]) -> dict[tuple[str, int], TaskState]:
+    """The lines of `squeue` by cluster. Of several jobs of one name, an active one counts, else the latest."""
     found: list[tuple[tuple[str, int], tuple[bool, int], TaskState]] = []
-    for line in text.splitlines():
+    for cluster, line in ((cluster, line) for cluster, text in texts.items() for line in text.splitlines()):
         words = line.strip().split("|")
         if len(words) != len(QUEUE_FIELDS.split("|")) or not words[0].startswith(NAME_PREFIX):
             continue
         name, job, index, state, node, reason = words
         in_array = re.fullmatch(NUMBER, index) is not None
         job_id = f"{job}_{index}" if in_array else job
-        seen = TaskState(job_id=job_id, state=state, node=node, reason=reason)
+        seen = TaskState(job_id=job_id, state=state, node=node, reason=reason, cluster=cluster)
         rank = seen.active, int(job) if re.fullmatch(NUMBER, job) else 0
         found.append(((name, int(index) if in_array else 0), rank, seen))
     return {key: seen for key, _, seen in sorted(found, key=lambda one: one[1])}
 
 
-def accounts(job_ids: Iterable[str]) -> dict[str, str]:
+def accounts(job_ids: Iterable[str], cluster: str | None = None) -> dict[str, str]:
     """Job ids -> their last states from `sacct`, as submitit reads it; empty where the cluster keeps no accounts."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     wanted = [word for one in sorted({one.split("_")[0] for one in job_ids}) for word in ("-j", one)]
     with suppress(SchedulerError):
-        answer = ask("sacct", "-o", "JobID,State,NodeList", "--parsable2", *wanted) if wanted else ""
-        states = SlurmInfoWatcher().read_info(answer)
+        shown = ("-o", "JobID,State,NodeList", "--noheader", "--parsable2")
+        answer = ask("sacct", *on(cluster), *shown, *wanted) if wanted else ""
+        lines = [line for line in answer.splitlines() if ACCOUNT_LINE.match(line)]  # not what a site greets with
+        states = SlurmInfoWatcher().read_info("\n".join(["JobID|State|NodeList", *lines]))
         return {job_id: facts["State"].split()[0] for job_id, facts in states.items() if facts.get("State")}
     return {}
 
@@ -106,7 +109,7 @@ def tasks_by_run(store: Store) -> dict[str, TaskState]:
     earlier = [one for one in submissions(store) if not one.measures]
     if not earlier:
         return {}
-    known = queue()
+    known = queue(clusters_of(earlier))
     found: dict[str, TaskState] = {}
     for submission in earlier:
         for index, state in _states(submission, known, store).items():
@@ -116,22 +119,36 @@ def tasks_by_run(store: Store) -> dict[str, TaskState]:
     return found
 
 
+def clusters_of(some: Iterable[Submission]) -> list[str | None]:
+    """The clusters that some submissions may have gone to, each once."""
+    return list(dict.fromkeys(cluster for one in some for cluster in (one.clusters or (None,))))
+
+
+def found_in_queue(submission: Submission) -> tuple[str, str | None] | None:
+    """The job and the cluster of a submission whose name is in the queue."""
+    seen = next((one for (name, _), one in queue(clusters_of([submission])).items() if name == submission.name), None)
+    return (seen.job_id.split("_")[0], seen.cluster) if seen else None
+
+
 def _states(submission: Submission, known: dict[tuple[str, int], TaskState], store: Store) -> dict[int, TaskState]:
     """The states of a submission's tasks: from the queue, else as noted before, else from the accounts."""
     folder = submission.folder(store)
     noted: dict[int, TaskState] = {}
     with suppress(OSError, ValueError):
         noted = NOTED.validate_json((folder / ENDED_FILE).read_bytes())  # ignores the fields of earlier versions
+    job, cluster = read_job(folder) or (None, None)
+    if cluster is None and submission.clusters:  # and where it may be on several, a number alone says nothing
+        job, cluster = (job if len(submission.clusters) == 1 else None), submission.clusters[0]
     states, unknown = dict(noted), []
     for index in range(len(submission.tasks)):
         if (submission.name, index) in known:
             states[index] = known[submission.name, index]
-        elif index not in noted and (job := read_job(folder)) is not None:
+        elif index not in noted and job is not None:
             unknown.append((index, f"{job}_{index}" if len(submission.tasks) > 1 else job))
-    accounted = accounts(job_id for _, job_id in unknown)
+    accounted = accounts((job_id for _, job_id in unknown), cluster)
     for index, job_id in unknown:
         if job_id in accounted:
-            word = TaskState(job_id=job_id, state=accounted[job_id], node="", reason="")
+            word = TaskState(job_id=job_id, state=accounted[job_id], node="", reason="", cluster=cluster)
             if not word.active:  # else the accounts are behind: the controller knows every job that is alive
                 states[index] = word
     ended = {index: state for index, state in states.items() if not state.active}
@@ -142,14 +159,15 @@ def _states(submission: Submission, known: dict[tuple[str, int], TaskState], sto
     return states
 
 
-def settings() -> dict[str, str]:
+def settings(cluster: str | None = None) -> dict[str, str]:
     """`scontrol show config` as key and value."""
-    pairs = (line.split("=", 1) for line in ask("scontrol", "show", "config").splitlines() if "=" in line)
+    lines = ask("scontrol", *on(cluster), "show", "config").splitlines()
+    pairs = (line.split("=", 1) for line in lines if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def max_array_size() -> int:
-    """How many tasks an array may have; its largest index is one less than SLURM's MaxArraySize."""
+def max_array_size(clusters: Iterable[str] | None = None) -> int:
+    """How many tasks an array may have on each cluster; its largest index is one less than SLURM's MaxArraySize."""
     with suppress(SchedulerError, KeyError, ValueError):
-        return max(int(settings()["MaxArraySize"]), 1)
+        return max(min(int(settings(cluster)["MaxArraySize"]) for cluster in (clusters or (None,))), 1)
     return DEFAULT_MAX_ARRAY_SIZE

@@ -37,6 +37,7 @@ class Submission(Strict):
     data_dir: str | None
     number: int  # counts the submissions of a store
     measures: bool = False  # times some steps of each run in place of doing it
+    clusters: tuple[str, ...] = ()  # that it may go to; none: the one of the machine that submits
 
     def folder(self, store: Store) -> Path:
         """The folder of its plan, its scripts and its tasks' logs."""
@@ -84,15 +85,16 @@ def submissions(store: Store) -> list[Submission]:
     return sorted(found, key=lambda one: (one.number, one.name))
 
 
-def note_job(folder: Path, job_id: str) -> None:
-    """Write down which job an array became; for people, since the scheduler finds it by name."""
-    write_atomically(folder / JOB_FILE, json.dumps({"job_id": job_id}).encode())
+def note_job(folder: Path, job_id: str, cluster: str | None = None) -> None:
+    """Write down which job of which cluster an array became, for the accounts; the queue finds it by name."""
+    write_atomically(folder / JOB_FILE, json.dumps({"job_id": job_id, "cluster": cluster}).encode())
 
 
-def read_job(folder: Path) -> str | None:
-    """The job's id, where `note_job` came to write it."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return str(json.loads((folder / JOB_FILE).read_bytes())["job_id"])
+def read_job(folder: Path) -> tuple[str, str | None] | None:
+    """The job's id and cluster, where `note_job` came to write them."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        content = json.loads((folder / JOB_FILE).read_bytes())
+        return str(content["job_id"]), content.get("cluster")
     return None
 
 

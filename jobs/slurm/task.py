@@ -5,6 +5,7 @@ Everything else is on disk: the runs, their progress and which process works on 
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 
 from bench.cli import pick_device
 from bench.config import Run
-from bench.errors import EXIT_FAILED, UserError
+from bench.errors import EXIT_FAILED, ConfigError, UserError
 from bench.files import write_atomically
-from bench.store import Store
+from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.cost import measured_path, run_seconds
 from jobs.local import CANCELLED, Ended, LocalPool
 from jobs.slots import Slot, make_slots
@@ -26,6 +27,8 @@ from jobs.speeds import Platform
 from jobs.worker import find_run, note_cause
 
 MAX_TIMEOUTS = 100  # starts of a task, after which submitit takes the next time-out for its last
+ARRAY_VARIABLES = tuple(f"SLURM_ARRAY_{name}" for name in ("JOB_ID", "TASK_ID"))
+ARRAY_VARIABLES += tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("COUNT", "MAX", "MIN", "STEP"))
 SAVE_SECONDS = 60.0  # for workers to save when time is short; half of the warning that is usual
 
 
@@ -101,10 +104,16 @@ def start(folder: Path) -> int:
     died before it wrote one costs nothing, and a script that was submitted by hand works alike.
     """
     submission = read_submission(folder)
+    if (here := Store(Path(submission.store)).work_folder).resolve() != folder.resolve().parent.parent:
+        raise ConfigError(
+            f"{folder}: on this node the runs of {submission.store} are in {here}: its links lead elsewhere here; "
+            f"launch again with a store without links, or without {RUNS_DIR_VARIABLE}"
+        )
     os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
     os.environ["SUBMITIT_FOLDER"] = str(folder)
+    os.environ.pop("SLURM_CLUSTERS", None)  # which would send the requeue to another cluster
+    index = task_index(submission)
     environment = JobEnvironment()
-    index = int(environment.array_task_id or 0)
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     delayed = DelayedSubmission(make_task(submission, index, folder))
     delayed.set_timeout(submission.timeout_min, max(MAX_TIMEOUTS - restarts, 0))
@@ -119,6 +128,22 @@ def start(folder: Path) -> int:
         print(f"error: {error}", flush=True)
         return EXIT_FAILED
     return 0
+
+
+def task_index(submission: Submission) -> int:
+    """Which task of a submission this process is. ConfigError where SLURM's environment names none of them.
+
+    A submission of one task is no array: its variables are those of a job that it was submitted from, and are removed.
+    """
+    n_tasks = len(submission.tasks)
+    if n_tasks == 1:
+        for name in ARRAY_VARIABLES:
+            os.environ.pop(name, None)
+        return 0
+    text = os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) >= n_tasks:
+        raise ConfigError(f"SLURM_ARRAY_TASK_ID={text!r}: the tasks of {submission.name} are 0 to {n_tasks - 1}")
+    return int(text)
 
 
 def make_task(submission: Submission, index: int, folder: Path) -> RunsTask:

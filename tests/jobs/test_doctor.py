@@ -42,6 +42,13 @@ def test_the_doctor_names_an_altered_corpus_and_a_folder_that_cannot_be_written(
     assert lines["torch"].startswith("ok")
 
 
+@pytest.mark.parametrize("variable", ["SBATCH_QOS", "BENCH_SLURM_MEM", "SQUEUE_ACCOUNT", "SLURM_CLUSTERS"])
+def test_the_doctor_names_exported_variables_that_slurm_or_a_launch_would_obey(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, "x")
+    [found] = [one for one in doctor.examine(Store(tmp_path), tmp_path) if variable in one.finding]
+    assert found.verdict == "note"
+
+
 @pytest.mark.parametrize(("parameters", "verdict"), [("", "note"), ("send_user_signal", "ok")])
 def test_the_doctor_reads_what_slurm_says_of_preemption(parameters, verdict, tmp_path, monkeypatch):
     config = {"PreemptMode": "REQUEUE", "PreemptParameters": parameters, "MaxArraySize": "1001"}

@@ -214,7 +214,15 @@ def test_status_shows_every_run_and_exits_0_once_each_has_its_record(store, caps
     for state in ("failed", "diverged", "done"):
         assert state in printed
     assert ESCAPE not in printed
+    assert printed.splitlines()[-1].startswith(f"{len(mixed().runs())} runs: ")
     assert call(app, "status", "--store", store.root, "--experiment", "another") == 2
+
+
+def test_where_nothing_was_launched_and_no_store_was_named_status_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(app, "status") == 0
+    assert capsys.readouterr().out.startswith("nothing has been launched here")
+    assert call(app, "status", "--store", "elsewhere") == 2
 
 
 def test_status_of_a_run_without_a_record_is_told_from_its_folder(store, tmp_path, capsys):

@@ -4,28 +4,35 @@ A pure function of the store: the same bytes from the same records, without a ti
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.errors import StoreError, count
 from bench.files import write_atomically
 from bench.record import Record
+from bench.report.answer import bullets, status
 from bench.report.claims.verdicts import Verdict, judge
-from bench.report.contrasts import contrasts
 from bench.report.deviations import load_deviations
 from bench.report.figures import draw_all
+from bench.report.figures.drawing import Drawn
 from bench.report.output import make_tables
-from bench.report.page.page import ClaimCard, Content, Question, render
-from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
-from bench.report.statistics import perplexity, summarise
+from bench.report.page.page import ClaimCard, Content, Question, Section, render
+from bench.report.runs import Results, StoreResults
 from bench.report.table import NOTHING, Table
-from bench.report.tables.view import plain_mean_sd, signed
 from bench.store import THROUGHPUT, Store
 
 NAME = "report.html"
-MAIN = ("matched", "paper")  # what claims are judged on
-STAND_INS = ("laptop-all", "laptop")  # what is shown while nothing of it has run
-SEARCHES = {"matched": "tuning", "laptop-all": "laptop-tuning"}  # what the learning rates of an experiment come from
+# The sections before the ledger: id, title, the experiments that they show where these have a done run, and the kinds
+# of their tables and of their figures. Everything else is in the appendix.
+SECTIONS = (
+    ("size", "At the preprint's size", ("paper", "matched", "matched-untuned"), ("results",), ("curves",)),
+    ("laptop", "At laptop size", ("laptop-all", "laptop"), ("results",), ("differences",)),
+    ("rates", "Learning rates", ("tuning", "laptop-tuning"), ("search",), ("best-of-k",)),
+    ("ablations", "Ablations", ("ablation", "stress", "laptop-all"), (), ("ablation", "eta")),
+    ("learned", "What the model learned", ("paper", "laptop-all"), (), ("learned", "paths", "gamma")),
+)
+AT_A_GLANCE = ("hero", "claims")  # figures of the whole store
+INSTEAD = {"matched-untuned": "matched", "laptop": "laptop-all"}  # shown only while the other has no run
 
 
 def write_report(store: Store, content: Content) -> Path:
@@ -44,18 +51,25 @@ def gather(store: Store) -> Content:
     store = Store(store.root.resolve())
     made = make_tables(store)
     ours = made.results
-    shown = _shown(ours)
-    tables = {(table.experiment, table.kind): table for table in made.tables}
+    verdicts = judge(ours, made.published)
+    pictures = draw_all(made.results, made.measurements, made.published)
+    sections = tuple(_sections(ours, made.tables, pictures))
+    cost = Section(
+        id="cost",
+        title="Speed and cost",
+        lines=("One table of speed for each machine; no ratio is formed between two. Energy was not measured.",),
+        tables=(*(one for one in made.tables if one.experiment == THROUGHPUT), _cost(ours)),
+        pictures=tuple(one for one in pictures if one.name.startswith("growth-")),
+    )
+    used = {id(each) for one in (*sections, cost) for each in (*one.tables, *one.pictures)}
     return Content(
-        claims=tuple(map(_claim, judge(ours, made.published))),
-        answers=tuple(text + _untuned(one, ours) for one in shown if (text := _answer(one, ours))),
-        headline=tuple(table for one in shown if (table := tables.get((one.name, "perplexity")))),
-        headline_note=_headline_note(shown),
-        pictures=tuple(draw_all(made.results, made.measurements, made.published)),
-        questions=tuple(_question(experiment, ours, made.tables) for experiment in ours.experiments),
+        bullets=bullets(ours, made.published, verdicts),
+        status=(status(ours, verdicts), _made_on(ours)),
+        claims=tuple(map(_claim, verdicts)),
+        sections=sections,
+        cost=cost,
         published=tuple(table for table in made.tables if table.kind in ("published", "error-rates")),
-        throughput=tuple(table for table in made.tables if table.experiment == THROUGHPUT),
-        cost=_cost(ours),
+        questions=tuple(_question(experiment, ours, made.tables, pictures, used) for experiment in ours.experiments),
         deviations=load_deviations(),
         environment=(_machines(ours), _sources(ours)),
         notes=tuple(_without_path(note, store.root) for note in made.notes),
@@ -86,49 +100,36 @@ def _claim(verdict: Verdict) -> ClaimCard:
     )
 
 
-def _shown(ours: StoreResults) -> list[Results]:
-    """The experiments whose tables come first: those that decide and, while a run of them is missing, a substitute."""
-    measured = {experiment.name: experiment for experiment in ours.experiments if experiment.done}
-    main = [measured[name] for name in MAIN if name in measured]
-    complete = len(main) == len(MAIN) and not any(cell.shortfall for one in main for cell in one.cells)
-    return main if complete else main + [measured[name] for name in STAND_INS if name in measured][:1]
+def _sections(ours: StoreResults, tables: Sequence[Table], pictures: Sequence[Drawn]) -> Iterator[Section]:
+    """The sections that have something to show; what has not run is a line."""
+    glance = tuple(one for name in AT_A_GLANCE for one in pictures if one.name == name)
+    if glance:
+        yield Section(id="glance", title="At a glance", pictures=glance)
+    done = {one.name for one in ours.experiments if one.done}
+    for anchor, title, experiments, kinds, figures in SECTIONS:
+        shown = [name for name in experiments if name in done and INSTEAD.get(name) not in done]
+        missing = [name for name in experiments if name not in done and name not in INSTEAD]
+        found = Section(
+            id=anchor,
+            title=title,
+            lines=(f"Not run yet: {', '.join(missing)}.",) if missing else (),
+            tables=tuple(one for name in shown for one in tables if one.experiment == name and one.kind in kinds),
+            pictures=tuple(
+                one
+                for name in shown
+                for kind in figures
+                for one in pictures
+                if one.name in (f"{name}-{kind}", *(f"{name}-{kind}-{n}" for n in range(2, 10)))
+            ),
+        )
+        if found.tables or found.pictures or found.lines:
+            yield found
 
 
-def _headline_note(shown: Sequence[Results]) -> str | None:
-    if not shown:
-        return "No run of a headline experiment is done yet: start with make reproduce."
-    if shown[-1].name in MAIN:
-        return None
-    there = {one.name: one for one in shown}
-    missing = [name for name in MAIN if name not in there or any(cell.shortfall for cell in there[name].cells)]
-    what = ("has" if len(missing) == 1 else "have") + " runs that are not done"
-    return f"{' and '.join(missing)} {what}. Shown instead: {shown[-1].name}, at laptop size, which decides no claim."
-
-
-def _answer(experiment: Results, ours: StoreResults) -> str | None:
-    """The primary comparison in a sentence, with its mode where the experiment ran in both."""
-    primary = next((one for one in contrasts(experiment) if one.primary), None)
-    if primary is None or primary.comparison is None:
-        return None
-    sides = f"{_arm_text(primary.arm)} against {_arm_text(primary.reference)}, validation perplexity (sweep, best)"
-    compared = primary.comparison
-    between = "95 % interval {} to {}, ".format(*map(signed, compared.interval)) if compared.interval else ""
-    gap = f"{signed(compared.difference)} nats per token ({between}{primary.n_text})"
-    mode = "" if ours.other(experiment.name) is None else f", mode {experiment.mode}"
-    return f"{experiment.name}{mode}: {sides}: {primary.verdict}, {gap}."
-
-
-def _untuned(experiment: Results, ours: StoreResults) -> str:
-    """A caution where a comparison rests on a search that has no run yet."""
-    search = SEARCHES.get(experiment.name)
-    if search is None or any(one.name == search and one.done for one in _in_every_mode(ours)):
-        return ""
-    return f" No run of {search} is done: each arm keeps the learning rate of its own recipe."
-
-
-def _arm_text(cell: CellResults) -> str:
-    best = summarise([perplexity(nats) for nats in sweep_nats(cell.done)])
-    return f"{cell.label} {plain_mean_sd(best)} (n = {best.n})"
+def _made_on(ours: StoreResults) -> str:
+    """Which machines the runs ended on, most runs first."""
+    counts = Counter(record.environment.device_name for record in _records(_in_every_mode(ours)))
+    return "Machines: " + ", ".join(f"{name} ({count(n, 'run')})" for name, n in counts.most_common()) + "."
 
 
 # --- experiments, and what they took ---
@@ -140,14 +141,27 @@ def _in_every_mode(ours: StoreResults, name: str | None = None) -> list[Results]
     return [one for modes in both for one in modes if one is not None]
 
 
-def _question(experiment: Results, ours: StoreResults, tables: Iterable[Table]) -> Question:
+def _question(
+    experiment: Results, ours: StoreResults, tables: Iterable[Table], pictures: Iterable[Drawn], used: set[int]
+) -> Question:
     modes = _in_every_mode(ours, experiment.name)
     states = [_state(one) if len(modes) == 1 else f"Mode {one.mode}: {_state(one)}" for one in modes]
+    names = [one.name for one in ours.experiments]
     return Question(
         name=experiment.name,
         text=experiment.manifest.question,
         state=" ".join(states),
-        tables=tuple(table for table in tables if table.experiment == experiment.name and table.kind != "published"),
+        tables=tuple(
+            table
+            for table in tables
+            if table.experiment == experiment.name and table.kind != "published" and id(table) not in used
+        ),
+        pictures=tuple(
+            one
+            for one in pictures
+            if id(one) not in used
+            and max((name for name in names if one.name.startswith(f"{name}-")), key=len, default="") == experiment.name
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.errors import clean
+from bench.report.answer import Bullet
 from bench.report.deviations import Deviation
 from bench.report.figures.drawing import Drawn
 from bench.report.table import Table
@@ -41,27 +42,37 @@ class ClaimCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page before the appendix: what it answers, then its tables and figures."""
+
+    id: str
+    title: str
+    lines: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Drawn, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
-    """An experiment: what it asks, how far it is, and its tables."""
+    """An experiment in the appendix: what it asks, how far it is, and what of it no section shows."""
 
     name: str
     text: str
     state: str
-    tables: tuple[Table, ...]
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Drawn, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """The content of the page: plain text, and the figures as SVG."""
 
+    bullets: tuple[Bullet, ...]  # what came out
+    status: tuple[str, ...]  # claims, newest record, machines
     claims: tuple[ClaimCard, ...]
-    answers: tuple[str, ...]  # the headline pairs, one sentence each
-    headline: tuple[Table, ...]
-    headline_note: str | None  # where they decide no claim
-    pictures: tuple[Drawn, ...]
+    sections: tuple[Section, ...]  # before the ledger
+    cost: Section
     questions: tuple[Question, ...]
-    throughput: tuple[Table, ...]
-    cost: Table
     deviations: tuple[Deviation, ...]
     environment: tuple[Table, ...]
     notes: tuple[str, ...]  # on the whole store
@@ -75,7 +86,7 @@ def render(content: Content) -> bytes:
     page = _environment().get_template("template.html.j2")
     html = page.render(
         content=content,
-        pictures=[(picture, _source(picture)) for picture in content.pictures],
+        source=_source,
         tally=[(outcome, sum(claim.outcome == outcome for claim in content.claims)) for outcome in SYMBOLS],
         symbols=SYMBOLS,
         # Markup, since they are ours and must be in the page exactly as hashed

@@ -15,12 +15,14 @@ from bench.report.tables.perplexity import perplexity_table
 from bench.report.tables.plays import plays_table
 from bench.report.tables.protocols import protocols_table
 from bench.report.tables.relative_budgets import relative_budgets_table
+from bench.report.tables.results import results_table
 from bench.report.tables.search import search_table
 from bench.report.tables.tuning import tuning_table
 from bench.report.tables.view import View
 from bench.report.tables.warpeace import warpeace_table
 
 TABLES: dict[str, Callable[[View], Table | None]] = {  # of an experiment, by kind; None: it has nothing to show there
+    "results": results_table,
     "perplexity": perplexity_table,
     "differences": differences_table,
     "plays": plays_table,

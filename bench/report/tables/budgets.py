@@ -53,7 +53,7 @@ def budgets_table(view: View) -> Table | None:
 
 def axis_rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:
     """A row per arm; none for a search or folds, or if no arm has a record."""
-    cells = view.experiment.cells
+    cells = view.cells
     if view.experiment.trials or view.experiment.folds or not any(cell.records for cell in cells):
         return []
     return [view.arm(cell) | {axis.name: text(cell, axis) for axis in AXES} for cell in cells]

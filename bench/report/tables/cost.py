@@ -9,7 +9,7 @@ from bench.report.tables.view import View, common, marked
 
 def cost_table(view: View) -> Table | None:
     """One row per trained arm; None if there is none, or no run is done."""
-    rows = [_row(view, cell) for cell in view.experiment.cells if not cell.fitted]
+    rows = [_row(view, cell) for cell in view.cells if not cell.fitted]
     if not view.experiment.done:
         return None
     notes = [

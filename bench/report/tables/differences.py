@@ -19,7 +19,7 @@ def differences_table(view: View) -> Table | None:
     """Every trained arm against the reference arm; None without a reference or a done run."""
     if not view.contrasts or not view.experiment.done:
         return None
-    return view.table("differences", 4, [_row(view, one) for one in view.contrasts], _notes(view))
+    return view.table("differences", 4, [_row(view, one) for one in view.contrasts if one.arm.records], _notes(view))
 
 
 def _row(view: View, one: Contrast) -> dict[str, str]:

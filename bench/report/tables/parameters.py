@@ -21,7 +21,7 @@ def parameters_table(view: View) -> Table | None:
             "published": published_parameters(view.published_beside[cell.label]),
             "by part": _parts(cell.records[0]) if cell.records else "not run",
         }
-        for cell in experiment.cells
+        for cell in view.cells
     ]
     notes = [
         "without positions: without the table of learned positions, as nanoGPT counts; live: without entries that "

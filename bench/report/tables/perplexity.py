@@ -29,7 +29,7 @@ def perplexity_table(view: View) -> Table | None:
     differences = _differences(view)
     committed = None if view.committed is None else _committed(view)
     rows = []
-    for cell in experiment.cells:
+    for cell in view.cells:
         best = view.summaries.get((cell.label, "sweep", "best"))
         row = {
             "arm": arm_label(experiment, cell),

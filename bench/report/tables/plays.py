@@ -26,7 +26,7 @@ def plays_table(view: View) -> Table | None:
             *(_loss(cell, play) for play in range(len(PLAYS))),
             *(text for play in range(len(PLAYS)) for text in _difference(cell, experiment.reference, play)),
         ]
-        for cell in experiment.cells
+        for cell in view.cells
     ]
     columns = ["arm", "n", *PLAYS, *(f"{play}, {what}" for play in PLAYS for what in ("difference", "95 % interval"))]
     return view.table("plays", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))

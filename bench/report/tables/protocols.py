@@ -12,7 +12,7 @@ def protocols_table(view: View) -> Table | None:
         return None
     keys = [(protocol, selection) for protocol in ("sampled", "strided") for selection in ("best", "final")]
     rows = []
-    for cell in experiment.cells:
+    for cell in view.cells:
         means = {", ".join(key): mean_sd(cell, view.summaries.get((cell.label, *key))) for key in keys}
         beside = [figure for figure in view.published_beside[cell.label] if figure.protocol != "sweep"]
         rows.append(view.arm(cell) | means | {"published": published_perplexity(beside)})

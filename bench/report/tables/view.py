@@ -34,6 +34,11 @@ class View:
         return summaries_of(self.experiment)
 
     @cached_property
+    def cells(self) -> list[CellResults]:
+        """The arms with a record; the others are one line of the notes."""
+        return [cell for cell in self.experiment.cells if cell.records]
+
+    @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
         """Each arm against the reference arm."""
         return contrasts(self.experiment)
@@ -135,13 +140,13 @@ def interval(cell: CellResults, summary: Summary | None) -> str:
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """A difference with a minus sign if it is below 0 after rounding."""
-    text = f"{value:.{digits}f}"
-    return f"{MINUS if float(text) < 0 else ''}{text.removeprefix('-')}"
+    """A difference with its sign, unless it is 0 after rounding."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text[1:]
 
 
 def signed_interval(interval: tuple[float, float] | None) -> str:
-    """`−0.0048 to 0.0448`."""
+    """`−0.0048 to +0.0448`."""
     return NOTHING if interval is None else " to ".join(map(signed, interval))
 
 

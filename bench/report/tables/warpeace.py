@@ -37,7 +37,7 @@ def warpeace_table(view: View) -> Table | None:
             *_on_test(cell),
             *_difference(cell, view.experiment.reference),
         ]
-        for cell in view.experiment.cells
+        for cell in view.cells
     ]
     columns = [*COLUMNS, *COMPARED]
     return view.table("warpeace", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))

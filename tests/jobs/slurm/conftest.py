@@ -8,6 +8,7 @@ import pytest
 from bench.store import Store
 from tests.debian import Cannot, skip_unless_ci
 from tests.jobs.slurm.cluster import Cluster, cluster
+from tests.jobs.slurm.stand_in import write_programs
 from tests.sites import forget_site
 
 
@@ -25,6 +26,14 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def store(tmp_path: Path) -> Store:
     """A store that has nothing yet."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH that holds stand-ins and nothing else; the folder in which they write down what they are given."""
+    write_programs(tmp_path / "programs", tmp_path / "taken")
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    return tmp_path / "taken"
 
 
 @pytest.fixture(autouse=True)

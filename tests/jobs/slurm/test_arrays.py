@@ -1,6 +1,7 @@
 """How a grid becomes arrays of jobs, and what stands in their scripts."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,53 @@ from tests.sites import ALWAYS_ASKED, array_of_twenty, arrays_of, flags, profile
 
 @pytest.mark.parametrize("key", SBATCH_FIELDS)
 def test_what_is_not_set_leaves_no_line_in_the_script_and_what_is_set_is_one_line_more(key, store):
-    value = "3" if key in ("cpus_per_task", "nice") else "a100:3"
+    numbers = ("cpus_per_task", "nice", "mem", "mem_per_cpu", "mem_per_gpu")
+    value = "3" if key in numbers else {"exclusive": "user", "hint": "nomultithread"}.get(key, "a100:3")
     [plain], [array] = arrays_of(store), arrays_of(store, f"{key}={value}")
     before = flags(script(plain, store))
     assert before.keys() == ALWAYS_ASKED | {"array"}
     assert flags(script(array, store)) == {**before, key.replace("_", "-"): value}
     assert key.replace("_", "-") not in before
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ('constraint = "a100|h100"', "--constraint='a100|h100'"),
+        ('constraint = "[rack1|rack2]&gpu*2"', "--constraint='[rack1|rack2]&gpu*2'"),
+        ('exclude = "node[1-3,7]"', "--exclude='node[1-3,7]'"),
+        ('nodelist = "n1,n2"', "--nodelist=n1,n2"),
+        ('licenses = "a@db:2|b"', "--licenses='a@db:2|b'"),
+        ("gpus = 1", "--gpus=1"),
+        ('gpus = "h100:2"', "--gpus=h100:2"),
+        ('mem_per_gpu = "16G"', "--mem-per-gpu=16G"),
+        ("exclusive = true", "--exclusive"),
+        ('exclusive = "user"', "--exclusive=user"),
+        ('hint = "nomultithread"', "--hint=nomultithread"),
+        ('comment = "run #3, it is Ann\'s"', """--comment='run #3, it is Ann'"'"'s'"""),
+        ('sbatch_args = ["--mail-type=END"]', "--mail-type=END"),
+        ('sbatch_args = ["--spread-job", "--switches=1@10"]', "--spread-job"),
+        ('sbatch_args = ["--container-image=nvcr.io#a/b+c@sha256:1"]', "--container-image='nvcr.io#a/b+c@sha256:1'"),
+    ],
+)
+def test_what_sites_ask_for_is_a_quoted_line_of_the_script(line, asked, store):
+    profile(line)
+    [array] = arrays_of(store, profile="mysite")
+    assert script(array, store).splitlines().count(f"#SBATCH {asked}") == 1
+
+
+def test_what_is_said_to_be_off_leaves_no_line_and_zero_is_a_value(store):
+    profile("exclusive = true\nnice = 5")
+    [array] = arrays_of(store, "exclusive=false", "nice=0", profile="mysite")
+    assert "exclusive" not in flags(script(array, store))
+    assert flags(script(array, store))["nice"] == "0"
+
+
+def test_the_image_of_a_container_reaches_srun_as_it_stands(store):
+    profile('use_srun = true\nsrun_args = ["--container-image=nvcr.io#a/b+c@1", "--container-mounts=/a b:/c"]')
+    [array] = arrays_of(store, profile="mysite")
+    words = shlex.split(script(array, store).rstrip().splitlines()[-1])
+    assert words[words.index("--container-image=nvcr.io#a/b+c@1") + 1] == "--container-mounts=/a b:/c"
 
 
 def test_the_program_takes_the_place_of_the_shell_and_srun_is_used_only_where_asked_for(store):

@@ -180,7 +180,7 @@ def test_the_smoke_grid_is_submitted_as_one_array_and_comes_to_its_records(tmp_p
     printed = capsys.readouterr().out
     assert "7 of 7 runs to do" in printed
     assert "as job" in printed
-    [script] = (store.work_folder / "jobs").glob("*/*_submission.sh")
+    [script] = (store.work_folder / "jobs").glob("*/kops-*.sh")
     for line in ("--array=0-6%7", "--gres=gpu:1", "--requeue", "--time=30"):
         assert f"#SBATCH {line}\n" in script.read_text()
 
@@ -242,12 +242,17 @@ def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(tm
     assert not active()
 
 
-def test_a_script_submitted_by_hand_does_its_runs(on_cluster, tmp_path):
-    store, experiment = Store(tmp_path / "store"), grid("a", "b", n_steps=4)
-    submit_missing(experiment, store, request_of(), scripts=tmp_path / "scripts")
+@pytest.mark.parametrize("runs_per_job", [1, 2])
+def test_a_script_submitted_by_hand_from_within_an_array_does_its_runs(runs_per_job, on_cluster, tmp_path, monkeypatch):
+    store, experiment, comment = Store(tmp_path / "store"), grid("a", "b", n_steps=4), "it's #1 --uid=\"0\" '"
+    request = request_of(f"comment={comment}", runs_per_job=runs_per_job)
+    submit_missing(experiment, store, request, scripts=tmp_path / "scripts")
     assert not active()
     [script] = (tmp_path / "scripts").glob("*.sh")
-    on_cluster.run("sbatch", str(script))
+    for name, value in (("JOB_ID", "78"), ("ARRAY_JOB_ID", "77"), ("ARRAY_TASK_ID", "3")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    job = on_cluster.run("sbatch", "--parsable", str(script)).strip()
+    assert f"Comment={comment}" in map(str.strip, on_cluster.run("scontrol", "show", "job", job).splitlines())
     assert {one.status for one in wait_for_records(store, 2)} == {"done"}
 
 
@@ -328,7 +333,7 @@ def test_a_launcher_killed_while_it_submits_leaves_what_the_next_one_needs(tmp_p
     store = Store(tmp_path / "store")
     command = ["jobs", "launch", "--experiment", "smoke", "--cluster", "slurm", "--device", "cpu"]
     process = start(*command, "--store", store.root, data_dir=data_dir)
-    wait_for(lambda: list((store.work_folder / "jobs").glob("*/.submission_file_*.sh")) or active(), "the submission")
+    wait_for(lambda: list((store.work_folder / "jobs").glob("*/kops-*.sh")) or active(), "the submission")
     process.send_signal(signal.SIGKILL)  # before, in or after sbatch
     process.communicate()
     for pattern in ("*/job.json", "*/*.pkl"):  # as if it had come to nothing; and no task needs submitit's pickle

@@ -19,7 +19,8 @@ from tests.command_line import ROOT
 from tests.sites import ALWAYS_ASKED, arrays_of
 
 FEW = settings(max_examples=50, deadline=None)
-FROM_FILES = {"setup": "lines", "srun_args": "words", "python": "line"}  # keys that hold shell words
+# keys that are read from files alone
+FROM_FILES = {"setup": "lines", "srun_args": "words", "sbatch_args": "words", "python": "line"}
 HARMLESS = st.text(alphabet="ab1_.,:@%+=/-", min_size=1, max_size=20)
 SHORT = ["$(reboot)", "`reboot`", "a;reboot", "a\\", "--wrap=reboot", "%j", "~", "*", "!!", "1", "true", "-1", "", " "]
 HOSTILE = [
@@ -60,7 +61,8 @@ def assert_as_expected(store: Store, *arrays: Array) -> None:
     """The scripts of arrays run what they should and nothing else, and ask for each thing once."""
     for array in arrays:
         text = script(array, store)
-        assert_asks_for_each_thing_once([line for line in text.split("\n") if line.startswith("#SBATCH")])
+        more = {one[2:].partition("=")[0] for one in array.site.sbatch_args}
+        assert_asks_for_each_thing_once([line for line in text.split("\n") if line.startswith("#SBATCH")], more)
         last = command(array, store)
         if array.site.use_srun:
             log = "%A_%a_%t_log.out" if len(array.submission.tasks) > 1 else "%j_%t_log.out"
@@ -68,19 +70,20 @@ def assert_as_expected(store: Store, *arrays: Array) -> None:
             last = f"{shlex.join(['srun', '--unbuffered', '--output', output, *array.site.srun_args])} {last}"
         setup = [line for line in array.site.setup if not line.startswith("#")]
         ours = [f"cd {shlex.quote(str(ROOT))}", "export PYTHONUNBUFFERED=1", *SUBMITIT]
-        assert [line for line in text.split("\n") if line and not line.startswith("#")] == [*setup, *ours, last]
+        expected = [slurm.unset_line(array.submission), *setup, *ours, last]
+        assert [line for line in text.split("\n") if line and not line.startswith("#")] == expected
         if not array.site.setup and array.site.python is None:  # which hold what their file says
             subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
-def assert_asks_for_each_thing_once(lines: list[str]) -> None:
+def assert_asks_for_each_thing_once(lines: list[str], more: set[str]) -> None:
     """Each #SBATCH line is a known flag, none comes twice, and its value is one word."""
-    matches = [re.fullmatch(r"#SBATCH --([a-z-]+)(?:=(.+))?", line) for line in lines]
+    matches = [re.fullmatch(r"#SBATCH --([a-z0-9-]+)(?:=(.+))?", line) for line in lines]
     pairs = [(match[1], match[2]) for match in matches if match]
     names = [name for name, _ in pairs]
     assert len(pairs) == len(lines)
     assert len(set(names)) == len(names)
-    assert set(names) <= ALWAYS_ASKED | {"array"} | {key.replace("_", "-") for key in SBATCH_FIELDS}
+    assert set(names) - more <= ALWAYS_ASKED | {"array"} | {key.replace("_", "-") for key in SBATCH_FIELDS}
     assert all(len(shlex.split(value)) == 1 for _, value in pairs if value is not None)
 
 
@@ -120,7 +123,7 @@ def test_a_word_of_a_file_adds_a_line_to_a_script_only_where_it_is_meant_as_one(
 
 
 def test_without_the_narrow_alphabet_a_word_would_add_a_line_and_that_is_seen(store, monkeypatch):
-    monkeypatch.setattr(sites, "VALUE", re.compile(".*", re.DOTALL))
+    monkeypatch.setitem(sites.ALPHABETS, "name", (re.compile(".*", re.DOTALL), ""))
     for word in ("a\nreboot", "x\n#SBATCH --uid=0", "x\n#SBATCH --time=1"):
         [array] = arrays_of(store, f"partition={word}")
         with pytest.raises((AssertionError, ValueError)):  # or shlex finds a quote that nobody closes
@@ -131,6 +134,9 @@ def test_what_is_known_of_shell_injection_is_refused_wherever_it_stands(store):
     for word in ("a\nrm -rf $HOME #", "$(reboot)", "a' --uid=0 '", "a|b", "node[1-3]"):
         with pytest.raises(ConfigError, match="partition"):
             arrays_of(store, f"partition={word}")
+    for word in ("a\nreboot", "x\n#SBATCH --uid=0", "a\\\\"):
+        with pytest.raises(ConfigError, match="comment"):
+            arrays_of(store, f"comment={word}")
     for key in ("uid", "wrap", "job_name", "output", "signal", "array", "requeue", "chdir", "x\n#SBATCH --uid"):
         with pytest.raises(ConfigError, match="unknown key"):
             arrays_of(store, f"{key}=0")

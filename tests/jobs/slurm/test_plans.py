@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.errors import ConfigError, StoreError, UserError
 from bench.store import Store
 from jobs.layout import PLAN_FILE
-from jobs.slurm.scheduler import read_queue
+from jobs.slurm.scheduler import read_queues
 from jobs.slurm.submission import Submission, check_private, read_submission, submissions
 from tests.tiny import submission_of
 
@@ -140,4 +140,4 @@ QUEUE_LINES = st.lists(st.lists(QUEUE_WORDS, min_size=5, max_size=5).map(lambda 
 @example(text="kops-1|٣|٣|RUNNING|n|٣|")
 @example(text=f"kops-1|1|{'9' * 5000}|RUNNING|n|")
 def test_no_answer_of_the_queue_is_an_exception(text):
-    assert all(name.startswith("kops-") and index >= 0 for name, index in read_queue(text))
+    assert all(name.startswith("kops-") and index >= 0 for name, index in read_queues({None: text}))

@@ -1,5 +1,6 @@
 """What jobs ask a SLURM site for comes from the highest place where it was said, and what makes no sense is refused."""
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -42,12 +43,12 @@ def test_the_command_line_wins_over_the_environment_that_over_the_local_file_and
 
 
 def test_each_key_is_taken_from_the_highest_place_that_has_it(monkeypatch):
-    profile('partition = "a"\naccount = "a"\nqos = "a"\nmem = "a"')
-    sites.LOCAL_FILE.write_text('account = "b"\nqos = "b"\nmem = "b"')
+    profile('partition = "a"\naccount = "a"\nqos = "a"\nwckey = "a"')
+    sites.LOCAL_FILE.write_text('account = "b"\nqos = "b"\nwckey = "b"')
     monkeypatch.setenv("BENCH_SLURM_QOS", "c")
-    monkeypatch.setenv("BENCH_SLURM_MEM", "c")
-    found = asks("mysite", "mem=d")
-    assert (found.partition, found.account, found.qos, found.mem) == ("a", "b", "c", "d")
+    monkeypatch.setenv("BENCH_SLURM_WCKEY", "c")
+    found = asks("mysite", "wckey=d")
+    assert (found.partition, found.account, found.qos, found.wckey) == ("a", "b", "c", "d")
 
 
 def test_of_two_assignments_the_last_counts_and_a_hyphen_is_an_underscore():
@@ -83,7 +84,17 @@ def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_
         (["signal_delay_s=1"], ["signal_delay_s (--slurm)", "10"]),
         (["max_array_size=0"], ["max_array_size (--slurm)", "1"]),
         (["gres=gpu:1", "gpus_per_node=1"], ["gres (--slurm)", "gpus_per_node (--slurm)", "one of them"]),
+        (["gpus=1", "gpus_per_node=1"], ["gpus_per_node (--slurm) and gpus (--slurm)", "GPUs"]),
+        (["mem=1G", "mem_per_gpu=1G"], ["mem (--slurm) and mem_per_gpu (--slurm)", "memory"]),
         (["partition"], ["partition", "key=value"]),
+        (["partition=a|b"], ["partition (--slurm)", "letters"]),
+        (["mem=lots"], ["mem (--slurm)", "16G"]),
+        (["mem_per_gpu=-1"], ["mem_per_gpu (--slurm)", "16G"]),
+        (["hint=fast"], ["hint (--slurm)", "nomultithread"]),
+        (["exclusive=maybe"], ["exclusive (--slurm)", "user"]),
+        (["nodelist=n1 n2"], ["nodelist (--slurm)", "[]"]),
+        (["constraint=a;b"], ["constraint (--slurm)", "|&"]),
+        (["comment=a\\b"], ["comment (--slurm)", "backslash"]),
         (["partition="], ["partition (--slurm)", "letters"]),
         (["partition=a b"], ["partition (--slurm)", "letters"]),
         (["qos=" + "x" * 129], ["qos (--slurm)", "128"]),
@@ -91,6 +102,7 @@ def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_
         (["setup=rm"], ["setup (--slurm)", "file"]),
         (["python=/bin/sh"], ["python (--slurm)", "file"]),
         (["srun_args=--x"], ["srun_args (--slurm)", "file"]),
+        (["sbatch_args=--x"], ["sbatch_args (--slurm)", "file"]),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_key_its_origin_and_the_reason(assignments, words):
@@ -105,6 +117,28 @@ def test_shell_words_come_from_files_alone(key, monkeypatch):
     assert getattr(asks("mysite"), key) is not None
     monkeypatch.setenv(f"BENCH_SLURM_{key.upper()}", "x")
     with pytest.raises(ConfigError, match=f"BENCH_SLURM_{key.upper()}"):
+        choose_site("mysite", [], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--job-name=x"], "--job-name itself"),
+        (["--arr=0-9"], "--array itself"),
+        (["--no-req"], "--no-requeue itself"),
+        (["--ntasks-per-node=2"], "itself"),
+        (["--wrap=reboot"], "--wrap itself"),
+        (["--partition=x"], "key partition"),
+        (["--mem-per-g=1G"], "key mem_per_gpu"),
+        (["--mail-type=END", "--mail-type=BEGIN"], "twice"),
+        (["-M c1"], "--option=value"),
+        (["--begin=now\n#SBATCH --uid=0"], "one line"),
+        (["--mail-user=a\\b"], "backslash"),
+    ],
+)
+def test_no_further_option_of_sbatch_moves_what_a_launch_sets(options, words):
+    profile(f"sbatch_args = {json.dumps(options)}")
+    with pytest.raises(ConfigError, match=f"sbatch_args .*{words}"):
         choose_site("mysite", [], "cpu")
 
 
@@ -145,25 +179,14 @@ def test_the_example_profile_asks_for_a_gpu_where_one_is_used_and_for_no_partiti
 
 
 def test_every_commented_line_of_the_example_profile_works_when_it_is_uncommented():
-    lines, refused = [], []
-    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
-        assignment = re.match(r"# ([a-z_]+) = ", line)
-        if assignment and " is refused" in line:
-            refused.append(line.removeprefix("# ").partition(" is refused")[0])
-        else:
-            lines.append(line.removeprefix("# ") if assignment else line)
-    uncommented = "\n".join(lines)
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    uncommented = "\n".join(line.removeprefix("# ") if re.match(r"# [a-z_]+ = ", line) else line for line in lines)
     content = tomllib.loads(uncommented)
     assert {*content, *content["gpu"], *content["cpu"]} - {*PART_NAMES} <= {*Site.model_fields}
     assert len({*content, *content["gpu"], *content["cpu"]}) > 10
     profile(uncommented)
     for part in PART_NAMES:
         asks("mysite", part=part)
-    assert len(refused) == 2
-    for line in refused:
-        profile(line)
-        with pytest.raises(ConfigError, match="may hold only"):
-            choose_site("mysite", [], "cpu")
 
 
 def test_exported_sbatch_variables_are_named_with_what_they_overrule(monkeypatch):
@@ -171,7 +194,9 @@ def test_exported_sbatch_variables_are_named_with_what_they_overrule(monkeypatch
     assert overruled(found) == []
     monkeypatch.setenv("SBATCH_PARTITION", "theirs")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
-    first, second = overruled(found)
+    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")  # by which no job would be found again
+    ours, first, second = overruled(found)
+    assert all(word in ours for word in ("SBATCH_JOB_NAME='mine'", "not passed on"))
     assert all(word in first for word in ("SBATCH_PARTITION='theirs'", "partition=ours", "unset"))
     assert all(word in second for word in ("SBATCH_TIMELIMIT='5'", "time"))
 

@@ -1,14 +1,12 @@
 """What is shown before a launch is what is submitted.
 
-No SLURM is needed: `sbatch`, `srun` and `scontrol` are stand-ins that write down what they are given.
+No SLURM is needed: its programs are stand-ins that write down what they are given.
 """
 
 import json
 import os
 import re
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,43 +20,10 @@ from jobs.slurm.scheduler import SchedulerError, max_array_size
 from jobs.slurm.submission import read_submission, submissions
 from jobs.worker import find_run
 from tests.command_line import call
+from tests.jobs.slurm.stand_in import given
 from tests.sites import ALWAYS_ASKED, arrays_of, flags, profile, twenty
 from tests.tiny import request_of
 from tests.watched import record_run
-
-STAND_IN = """#!{python} -S
-import json, os, sys
-folder = {folder!r}
-if os.path.basename(sys.argv[0]) == "scontrol":
-    print("MaxArraySize            = 7")
-elif os.path.exists(folder + "/words"):
-    sys.exit(open(folder + "/words").read())
-else:
-    number = len(os.listdir(folder)) + 1
-    script = sys.stdin.read() if "--test-only" in sys.argv else open(sys.argv[-1]).read()
-    with open(f"{{folder}}/{{number}}.json", "w") as file:
-        json.dump({{"script": script, "environment": dict(os.environ)}}, file)
-    print(f"Submitted batch job {{100 + number}}")
-"""
-
-
-def given(fake_slurm: Path, what: str = "script") -> list[Any]:
-    """The scripts that `sbatch` was given, or the environments that it saw, in order."""
-    paths = sorted(fake_slurm.glob("*.json"), key=lambda path: int(path.stem))
-    return [json.loads(path.read_text())[what] for path in paths]
-
-
-@pytest.fixture
-def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH that holds stand-ins and nothing else; the folder in which they write down what they are given."""
-    taken, programs = tmp_path / "taken", tmp_path / "programs"
-    taken.mkdir()
-    programs.mkdir()
-    for name in ("sbatch", "srun", "scontrol"):
-        (programs / name).write_text(STAND_IN.format(python=sys.executable, folder=str(taken)))
-        (programs / name).chmod(0o700)
-    monkeypatch.setenv("PATH", str(programs))
-    return taken
 
 
 @pytest.mark.fault("F17")
@@ -124,7 +89,7 @@ def test_a_submission_is_on_disk_with_its_job_before_the_launcher_returns(fake_s
     [array] = submit_missing(smoke(), store, request_of())
     folder = array.submission.folder(store)
     assert read_submission(folder) == array.submission
-    assert json.loads((folder / "job.json").read_text()) == {"job_id": "101"}
+    assert json.loads((folder / "job.json").read_text()) == {"job_id": "101", "cluster": None}
 
 
 @pytest.fixture
@@ -185,7 +150,7 @@ def test_scripts_are_written_without_slurm_and_hold_what_a_rehearsal_shows(store
 def test_without_slurm_a_launch_is_an_error_in_one_line_that_names_what_is_missing(tmp_path, data_dir, capsys):
     assert launch(tmp_path / "store", data_dir) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "srun" in line
+    assert "sbatch" in line
     assert launch(tmp_path / "other", data_dir, "--test-only") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "sbatch" in line

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,18 +16,21 @@ from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.slurm.slurm import SlurmJobEnvironment
 
+from bench import lease
 from bench.config import Run
 from bench.errors import ConfigError
 from bench.record import Record
 from bench.run import execute
 from bench.store import Store
+from jobs.slurm.arrays import script
 from jobs.slurm.site import LEAST_TIMEOUT_MINUTES, choose_site, timeout_minutes
 from jobs.slurm.submission import Submission
-from jobs.slurm.task import RunsTask, make_task, start
+from jobs.slurm.task import ARRAY_VARIABLES, RunsTask, make_task, start
 from jobs.status import at_work
 from jobs.worker import write_run
 from tests.command_line import alive, children, kill_if_alive, wait_until
 from tests.conftest import SELDOM
+from tests.sites import array_of_twenty
 from tests.tiny import tiny_runs
 from tests.watched import assert_equal_bits, newest_step, record_run, submitted
 
@@ -142,9 +146,9 @@ def test_what_is_submitted_can_be_requeued_and_travels_light(store):
 
 @pytest.fixture
 def in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give this process the environment of the first task of a SLURM array."""
+    """Give this process the environment of a job of SLURM that is no array."""
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    for name, value in (("JOB_ID", "7"), ("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "0"), ("RESTART_COUNT", "0")):
+    for name, value in (("JOB_ID", "7"), ("RESTART_COUNT", "0")):
         monkeypatch.setenv(f"SLURM_{name}", value)
 
 
@@ -163,10 +167,10 @@ def handlers_are_put_back():
 def test_a_task_needs_no_pickle_ignores_a_foreign_one_and_clears_what_a_kill_left(store, tmp_path):
     _, folder = planned(store, long_run(n_steps=4))
     canary = tmp_path / "canary"
-    (folder / "7_0_submitted.pkl").write_bytes(pickle.dumps(Canary(canary)))
-    stale = folder / "7_0_submitted.pkl.save_tmp"  # where submitit would stop at an assertion
+    (folder / "7_submitted.pkl").write_bytes(pickle.dumps(Canary(canary)))
+    stale = folder / "7_submitted.pkl.save_tmp"  # where submitit would stop at an assertion
     stale.write_bytes(b"half")
-    (folder / "7_0_0_result.pkl.save_tmp").write_bytes(b"half")
+    (folder / "7_0_result.pkl.save_tmp").write_bytes(b"half")
     assert start(folder) == 0
     assert only_record(store).status == "done"
     assert not canary.exists()
@@ -204,3 +208,45 @@ def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(store, ca
     assert start(folder) == 1
     assert only_record(store).run_id == run.run_id
     assert lost.run_id in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("index", ["0", "3"])
+@pytest.mark.usefixtures("in_a_job")
+def test_a_job_submitted_from_within_an_array_does_its_own_task_and_requeues_itself(index, store, monkeypatch):
+    for name, value in (("ARRAY_JOB_ID", "77"), ("ARRAY_TASK_ID", index), ("CLUSTERS", "elsewhere")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = long_run(n_steps=4)
+    _, folder = planned(store, run)
+    seen: list[tuple[object, ...]] = []
+
+    def requeue(command: list[str], **_: object) -> None:
+        seen.append((*command, lease.job_id(), os.environ.get("SLURM_CLUSTERS")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.check_call", requeue)
+        patch.setattr(RunsTask, "__call__", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
+        with pytest.raises(SystemExit):
+            start(folder)
+    assert seen == [("scontrol", "requeue", "7", "7", None)]
+    assert start(folder) == 0
+    assert only_record(store).run_id == run.run_id
+
+
+@pytest.mark.parametrize("index", ["2", "-1", "x", "", None])
+@pytest.mark.usefixtures("in_a_job")
+def test_an_index_outside_the_plan_is_an_error_that_names_it(index, store, monkeypatch):
+    folder = submitted(store, [[long_run()], [long_run(seed=69)]]).folder(store)
+    if index is not None:
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", index)
+    with pytest.raises(ConfigError, match=f"SLURM_ARRAY_TASK_ID='{index or ''}'.* 0 to 1"):
+        start(folder)
+
+
+def test_a_script_of_one_task_forgets_the_array_that_it_was_submitted_from(store, tmp_path):
+    (tmp_path / "site.toml").write_text("python = \"env | grep -c '^SLURM_ARRAY' #\"")
+    single, several = (array_of_twenty(store, profile=str(tmp_path / "site.toml"), n_runs=n) for n in (1, 2))
+    inherited = {"PATH": os.environ["PATH"]} | dict.fromkeys(ARRAY_VARIABLES, "3")
+    for array, n_left in ((single, 0), (several, len(ARRAY_VARIABLES))):
+        text = script(array, store).replace("exec env", "env")
+        done = subprocess.run(["bash"], input=text, env=inherited, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [str(n_left)]

@@ -18,7 +18,7 @@ from bench.report.page.gather import gather
 from bench.report.page.page import anchor, render
 from bench.store import Store
 from tests.command_line import call
-from tests.pages import HOSTILE, hostile_content, make_content, page_of
+from tests.pages import HOSTILE, hostile_content, make_content, page_of, pictured
 from tests.records import make_record, manifest_of
 from tests.stores import make_store
 
@@ -94,41 +94,28 @@ def test_the_page_tells_neither_a_path_nor_a_time_of_its_making(tmp_path):
 
 def test_a_store_without_experiments_has_a_page_that_says_so(tmp_path):
     page = "".join(Page(page_of(Store(tmp_path))).text)
-    assert "No run of a headline experiment is done yet" in page
+    assert page.count("Not run yet.") == 2
+    assert "Of the preprint's 10 claims: 0 decided" in page
 
 
-def test_the_headline_is_what_decides_and_laptop_only_until_that_is_whole(tmp_path):
+def test_a_section_shows_what_is_done_and_names_what_is_not(tmp_path):
     records = two_arms()
-    laptop = gather(compared(tmp_path / "a"))
-    assert laptop.headline_note is not None
-    assert "decides no claim" in laptop.headline_note
-    assert laptop.answers[0].startswith("laptop: k_operators 4.410 ± 0.010 (n = 3) against transformer 4.310 ± 0.010")
-    store = make_store(tmp_path / "b", records)
-    store.write_manifest(manifest_of(records, "matched", reference="transformer"))
-    begun = gather(store)
-    assert [table.experiment for table in begun.headline] == ["matched", "laptop"]
-    assert begun.headline_note == (
-        "paper has runs that are not done. Shown instead: laptop, at laptop size, which decides no claim."
-    )
-    store.write_manifest(manifest_of(records, "paper", reference="transformer"))
-    whole = gather(store)
-    assert whole.headline_note is None
-    assert [table.experiment for table in whole.headline] == ["matched", "paper"]
+    store = compared(tmp_path / "laptop")
+    sections = {one.id: one for one in gather(store).sections}
+    assert [table.name for table in sections["laptop"].tables] == ["laptop-results"]
+    assert sections["laptop"].lines == ("Not run yet: laptop-all.",)  # which it stands in for
+    assert sections["size"].lines == ("Not run yet: paper, matched.",)
+    store.write_manifest(manifest_of(records, "laptop-all", reference="transformer"))
+    sections = {one.id: one for one in gather(store).sections}
+    assert [table.experiment for table in sections["laptop"].tables] == ["laptop-all"]
 
 
-def test_the_answer_names_no_interval_where_one_seed_gives_none(tmp_path):
-    (answer,) = gather(compared(tmp_path, two_arms()[:4])).answers
-    assert "interval" not in answer
-    assert answer.endswith("nats per token (3 against 1).")
-
-
-def test_an_answer_that_rests_on_a_search_says_whether_it_ran(tmp_path):
-    records = two_arms()
-    store = make_store(tmp_path, records)
-    store.write_manifest(manifest_of(records, "matched", reference="transformer"))
-    assert "No run of tuning is done" in gather(store).answers[0]
-    store.write_manifest(manifest_of(records[:1], "tuning"))
-    assert "tuning" not in gather(store).answers[0]
+def test_the_appendix_repeats_nothing_of_the_sections(tmp_path):
+    content = gather(compared(tmp_path))
+    parts = (*content.sections, content.cost, *content.questions)
+    names = [(type(each), each.name) for one in parts for each in (*one.tables, *one.pictures)]
+    assert len(set(names)) == len(names)
+    assert {"laptop-results", "laptop-perplexity", "laptop-differences"} <= {name for _, name in names}
 
 
 def test_half_a_grid_says_so(tmp_path):
@@ -141,7 +128,7 @@ def test_cost_counts_failed_runs_and_a_shared_run_once(tmp_path):
     records = [*two_arms(), make_record("k_operators", 7, status="diverged")]  # 7 runs of 100 s
     store = make_store(tmp_path, records)
     store.write_manifest(manifest_of(records[:3], "paper"))
-    cost = gather(store).cost
+    (cost,) = [table for table in gather(store).cost.tables if table.kind == "cost"]
     assert cost.rows == (
         ("paper", "Plain CPU", "3", "0", "0.08", "6,000,000", "1.05e+13"),  # 300 s
         ("laptop", "Plain CPU", "7", "1", "0.19", "14,000,000", "2.45e+13"),  # 700 s
@@ -230,6 +217,8 @@ def test_every_table_has_a_caption_and_every_region_and_figure_a_name():
         if attributes.get("role") in ("region", "img"):
             assert attributes.get("aria-label") or attributes.get("aria-labelledby"), tag
     images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert images == []
+    images = [attributes for tag, attributes in Page(render(pictured())).tags if tag == "img"]
     assert [one["alt"] for one in images] == ["Curves Two lines fall."] * 2
     assert all(one["src"].startswith("data:image/svg+xml;base64,") for one in images)
 

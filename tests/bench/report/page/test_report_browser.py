@@ -18,7 +18,16 @@ from bench.report.page.page import render
 from bench.report.table import NOTHING
 from bench.store import Store
 from tests.debian import Cannot, provide, skip_unless_ci
-from tests.pages import HOSTILE, hostile_content, make_content, make_drawing, make_table, page_of
+from tests.pages import (
+    HOSTILE,
+    hostile_content,
+    make_content,
+    make_drawing,
+    make_table,
+    page_of,
+    pictured,
+    with_section,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 ROOT = Path(__file__).parents[4]
@@ -122,7 +131,7 @@ def test_a_figure_in_the_page_looks_as_its_file_does(show):
     picture = SimpleNamespace(name="a", title="A", caption="", alt="", svg=drawn)
     looks = []
     for content, tag in (
-        (render(make_content(pictures=(picture,))), "figure img"),
+        (render(with_section(pictures=(picture,))), "figure img"),
         (drawn[drawn.find(b"<svg") :], "svg"),
     ):
         figure = show(content).page.locator(tag)
@@ -144,7 +153,7 @@ def test_the_page_never_scrolls_sideways(kind, width, committed, show):
     pages = {
         "committed": committed,
         "hostile": hostile(),
-        "wide": render(make_content(headline=(wide,), notes=(long,), answers=(long,), cost=wide)),
+        "wide": render(with_section(tables=(wide,), lines=(long,))),
     }
     page = show(pages[kind], width=width).page
     open_all(page)
@@ -210,7 +219,7 @@ def order(page: Page) -> list[str]:
 )
 def test_a_column_sorts_by_its_numbers_and_back(column, ascending, descending, show):
     table = make_table(columns=("arm", "perplexity", "parameters", "n"), rows=ROWS)
-    page = show(render(make_content(headline=(table,)))).page
+    page = show(render(with_section(tables=(table,)))).page
     heading = page.locator("#headline ~ .scroll thead th").nth(column)
     for wanted, state in ((ascending, "ascending"), (descending, "descending"), ([10, 9, 2, 1], None)):
         heading.locator("button").press("Enter" if column % 2 else "Space")
@@ -242,7 +251,7 @@ def test_the_keyboard_finds_the_report_first_and_sees_where_it_is(show):
 
 def test_a_wide_table_scrolls_by_keyboard_inside_its_own_region(show):
     wide = make_table(columns=tuple(f"column {n}" for n in range(60)), rows=(tuple("x" for _ in range(60)),))
-    page = show(render(make_content(headline=(wide,)))).page
+    page = show(render(with_section(tables=(wide,)))).page
     region = page.locator("#headline ~ .scroll").first
     region.focus()
     page.keyboard.press("ArrowRight")
@@ -254,7 +263,7 @@ def test_a_wide_table_scrolls_by_keyboard_inside_its_own_region(show):
 
 
 def test_a_figure_has_a_name_and_a_description(show):
-    page = show(render(make_content())).page
+    page = show(render(pictured())).page
     assert page.get_by_role("img", name="Curves Two lines fall.").count() == 2
 
 

@@ -40,8 +40,8 @@ def test_differences_are_paired_by_fold_as_worked_by_hand(tmp_path):
         "arm": "k_operators",
         "folds done": "3",
         "loss": "1.6200 ± 0.1114",
-        "difference to transformer": "0.0200",
-        "95 % interval": "−0.0048 to 0.0448",
+        "difference to transformer": "+0.0200",
+        "95 % interval": "−0.0048 to +0.0448",
         "p": "0.074",
     }
     assert list(table.rows[1]) == ["transformer", "3", "1.6000 ± 0.1082", NOTHING, NOTHING, NOTHING]
@@ -59,7 +59,7 @@ def test_only_folds_that_both_arms_have_done_are_compared(tmp_path):
     table = table_of(stored(tmp_path, [OURS[0], diverged, OURS[2], *THEIRS]), "folds", "folds")
     row = cells(table, "k_operators")
     assert (row["folds done"], row["loss"]) == ("2 of 3", "1.5700 ± 0.0990 (2 of 3)")
-    assert row["difference to transformer"] == "0.0150 (2 of 3)"
+    assert row["difference to transformer"] == "+0.0150 (2 of 3)"
     assert "k_operators-fold1: 0 of 1 runs done (diverged: seed 42 at step 120)." in table.notes
 
 
@@ -67,7 +67,7 @@ def test_an_arm_that_did_not_run_is_shown_and_one_fold_has_no_interval(tmp_path)
     missing = ("modern-fold0", "modern-fold1", "transformer-fold1", "transformer-fold2")
     table = table_of(stored(tmp_path, [*OURS, THEIRS[0]], missing), "folds", "folds")
     row = cells(table, "k_operators")
-    assert (row["difference to transformer"], row["95 % interval"]) == ("0.0200 (1 of 3)", NOTHING)
+    assert (row["difference to transformer"], row["95 % interval"]) == ("+0.0200 (1 of 3)", NOTHING)
     assert list(cells(table, "modern").values()) == ["modern", "0 of 2", "not run", NOTHING, NOTHING, NOTHING]
 
 
@@ -84,7 +84,7 @@ def test_several_seeds_of_a_fold_count_as_one_fold(tmp_path):
     store = make_store(tmp_path, [*OURS, *THEIRS, *twice], manifest.model_copy(update={"cells": added}))
     row = cells(table_of(store, "folds", "folds"), "k_operators")
     # fold 0: 1.45 and 1.45, so differences 0.00, 0.03, 0.01
-    assert (row["folds done"], row["difference to transformer"]) == ("3", "0.0133")
+    assert (row["folds done"], row["difference to transformer"]) == ("3", "+0.0133")
 
 
 def test_folds_are_no_search_and_no_replicates_and_are_compared_in_no_other_table(tmp_path):

@@ -37,8 +37,8 @@ def test_losses_and_differences_read_as_worked_by_hand(tmp_path):
         TEMPEST: "1.8100 ± 0.0000",
         f"{SHREW}, difference": "−0.1200",
         f"{SHREW}, 95 % interval": "−0.1427 to −0.0973",
-        f"{TEMPEST}, difference": "0.0100",
-        f"{TEMPEST}, 95 % interval": "0.0100 to 0.0100",
+        f"{TEMPEST}, difference": "+0.0100",
+        f"{TEMPEST}, 95 % interval": "+0.0100 to +0.0100",
     }
     reference, counted = cells(table, "transformer"), cells(table, "unigram")
     assert (reference[SHREW], reference[f"{SHREW}, difference"]) == ("1.5100 ± 0.0100", NOTHING)

@@ -44,10 +44,10 @@ def test_the_test_text_reads_as_worked_by_hand(tmp_path):
         "test perplexity": "4.573 ± 0.091",  # mean of exp(1.50), exp(1.52), exp(1.54)
         "test loss": "1.5200 ± 0.0200",
         "step chosen": "250 to 750",
-        "difference": "0.0200",
-        "95 % interval, Welch": "−0.0348 to 0.0748",
+        "difference": "+0.0200",
+        "95 % interval, Welch": "−0.0348 to +0.0748",
         "p, Welch": "0.359",
-        "95 % interval, paired": "−0.0048 to 0.0448",
+        "95 % interval, paired": "−0.0048 to +0.0448",
         "p, paired": "0.074",
     }
 
@@ -63,7 +63,7 @@ def test_the_reference_and_arms_without_a_test_loss_have_no_difference(tmp_path)
 def test_without_common_seeds_only_welch_compares(tmp_path):
     others = runs("other", (1.50, 1.52, 1.54), (1, 2, 3))
     row = cells(made(tmp_path, arms(*others)), "other")
-    assert (row["95 % interval, Welch"], row["p, Welch"]) == ("−0.0348 to 0.0748", "0.359")
+    assert (row["95 % interval, Welch"], row["p, Welch"]) == ("−0.0348 to +0.0748", "0.359")
     assert (row["95 % interval, paired"], row["p, paired"]) == (NOTHING, NOTHING)
 
 
