@@ -55,13 +55,6 @@ def _transformer(model: dict[str, Any]) -> str:
     return by_position.get(str(model.get("position")), PLAIN_TRANSFORMER)
 
 
-def name_of(config: dict[str, Any]) -> str:
-    """The family, of counts with their order: `6-gram counts`."""
-    order = (config.get("model") or {}).get("order")
-    family = family_of(config)
-    return family.replace("n-gram", f"{order}-gram") if order else family
-
-
 def headline(experiment: Results) -> dict[str, CellResults]:
     """The first trained arm of each family, in the order of FAMILIES; of K-Operators the full model."""
     found: dict[str, CellResults] = {}

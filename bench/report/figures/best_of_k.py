@@ -51,11 +51,8 @@ def _perplexities(cells: Sequence[CellResults]) -> list[float | None]:
 def _draw(arms: dict[str, list[float | None]], families: Sequence[str]) -> Figure:
     figure = new_figure(3.0 + 0.17 * -(-len(arms) // 2))
     axes = figure.subplots()
-    # an arm that is not the first of its family has its colour, without a marker
-    looks = [
-        of_family(family) | ({} if family == arm else {"marker": ""})
-        for arm, family in zip(arms, families, strict=True)
-    ]
+    another = {"marker": "", "linestyle": ":"}  # of an arm that is not the first of its family
+    looks = [of_family(name) | ({} if name == arm else another) for arm, name in zip(arms, families, strict=True)]
     for values, one in zip(arms.values(), looks, strict=True):
         known = [value for value in values if value is not None]
         best = {k: expected_best(known, len(values), k) for k in range(1, len(values) + 1)}

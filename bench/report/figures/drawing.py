@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.errors import clean
-from bench.report.arms import unfinished
+from bench.report.arms import unfinished, without
 from bench.report.figures.looks import INK
 from bench.report.runs import CellResults, Results
 from bench.report.series import Series
@@ -68,11 +68,11 @@ class Drawn:
     alt: str
     figure: Figure = field(repr=False)
     kind: str = ""  # of the figure of an experiment
-    run_ids: frozenset[str] = frozenset()  # of the runs that are drawn, in the figure of an experiment
+    shown: frozenset[tuple[str, int | None]] = frozenset()  # config and seed of each run in the figure of an experiment
 
     def repeats(self, other: "Drawn") -> bool:
-        """Whether `other` is of the same kind and shows all of these runs."""
-        return self.kind == other.kind and bool(self.run_ids) and self.run_ids <= other.run_ids
+        """Whether `other` is of the same kind and shows all of these runs, in whatever mode."""
+        return self.kind == other.kind and bool(self.shown) and self.shown <= other.shown
 
     @cached_property
     def svg(self) -> bytes:
@@ -126,7 +126,11 @@ def drawn_of(
         caption=caption + unfinished(cells),
         alt=alt,
     )
-    return replace(made, kind=kind, run_ids=frozenset(record.run_id for cell in cells for record in cell.done))
+    return replace(
+        made,
+        kind=kind,
+        shown=frozenset((without(record.config), record.seed) for cell in cells for record in cell.done),
+    )
 
 
 def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Drawn:

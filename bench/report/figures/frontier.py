@@ -13,7 +13,7 @@ from bench.report.families import FAMILIES, family_of
 from bench.report.figures import drawing
 from bench.report.figures.looks import INK, PUBLISHED, of_family
 from bench.report.published import Figure, Published
-from bench.report.runs import CellResults, StoreResults, sweep_nats
+from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
 from bench.report.statistics import Summary, perplexity, summarise
 
 PROTOCOLS = {"sweep": "*", "sampled": "h"}  # markers of published points
@@ -70,9 +70,9 @@ def frontier(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn
         name="frontier",
         title="Perplexity against size and cost",
         caption=(
-            f"Best validation perplexity (sweep), {seeds_text((arm.summary.n for arm in arms), 'bar: 95 % t interval')}; "
+            f"Best validation perplexity, {seeds_text((arm.summary.n for arm in arms), 'bar: 95 % t interval')}; "
             "against all parameters, tables of positions included, and training FLOPs. Of K-Operators only the full "
-            f"model. Modes: {', '.join(f'{one.name} {one.mode}' for one in ours.experiments if one.has_trained)}. "
+            f"model. Modes: {', '.join(f'{one.name} {one.mode}' for one in _live(ours) if principal(one))}. "
             "Hollow, as published: "
             f"{'; '.join(map(_text, points))}. A published point stands at the FLOPs of our arm with its recipe."
         ),
@@ -80,9 +80,13 @@ def frontier(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn
     )
 
 
+def _live(ours: StoreResults) -> list[Results]:
+    return [one for one in ours.experiments if not one.manifest.superseded]
+
+
 def _cells(ours: StoreResults, corpus: str) -> list[CellResults]:
     """The principal arms on the published text, each run once, and the best counted model."""
-    live = [one for one in ours.experiments if not one.manifest.superseded]
+    live = _live(ours)
     cells = [cell for one in live for cell in principal(one) if cell.done[0].corpus.name == corpus]
     runs = [{record.run_id for record in cell.done} for cell in cells]
     once = [

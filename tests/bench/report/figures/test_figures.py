@@ -1,5 +1,6 @@
 """Figures of trained runs: drawn from made-up records, so that what must be seen in them is known."""
 
+import json
 import re
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def test_a_figure_that_another_of_its_kind_holds_is_not_drawn_twice():
     names = [drawn.name for drawn in draw(copy, small, whole) if drawn.kind == "curves"]
     assert names == ["whole-curves"]
     assert [drawn.name for drawn in draw(copy, small) if drawn.kind == "curves"] == ["a-copy-curves"]
+    fast = make_experiment("fast", [run.model_copy(update={"mode": "fast"}) for run in large], reference="nanogpt_2023")
+    assert [drawn.name for drawn in draw(small, fast) if drawn.kind == "curves"] == ["fast-curves"]
 
 
 # --- older records, and records with nonsense in them ---
@@ -144,7 +147,8 @@ def test_of_several_sizes_of_a_family_the_first_has_a_curve_and_the_family_its_p
     wide = [run for n in (64, 96) for run in runs(f"t-{n}", architecture="transformer", model={"d_model": n})]
     drawn = drawn_of(make_experiment("x", [*runs("k"), *wide], reference="t-64"))["x-curves"]
     assert drawn.alt.endswith("for K-Operators, Transformer.")
-    assert drawn.run_ids == {run.run_id for run in (*runs("k"), *wide[:3])}
+    assert {seed for _, seed in drawn.shown} == set(SEEDS)
+    assert {json.loads(config)["model"]["d_model"] for config, _ in drawn.shown} == {128, 64}
 
 
 def test_what_was_learned_is_a_line_for_each_seed_and_layer_and_gamma_is_a_half_life():
