@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from bench.report.arms import config_of, principal
+from bench.report.runs import CellResults, Results
+
 K_OPERATORS = "K-Operators"
 PLAIN_TRANSFORMER = "Transformer"
 FAMILIES = (  # in the order of legends
@@ -50,3 +53,27 @@ def _transformer(model: dict[str, Any]) -> str:
         return "nanoGPT, recipe of 2023" if model.get("mlp") == "gelu_tanh" else "nanoGPT"
     by_position = {"rotary": "Transformer, rotary", "none": "Transformer, no positions"}
     return by_position.get(str(model.get("position")), PLAIN_TRANSFORMER)
+
+
+def headline(experiment: Results) -> dict[str, CellResults]:
+    """The first trained arm of each family, in the order of FAMILIES; of K-Operators the full model."""
+    found: dict[str, CellResults] = {}
+    for cell in principal(experiment):
+        found.setdefault(family_of(config_of(cell)), cell)
+    return {family: found[family] for family in FAMILIES if family in found}
+
+
+def arm_names(experiment: Results) -> dict[str, str]:
+    """The name of each arm with a record, by its label: of the first arm of a family its name, of others the label."""
+    first = {cell.label: family for family, cell in headline(experiment).items()}
+    return {cell.label: first.get(cell.label, cell.label) for cell in experiment.cells if cell.records}
+
+
+def searched(experiment: Results) -> dict[str, list[CellResults]]:
+    """The trials with a record by arm: of the first arm of a family by its name, of others by their label."""
+    found: dict[str, list[CellResults]] = {}
+    for arm, cells in experiment.trials.items():
+        if ended := [cell for cell in cells if cell.records]:
+            family = family_of(config_of(ended[0]))
+            found[arm if family in found else family] = ended
+    return found

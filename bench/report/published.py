@@ -40,6 +40,7 @@ class Figure(Strict):
     nats_per_token: float | None = None
     parameters_printed: str | None = None
     n_params: int | None = None
+    context: int | None = None  # tokens of a window of the evaluation
     counts_positions: bool | None = None  # whether n_params includes the position table
     n_runs: int | None = None
     n_distinct_seeds: int | None = None

@@ -82,7 +82,8 @@ def _finding(claim: Claim, evidence: Evidence, published: Published) -> Finding:
         waiting.append(NOT_MEASURED)
     if waiting:
         so_far = () if found is None else (f"so far {found.outcome}: {found.numbers[0]}", *found.numbers[1:])
-        return Finding(outcome="pending", numbers=(", ".join(waiting), *so_far))
+        effect = None if found is None else found.effect
+        return Finding(outcome="pending", numbers=(", ".join(waiting), *so_far), effect=effect)
     diverged = tuple(arm.state for arm in arms if arm.n_diverged)
     if rule.all_seeds and any(arm.n_diverged == arm.n_planned for arm in arms):
         return Finding(outcome="not reproduced", numbers=diverged)

@@ -4,35 +4,43 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bench.report.figures.ablation import ablation
 from bench.report.figures.best_of_k import best_of_k
+from bench.report.figures.claims import claims
 from bench.report.figures.cost import cost
 from bench.report.figures.curves import curves
-from bench.report.figures.differences import differences
+from bench.report.figures.differences import ablation, differences
 from bench.report.figures.drawing import Drawn, of_one_mode, small_style
 from bench.report.figures.eta import eta
-from bench.report.figures.gamma import gamma
+from bench.report.figures.frontier import frontier
 from bench.report.figures.growth import growth_figure
-from bench.report.figures.parameters import parameters
-from bench.report.figures.paths import paths
+from bench.report.figures.hero import hero
+from bench.report.figures.learned import kernels, learned
 from bench.report.published import Published
 from bench.report.runs import Results, StoreResults
 from bench.store import Measurements
 
-# The figures of an experiment, by kind, in the order of the report. A function draws none where there is nothing to
-# show, and several where one would be too crowded.
+# The figures of a store, by name. None mixes modes in a mean.
+OF_A_STORE: dict[str, Callable[[StoreResults, Published], Iterable[Drawn]]] = {
+    "hero": hero,
+    "claims": claims,
+    "frontier": frontier,
+}
+# The figures of an experiment, by kind, in the order of the report. A function draws at most one, and none where there
+# is nothing to show.
 FIGURES: dict[str, Callable[[Results, Published], Iterable[Drawn]]] = {
-    "parameters": parameters,
     "differences": differences,
     "ablation": ablation,
     "curves": curves,
     "eta": eta,
-    "paths": paths,
-    "gamma": gamma,
+    "learned": learned,
+    "kernels": kernels,
     "best-of-k": best_of_k,
     "cost": cost,
 }
-_NAME = re.compile(rf"(growth-.+|.+-({'|'.join(FIGURES)})(-\d+)?)\.(svg|png)", re.DOTALL)
+FORMER = ("parameters", "paths", "gamma")  # kinds that older versions drew: `make table` removes them
+_NAME = re.compile(
+    rf"({'|'.join(OF_A_STORE)}|growth-.+|.+-({'|'.join((*FIGURES, *FORMER))})(-\d+)?)\.(svg|png)", re.DOTALL
+)
 
 
 def all_figures(
@@ -47,15 +55,22 @@ def all_figures(
 
 
 def draw_all(aggregate: StoreResults, measurements: Sequence[Measurements], published: Published) -> list[Drawn]:
-    """Every figure with its words, experiment by experiment, throughput last. None mixes experiments or modes."""
+    """Every figure with its words: of the store, experiment by experiment, of throughput."""
     drawn: list[Drawn] = []
     with small_style():
+        first = [one for draw in OF_A_STORE.values() for one in draw(aggregate, published)]
         for experiment in aggregate.experiments:
             if not experiment.manifest.superseded and any(len(record.curve) > 1 for record in experiment.done):
                 one_mode = aggregate.other(experiment.name) is None
                 found = [one for draw in FIGURES.values() for one in draw(experiment, published)]
                 drawn += found if one_mode else [of_one_mode(one, experiment.mode) for one in found]
-    return drawn + [growth_figure(measured) for measured in measurements if measured.grows]
+    drawn = [one for i, one in enumerate(drawn) if not _repeated(one, drawn[:i], drawn[i + 1 :])]
+    return first + drawn + [growth_figure(measured) for measured in measurements if measured.grows]
+
+
+def _repeated(one: Drawn, before: Sequence[Drawn], after: Sequence[Drawn]) -> bool:
+    """Whether another figure shows all that this one does; of two alike the first is kept."""
+    return any(map(one.repeats, before)) or any(one.repeats(other) and not other.repeats(one) for other in after)
 
 
 def is_figure(path: Path) -> bool:

@@ -1,13 +1,16 @@
 """The value of tuning trials: the expected perplexity of the best of k."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.figures.drawing import Drawn, drawn_of, legend, line_style, new_figure, note
+from bench.report.arms import config_of
+from bench.report.families import family_of, searched
+from bench.report.figures.drawing import Drawn, drawn_of, legend, new_figure, note
+from bench.report.figures.looks import of_family
 from bench.report.published import Published
-from bench.report.runs import Results, sweep_nats
+from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.statistics import expected_best, perplexity
 
 FEWEST_TRIALS = 3  # below it there is no curve
@@ -15,18 +18,20 @@ FEWEST_TRIALS = 3  # below it there is no curve
 
 def best_of_k(experiment: Results, published: Published) -> Iterator[Drawn]:
     """A line for each arm that was tuned; at most one figure."""
-    arms = _perplexities(experiment)
+    chosen = {arm: cells for arm, cells in searched(experiment).items() if len(cells) >= FEWEST_TRIALS}
+    arms = {arm: _perplexities(cells) for arm, cells in chosen.items() if any(cell.done for cell in cells)}
     if not arms:
         return
     counts = sorted({len(values) for values in arms.values()})
     few = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     without = ", ".join(f"{arm} {n}" for arm, values in arms.items() if (n := values.count(None)))
-    figure = _draw(arms)
+    figure = _draw(arms, [family_of(config_of(chosen[arm][0])) for arm in arms])
     note(figure, f"expected best of k, from n = {few} trials per arm")
     yield drawn_of(
         experiment,
         "best-of-k",
         figure,
+        [],
         title="what more trials buy",
         caption=(
             "Validation perplexity (sweep, best) to be expected of the best of k trials, drawn without replacement "
@@ -38,20 +43,16 @@ def best_of_k(experiment: Results, published: Published) -> Iterator[Drawn]:
     )
 
 
-def _perplexities(experiment: Results) -> dict[str, list[float | None]]:
-    """The perplexity of every trial that ended, by the arm it belongs to; None where it gave none."""
-    ended = {arm: [cell for cell in cells if cell.records] for arm, cells in experiment.trials.items()}
-    return {
-        arm: [perplexity(min(sweep_nats(cell.done))) if cell.done else None for cell in cells]
-        for arm, cells in ended.items()
-        if len(cells) >= FEWEST_TRIALS and any(cell.done for cell in cells)
-    }
+def _perplexities(cells: Sequence[CellResults]) -> list[float | None]:
+    """The perplexity of every trial; None where it gave none."""
+    return [perplexity(min(sweep_nats(cell.done))) if cell.done else None for cell in cells]
 
 
-def _draw(arms: dict[str, list[float | None]]) -> Figure:
+def _draw(arms: dict[str, list[float | None]], families: Sequence[str]) -> Figure:
     figure = new_figure(3.0 + 0.17 * -(-len(arms) // 2))
     axes = figure.subplots()
-    looks = [line_style(index) for index in range(len(arms))]
+    another = {"marker": "", "linestyle": ":"}  # of an arm that is not the first of its family
+    looks = [of_family(name) | ({} if name == arm else another) for arm, name in zip(arms, families, strict=True)]
     for values, one in zip(arms.values(), looks, strict=True):
         known = [value for value in values if value is not None]
         best = {k: expected_best(known, len(values), k) for k in range(1, len(values) + 1)}

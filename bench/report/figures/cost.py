@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.record import Record
-from bench.report.arms import config_of, model_of, seeds_text, trained, unfinished
+from bench.report.arms import config_of, model_of, seeds_text, trained
 from bench.report.figures import drawing
+from bench.report.figures.looks import line_style
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results
 
@@ -32,7 +33,7 @@ def cost(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
         return
     few = seeds_text((len(cell.done) for cell in cells), "bar: minimum to maximum")
     machines = sorted({drawing.plain(record.environment.device_name) for cell in cells for record in cell.done})
-    looks = [drawing.line_style(index) for index in range(len(names))]
+    looks = [line_style(index) for index in range(len(names))]
     figure = drawing.new_figure(3.3)
     for axes, (title, unit, values) in zip(drawing.panels_of(figure, len(panels)), panels, strict=True):
         for by_context, one in zip(values, looks, strict=True):
@@ -48,11 +49,11 @@ def cost(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
         experiment,
         "cost",
         figure,
+        cells,
         title="what each form of the recurrence costs in training",
         caption=(
             "Seconds of training steps over training tokens, and the peak memory of the process, both axes "
             f"logarithmic. On {', '.join(machines)}; {few}. Times of runs that shared a GPU are left out."
-            f"{unfinished(cells)}"
         ),
         alt=f"Time per token and peak memory of training against the context for {', '.join(names)}.",
     )

@@ -1,4 +1,4 @@
-"""What all figures share: style, line styles, and how they become files."""
+"""What all figures share: style, axes, legends, and how they become files."""
 
 import io
 import zlib
@@ -17,7 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.errors import clean
-from bench.report.runs import Results
+from bench.report.arms import unfinished, without
+from bench.report.figures.looks import INK
+from bench.report.runs import CellResults, Results
 from bench.report.series import Series
 from bench.report.statistics import mean
 
@@ -29,8 +31,17 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "0.9",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",  # transparent: the page or GitHub is behind it, light or dark
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
     "legend.frameon": False,
@@ -39,18 +50,8 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a name is a $
 }
 WIDTH = 5.4  # inches: at 400 pixels a letter of 9 points is still 9 pixels high
+WIDE = 7.4  # of the figures of a store, with letters of 10 points
 PNG_DPI = 160
-LOOKS = (  # of colour, marker and dashes
-    ("#0072b2", "o", "-"),
-    ("#d55e00", "s", "--"),
-    ("#009e73", "^", "-."),
-    ("#8c5a99", "D", ":"),
-    ("#9a6b00", "v", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
-    ("#000000", "X", (0, (8, 2))),
-    ("#56727f", "P", (0, (3, 1))),
-)
-N_LOOKS = len(LOOKS)
-REFERENCE = {"color": "black", "marker": "", "linestyle": "-", "linewidth": 1.8}  # what others are compared with
 BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1}
 LEGEND: dict[str, Any] = {"loc": "outside upper center", "handlelength": 4}
 N_TICKS, ROUND = 5, (1, 2, 2.5, 5, 10)
@@ -66,6 +67,12 @@ class Drawn:
     caption: str
     alt: str
     figure: Figure = field(repr=False)
+    kind: str = ""  # of the figure of an experiment
+    shown: frozenset[tuple[str, int | None]] = frozenset()  # config and seed of each run in the figure of an experiment
+
+    def repeats(self, other: "Drawn") -> bool:
+        """Whether `other` is of the same kind and shows all of these runs, in whatever mode."""
+        return self.kind == other.kind and bool(self.shown) and self.shown <= other.shown
 
     @cached_property
     def svg(self) -> bytes:
@@ -98,9 +105,9 @@ def small_style() -> Any:
     return our_style({"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4, "legend.fontsize": 8.5})
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure of WIDTH × `height` inches."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure of this size in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def panels_of(figure: Figure, n: int) -> Sequence[Axes]:
@@ -109,11 +116,21 @@ def panels_of(figure: Figure, n: int) -> Sequence[Axes]:
 
 
 def drawn_of(
-    experiment: Results, kind: str, figure: Figure, *, title: str, caption: str, alt: str, number: int = 1
+    experiment: Results, kind: str, figure: Figure, cells: Sequence[CellResults], *, title: str, caption: str, alt: str
 ) -> Drawn:
-    """A figure of an experiment, finished; `number` tells several of one kind apart."""
-    name = f"{experiment.name}-{kind}" + (f"-{number}" if number > 1 else "")
-    return finished(figure, name=name, title=f"{experiment.name}: {title}", caption=caption, alt=alt)
+    """A figure of these cells of an experiment, finished. The caption also lists those with missing runs."""
+    made = finished(
+        figure,
+        name=f"{experiment.name}-{kind}",
+        title=f"{experiment.name}: {title}",
+        caption=caption + unfinished(cells),
+        alt=alt,
+    )
+    return replace(
+        made,
+        kind=kind,
+        shown=frozenset((without(record.config), record.seed) for cell in cells for record in cell.done),
+    )
 
 
 def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Drawn:
@@ -128,14 +145,8 @@ def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -
 
 def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
     """The same figure with the mode of its runs: for an experiment that ran in both modes."""
-    drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color="0.3", ha="right", va="bottom")
+    drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color=INK, ha="right", va="bottom")
     return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} only.")
-
-
-def line_style(index: int) -> dict[str, Any]:
-    """Of the line of this index; after N_LOOKS they come again."""
-    color, marker, dashes = LOOKS[index % N_LOOKS]
-    return {"color": color, "marker": marker, "linestyle": dashes}
 
 
 def legend(figure: Figure, looks: Sequence[dict[str, Any]], labels: Sequence[str], ncols: int = 2) -> None:
@@ -200,7 +211,7 @@ def short(text: str, longest: int = LONGEST_LABEL) -> str:
 
 def note(figure: Figure, text: str) -> None:
     """What the lines and the bands are, below all panels: the file itself has no caption."""
-    figure.supxlabel(text, fontsize=8, color="0.3")
+    figure.supxlabel(text, fontsize=8, color=INK)
 
 
 def _bytes(figure: Figure, form: str, **options: Any) -> bytes:

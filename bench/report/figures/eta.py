@@ -3,21 +3,25 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.report import arms
+from bench.report.families import K_OPERATORS
 from bench.report.figures import drawing
+from bench.report.figures.looks import HOLLOW, of_family, of_layers
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results, sweep_nats
 from bench.report.series import over_seeds, scalar
 
 FORMS = {"learned": "eta learned", "frozen": "eta frozen", "plain": "no refinement"}
+LOOK = of_family(K_OPERATORS)
 LOSS_LOOKS = {
-    "learned": drawing.REFERENCE | {"marker": "o", "linewidth": 1.3},
-    "frozen": drawing.line_style(1),
-    "plain": drawing.line_style(2),
+    "learned": LOOK,
+    "frozen": LOOK | HOLLOW | {"marker": "s", "linestyle": "--"},
+    "plain": LOOK | HOLLOW | {"marker": "^", "linestyle": ":"},
 }
 
 
@@ -51,12 +55,13 @@ def eta(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
         experiment,
         "eta",
         figure,
+        [arm.cell for arm in at_rates],
         title="refinement under wrong learning rates",
         caption=(
             ("Left: eta, the weight of the refinement step, over the training steps. Right: " if with_eta else "")
             + "best validation loss (sweep) against the learning rate in multiples of the usual one, with "
             "refinement and eta learned, with eta frozen, and without refinement. "
-            f"Here {few}.{arms.unfinished(arm.cell for arm in at_rates)}"
+            f"Here {few}."
         ),
         alt=(
             "Eta over the steps for each learning rate, and validation loss against the learning rate for "
@@ -102,8 +107,7 @@ def _form(cell: CellResults) -> str:
 
 def _draw_eta(axes: Axes, at_rates: Sequence[_RateArm]) -> None:
     """Each line is labelled with its multiple at its end, instead of a legend."""
-    others = [arm for arm in at_rates if arm.multiple != 1]
-    looks = [drawing.REFERENCE if arm.multiple == 1 else drawing.line_style(others.index(arm)) for arm in at_rates]
+    looks: list[dict[str, Any]] = [{"color": color} for color in of_layers(len(at_rates))]
     for arm, look in zip(at_rates, looks, strict=True):
         series = over_seeds(scalar(record, "eta") for record in arm.cell.done)
         if series is not None:

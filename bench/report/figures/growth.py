@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.figures.drawing import Drawn, context_axis, finished, line_style, log_ticks, our_style, plain
+from bench.report.figures.drawing import Drawn, context_axis, finished, log_ticks, our_style, plain
+from bench.report.figures.looks import HOLLOW, INK, line_style
 from bench.report.notes import machine_text
 from bench.store import Measurements, NotRun, Timed
 
@@ -43,11 +44,11 @@ def growth_figure(measured: Measurements) -> Drawn:
     samples = [Line2D([], [], **line.line_style) for line in lines]
     labels = [line.label for line in lines]
     if any(line.not_run for line in lines):
-        samples.append(Line2D([], [], color="0.3", marker="o", markerfacecolor="white", linestyle="none"))
+        samples.append(Line2D([], [], color=INK, marker="o", linestyle="none", **HOLLOW))
         labels.append("does not fit: predicted")
     figure.legend(samples, labels, loc="outside upper center", ncols=3, handlelength=4.5)
     caption = _caption(measured, lines)
-    figure.supxlabel(caption, fontsize=7, color="0.3")
+    figure.supxlabel(caption, fontsize=7, color=INK)
     return finished(
         figure,
         name=f"growth-{measured.slug}",
@@ -96,7 +97,7 @@ def _draw_memory(axes: Axes, line: _Line) -> None:
     axes.plot(
         [point.context for point in line.not_run],
         [point.predicted_bytes / 2**20 for point in line.not_run],
-        **line.line_style | {"linestyle": "none", "markerfacecolor": "white"},
+        **line.line_style | HOLLOW | {"linestyle": "none"},
     )
 
 

@@ -29,9 +29,9 @@ SECTIONS = (
     ("laptop", "At laptop size", ("laptop-all", "laptop"), ("results",), ("differences",)),
     ("rates", "Learning rates", ("tuning", "laptop-tuning"), ("search",), ("best-of-k",)),
     ("ablations", "Ablations", ("ablation", "stress", "laptop-all"), (), ("ablation", "eta")),
-    ("learned", "What the model learned", ("paper", "laptop-all"), (), ("learned", "paths", "gamma")),
+    ("learned", "What the model learned", ("paper", "laptop-all"), (), ("learned", "kernels")),
 )
-AT_A_GLANCE = ("hero", "claims")  # figures of the whole store
+AT_A_GLANCE = ("hero", "claims", "frontier")  # figures of the whole store
 INSTEAD = {"matched-untuned": "matched", "laptop": "laptop-all"}  # shown only while the other has no run
 
 

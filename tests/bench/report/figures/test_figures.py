@@ -1,89 +1,31 @@
 """Figures of trained runs: drawn from made-up records, so that what must be seen in them is known."""
 
-import math
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from bench.report.figures import all_figures, draw_all, is_figure
-from bench.report.figures.drawing import Drawn
+from bench.report.figures import all_figures, is_figure
 from bench.report.output import make_tables, write_tables
 from bench.report.published import PUBLISHED, load_published
 from bench.report.runs import Results
 from bench.report.statistics import perplexity
 from bench.store import Store
 from tests.command_line import run_python
+from tests.figures import EXPERIMENTS, SEEDS, ablation, backends, draw, drawn_of, paper, runs, stress, tuning
 from tests.measurements import SLUG, growth, write
 from tests.records import make_record
 from tests.trained import N_LAYERS, make_aggregate, make_experiment, make_run, write_store
 
 ROOT = Path(__file__).parents[4]
-SEEDS = (42, 69, 420)
-FROZEN, PLAIN = {"eta": "frozen"}, {"refine_steps": 0}
-
-
-def runs(label: str, nats: float = 1.49, seeds=SEEDS, **changes):
-    return [make_run(label, seed, nats, **changes) for seed in seeds]
-
-
-def paper() -> Results:
-    arms = [*runs("k_operators"), *runs("nanogpt_2023", 1.47, architecture="transformer", n_params=10_745_088)]
-    return make_experiment("paper", arms, reference="nanogpt_2023")
-
-
-def ablation() -> Results:
-    arms = [
-        *runs("k_operators"),
-        *runs("wide-gamma", 1.50, model={"gamma_min": 0.15}),
-        *runs("refine-2", 1.48, model={"refine_steps": 2}),
-        *runs("rank-8", 1.55, seeds=(7, 8, 9), model={"rank": 8}),  # no seed in common
-    ]
-    return make_experiment("ablation", arms, reference="k_operators")
-
-
-def stress() -> Results:
-    arms = [
-        run
-        for form, model in (("refine", {}), ("plain", PLAIN), ("frozen", FROZEN))
-        for multiple in (0.1, 1, 10)
-        for run in runs(f"{form}-{multiple:g}", 1.5 + 0.1 * abs(math.log10(multiple)), model=model, rate=multiple / 100)
-    ]
-    return make_experiment("stress", arms, reference="refine-1")
-
-
-def tuning(n_failed: int = 0) -> Results:
-    arms = [make_run(f"trial-{i}", 1000, 1.5 + 0.01 * i, rate=0.01 + i / 1000) for i in range(20)]
-    arms[:n_failed] = [run.model_copy(update={"status": "diverged", "result": None}) for run in arms[:n_failed]]
-    return make_experiment("tuning", arms, {run.label: "k_operators" for run in arms})
-
-
-def backends(**changes) -> Results:
-    arms = [
-        run
-        for backend in ("mask", "chunked")
-        for context in (64, 128)
-        for run in runs(f"{backend}-{context}", model={"backend": backend, "context": context}, n_steps=20, **changes)
-    ]
-    return make_experiment("backends", arms)
-
-
-EXPERIMENTS = (paper, ablation, stress, tuning, backends)
 EXPECTED = {
-    "paper": {"curves", "parameters", "gamma", "paths", "differences"},
-    "ablation": {"curves", "gamma", "gamma-2", "paths", "differences"},
-    "stress": {"curves", "curves-2", "curves-3", "curves-4", "gamma", "paths", "eta", "differences"},
+    "paper": {"curves", "learned"},  # one difference is a sentence
+    "ablation": {"ablation", "learned"},
+    "stress": {"ablation", "learned", "eta"},
     "tuning": {"best-of-k"},
     "backends": {"cost"},
 }
-
-
-def draw(*experiments: Results) -> list[Drawn]:
-    return draw_all(make_aggregate(*experiments), [], load_published(PUBLISHED))
-
-
-def drawn_of(experiment: Results) -> dict[str, Drawn]:
-    return {drawn.name: drawn for drawn in draw(experiment)}
 
 
 # --- which figures there are ---
@@ -102,46 +44,57 @@ def test_every_experiment_gets_the_figures_that_its_records_allow(make):
 
 def test_no_figure_holds_anything_of_another_experiment():
     makes = (ablation, tuning, backends)
-    together = {drawn.name: drawn.svg for drawn in draw(*(make() for make in makes))}
+    together = {drawn.name: drawn.svg for drawn in draw(*(make() for make in makes)) if drawn.kind}
     assert together == {name: drawn.svg for make in makes for name, drawn in drawn_of(make()).items()}
 
 
 def test_every_figure_is_known_by_its_name_and_nothing_else_is():
     names = all_figures(make_aggregate(tuning(), backends()), [], load_published(PUBLISHED))
-    assert set(names) == {f"{stem}.{end}" for stem in ("tuning-best-of-k", "backends-cost") for end in ("svg", "png")}
+    stems = ("hero", "frontier", "tuning-best-of-k", "backends-cost")
+    assert set(names) == {f"{stem}.{end}" for stem in stems for end in ("svg", "png")}
     drawn = (f"{make.__name__}-{kind}.svg" for make in EXPERIMENTS for kind in EXPECTED[make.__name__])
     assert all(is_figure(Path("figures") / name) for name in (*names, *drawn))
-    assert is_figure(Path("growth-cpu.svg"))
+    former = ("paper-parameters.png", "laptop-paths.svg", "paper-gamma-2.png", "laptop-all-curves-7.svg")
+    assert all(is_figure(Path(name)) for name in ("claims.svg", "growth-cpu.svg", *former))
     assert not any(is_figure(Path(name)) for name in ("notes.svg", "curves.svg", "paper-curves.txt", "paper-mine.png"))
 
 
 def test_nothing_done_and_floors_alone_draw_nothing():
     floor = make_record("bigram", None, architecture="ngram")
     failed = make_run("k_operators").model_copy(update={"status": "diverged", "result": None})
-    assert drawn_of(make_experiment("paper", [floor, failed])) == {}
+    assert [drawn.name for drawn in draw(make_experiment("paper", [floor, failed]))] == ["frontier"]
+    assert draw(make_experiment("paper", [failed])) == []
+
+
+def test_a_figure_that_another_of_its_kind_holds_is_not_drawn_twice():
+    small, large = paper(), paper().done + runs("modern", architecture="transformer", model={"norm": "rms"})
+    copy = make_experiment("a-copy", small.done, reference="nanogpt_2023")
+    whole = make_experiment("whole", large, reference="nanogpt_2023")
+    names = [drawn.name for drawn in draw(copy, small, whole) if drawn.kind == "curves"]
+    assert names == ["whole-curves"]
+    assert [drawn.name for drawn in draw(copy, small) if drawn.kind == "curves"] == ["a-copy-curves"]
+    fast = make_experiment("fast", [run.model_copy(update={"mode": "fast"}) for run in large], reference="nanogpt_2023")
+    assert [drawn.name for drawn in draw(small, fast) if drawn.kind == "curves"] == ["fast-curves"]
 
 
 # --- older records, and records with nonsense in them ---
 
 
-def test_records_without_readings_have_curves_alone():
-    experiment = make_experiment("ablation", [*runs("k_operators", readings=()), *runs("b", rate=0.02, readings=())])
-    assert {name.split("-")[1] for name in drawn_of(experiment)} == {"curves"}
+def test_records_without_readings_have_no_figure_of_what_was_learned():
+    two = [*runs("k_operators", readings=()), *runs("b", readings=(), architecture="transformer")]
+    assert set(drawn_of(make_experiment("laptop", two))) == {"laptop-curves"}
 
 
 def test_older_records_show_the_readings_that_they_have():
-    """A record without quartiles, without shares and without eta."""
+    """A record without quartiles and without shares."""
     old = runs("k_operators", readings=("gate", "alpha"))
     for run in old:
         for at_step in run.diagnostics.by_step.values():
             at_step["gamma_min_median_max"] = [[0.98, 0.99, 0.999]] * N_LAYERS
-    found = drawn_of(make_experiment("laptop", old))
-    assert [axes.get_title("left") for axes in found["laptop-paths"].figure.axes] == [
-        "gate of the base",
-        "alpha of recurrence",
-    ]
-    assert "share" not in found["laptop-paths"].caption
-    assert "quartiles" not in found["laptop-gamma"].caption
+    drawn = drawn_of(make_experiment("laptop", old))["laptop-learned"]
+    titles = [axes.get_title("left") for axes in drawn.figure.axes if axes.get_visible()]
+    assert titles == ["gate of the base", "alpha of recurrence", "half-life (tokens)"]
+    assert "share" not in drawn.caption
 
 
 @pytest.mark.parametrize("nonsense", [None, "much", [], [[]], {"a": 1}, [None] * 6, [["x"] * 5] * 6, True])
@@ -151,13 +104,15 @@ def test_a_reading_that_is_no_number_is_not_drawn(nonsense):
         for at_step in run.diagnostics.by_step.values():
             for name in list(at_step):
                 at_step[name] = nonsense
-    assert set(drawn_of(make_experiment("laptop", strange))) == {"laptop-curves"}
+            at_step["kernel_by_distance"] = nonsense
+    assert drawn_of(make_experiment("laptop", strange)) == {}
 
 
 def test_runs_that_are_not_done_are_told_and_not_drawn():
     good, bad = runs("k_operators"), make_run("k_operators", 666, 9.0)
     bad = bad.model_copy(update={"status": "diverged", "result": None})
-    found = drawn_of(make_experiment("laptop", [*good, bad]))["laptop-curves"]
+    other = runs("b", architecture="transformer")
+    found = drawn_of(make_experiment("laptop", [*good, bad, *other]))["laptop-curves"]
     assert "k_operators 3 of 4" in found.caption
     assert "n = 3" in found.caption
     assert max(found.figure.axes[0].lines[0].get_ydata()) < 50
@@ -167,37 +122,56 @@ def test_runs_that_are_not_done_are_told_and_not_drawn():
 
 
 def test_a_curve_is_the_mean_perplexity_over_seeds_and_its_band_reaches_the_least_and_the_most():
-    experiment = make_experiment("laptop", runs("k_operators"))
-    whole, near = drawn_of(experiment)["laptop-curves"].figure.axes
-    by_seed = [[perplexity(one.val_nats_per_token) for one in run.curve[1:]] for run in experiment.done]
+    axes = drawn_of(paper())["paper-curves"].figure.axes[0]
+    records = [run for run in paper().done if run.label == "k_operators"]
+    by_seed = [[perplexity(one.val_nats_per_token) for one in run.curve[1:]] for run in records]
     means = [sum(at_step) / len(SEEDS) for at_step in zip(*by_seed, strict=True)]
-    assert list(whole.lines[0].get_xdata()) == [one.step for one in experiment.done[0].curve[1:]]
-    assert list(whole.lines[0].get_ydata()) == pytest.approx(means)
-    heights = whole.collections[0].get_paths()[0].vertices[:, 1]
+    assert list(axes.lines[0].get_xdata()) == [one.step for one in records[0].curve[1:]]
+    assert list(axes.lines[0].get_ydata()) == pytest.approx(means)
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert min(heights) == pytest.approx(min(map(min, by_seed)))
     assert max(heights) == pytest.approx(max(map(max, by_seed)))
-    assert near.get_xlim()[0] == 1750
+    assert axes.get_ylim()[0] < min(means) < max(1.2 * min(means), means[-1]) < axes.get_ylim()[1]
 
 
-@pytest.mark.parametrize("n_arms", [1, 8, 9, 16, 33])
-def test_no_figure_of_curves_has_more_than_eight_lines_and_no_arm_is_left_out(n_arms):
-    arms = [run for i in range(n_arms) for run in runs(f"arm-{i}", seeds=(42,), model={"rank": i + 1})]
-    shown = [
-        drawn.alt for name, drawn in drawn_of(make_experiment("x", arms, reference="arm-0")).items() if "curves" in name
-    ]
-    labels = [re.findall(r"arm-\d+", alt) for alt in shown]
-    assert all(len(each) <= 8 for each in labels)
-    assert {label for each in labels for label in each} == {f"arm-{i}" for i in range(n_arms)}
-    assert all(each[0] == "arm-0" for each in labels)
+def test_curves_of_the_published_recipes_have_the_published_lines_and_others_have_none():
+    def dotted(drawn):
+        return sorted(line.get_ydata()[0] for line in drawn.figure.axes[0].lines if line.get_linestyle() == ":")
 
-
-def test_published_points_stand_in_the_experiment_that_follows_the_recipes_alone():
-    theirs = drawn_of(paper())["paper-parameters"]
-    assert "4.348" in theirs.caption
-    assert "10.65M parameters without positions" in theirs.caption
-    assert "published" in str([text.get_text() for text in theirs.figure.legends[0].get_texts()])
+    assert dotted(drawn_of(paper())["paper-curves"]) == [4.348, 4.43]
     laptop = make_experiment("laptop-all", paper().done, reference="nanogpt_2023")
-    assert "published" not in drawn_of(laptop)["laptop-all-parameters"].caption
+    assert dotted(drawn_of(laptop)["laptop-all-curves"]) == []
+
+
+def test_of_several_sizes_of_a_family_the_first_has_a_curve_and_the_family_its_plain_name():
+    wide = [run for n in (64, 96) for run in runs(f"t-{n}", architecture="transformer", model={"d_model": n})]
+    drawn = drawn_of(make_experiment("x", [*runs("k"), *wide], reference="t-64"))["x-curves"]
+    assert drawn.alt.endswith("for K-Operators, Transformer.")
+    assert {seed for _, seed in drawn.shown} == set(SEEDS)
+    assert {json.loads(config)["model"]["d_model"] for config, _ in drawn.shown} == {128, 64}
+
+
+def test_what_was_learned_is_a_line_for_each_seed_and_layer_and_gamma_is_a_half_life():
+    drawn = drawn_of(paper())["paper-learned"]
+    panels = {axes.get_title("left"): axes for axes in drawn.figure.axes}
+    assert [len(axes.lines) for axes in panels.values()] == [len(SEEDS) * N_LAYERS] * 4
+    first = panels["half-life (tokens)"].lines[0].get_ydata()[0]
+    gamma = paper().done[0].diagnostics.by_step[0]["gamma_quantiles"][0][2]
+    assert gamma**first == pytest.approx(0.5)
+    colors = {line.get_color() for line in panels["gate of the base"].lines}
+    assert len(colors) == N_LAYERS
+
+
+def test_base_kernels_are_drawn_by_distance_at_the_first_and_the_last_evaluation():
+    with_kernels = runs("k_operators")
+    for run in with_kernels:
+        for step, at_step in run.diagnostics.by_step.items():
+            at_step["kernel_by_distance"] = [[float(step), 2.0, 3.0], [0.0, float(run.seed), 1.0]]
+    one, other = drawn_of(make_experiment("laptop", with_kernels))["laptop-kernels"].figure.axes
+    firsts = [(line.get_linestyle(), line.get_ydata()[0]) for line in one.lines if len(line.get_ydata()) == 3]
+    assert firsts == [(":", 0.0), ("-", 3500.0)] * len(SEEDS)
+    assert [line.get_ydata()[1] for line in other.lines if line.get_linestyle() == ":"] == list(SEEDS)
+    assert list(one.lines[0].get_xdata()) == [1, 2, 3]  # distance + 1, on a logarithmic axis
 
 
 def test_eta_stands_beside_the_losses_of_each_learning_rate_and_an_ablation_does_not():
@@ -209,14 +183,14 @@ def test_eta_stands_beside_the_losses_of_each_learning_rate_and_an_ablation_does
 
 
 def test_a_difference_is_of_all_runs_of_both_arms():
-    found = drawn_of(ablation())["ablation-differences"]
+    found = drawn_of(ablation())["ablation-ablation"]
     axes = found.figure.axes[0]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     experiment = ablation()
     by_label = {cell.label: cell for cell in experiment.cells}
     nats = {label: [run.result.sweep.best.nats_per_token for run in cell.done] for label, cell in by_label.items()}
     means = {label: sum(values) / len(values) for label, values in nats.items()}
-    expected = [means[label] - means["k_operators"] for label in ("wide-gamma", "refine-2", "rank-8")]
+    expected = sorted(means[label] - means["k_operators"] for label in ("wide-gamma", "refine-2", "rank-8"))
     assert [point.get_xdata()[0] for point in points] == pytest.approx(expected)
     assert "of Welch" in found.caption
     low, high = axes.get_xlim()
@@ -245,13 +219,13 @@ def test_the_expected_best_is_the_mean_of_all_trials_for_one_and_the_best_of_all
     assert line.get_ydata()[-1] == pytest.approx(min(values))
     drawn = drawn_of(tuning(n_failed=2))["tuning-best-of-k"]
     assert list(drawn.figure.axes[0].lines[0].get_xdata()) == list(range(3, 21))
-    assert "k_operators 2" in drawn.caption
+    assert "K-Operators 2" in drawn.caption
 
 
 def test_replicates_of_one_config_are_no_trials():
     same = [run for i in range(3) for run in runs(f"replicate-{i}", seeds=(42,))]
     experiment = make_experiment("noise", same, {run.label: "k_operators" for run in same})
-    assert set(drawn_of(experiment)) == {"noise-curves"}
+    assert drawn_of(experiment) == {}
 
 
 # --- the files ---
@@ -275,9 +249,9 @@ def hostile() -> list[Results]:
 @pytest.mark.filterwarnings("error")
 def test_hostile_labels_do_no_harm():
     found = draw(*hostile())
-    assert len(found) > 8
+    assert len(found) > 7
     for drawn in found:
-        assert re.fullmatch(r"[a-d]-[a-z0-9-]+", drawn.name)
+        assert re.fullmatch(r"[a-d]-[a-z0-9-]+|frontier", drawn.name)
         assert b"<script" not in drawn.svg
         assert "\x1b" not in drawn.caption + drawn.alt + drawn.title
         assert drawn.png.startswith(b"\x89PNG")
@@ -327,25 +301,6 @@ def test_tables_write_the_figures_and_remove_those_that_nothing_draws(tmp_path):
     (tmp_path / "figures" / "notes.svg").write_text("mine")
     write_tables(store, make_tables(store))
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"paper-curves.svg", "paper-curves.png", "paper-parameters.svg", "notes.svg"} <= names
+    assert {"paper-curves.svg", "paper-curves.png", "hero.svg", "notes.svg"} <= names
     assert "gone-curves-2.svg" not in names
     assert write_tables(store, make_tables(store)) == []
-
-
-def test_models_that_differ_in_more_than_their_size_are_lines_of_their_own():
-    kinds = {
-        "modern": {"position": "rotary", "norm": "rms", "mlp": "swiglu"},
-        "rotary": {"position": "rotary"},
-        "none": {"position": "none"},
-    }
-    arms = [*runs("k_operators")]
-    for name, model in kinds.items():
-        for width in (64, 96, 128):
-            arms += runs(f"{name}-{width}", architecture="transformer", model=model | {"d_model": width})
-    (legend,) = drawn_of(make_experiment("x", arms, reference="rotary-64"))["x-parameters"].figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "k_operators",
-        "transformer, modern",
-        "transformer, rotary",
-        "transformer, no positions",
-    ]

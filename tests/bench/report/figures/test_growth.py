@@ -33,7 +33,7 @@ def drawn(root: Path) -> tuple[dict[str, list], dict[str, list]]:
     panels = []
     for axes in growth_figure(only(Store(root))).figure.axes:
         lines = [line for line in axes.lines if line.get_marker() != "_"]
-        keys = [f"{line.get_marker()}{' hollow' if line.get_markerfacecolor() == 'white' else ''}" for line in lines]
+        keys = [f"{line.get_marker()}{' hollow' if line.get_markerfacecolor() == 'none' else ''}" for line in lines]
         panels.append({key: np.asarray(line.get_xydata()).tolist() for key, line in zip(keys, lines, strict=True)})
     time, memory = panels
     return time, memory

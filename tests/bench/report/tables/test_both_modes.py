@@ -357,12 +357,18 @@ def test_explain_lists_a_counted_model_once(tmp_path):
 
 def test_a_figure_is_of_the_chosen_mode_and_says_so_where_there_is_another(tmp_path):
     def trained(mode: str, n_seeds: int) -> list[Record]:
-        made = [make_run(label, seed, readings=(), mode=mode) for label in "ab" for seed in SEEDS[:n_seeds]]
+        kinds = {"a": "k_operators", "b": "transformer"}
+        made = [
+            make_run(label, seed, readings=(), mode=mode, architecture=kind)
+            for label, kind in kinds.items()
+            for seed in SEEDS[:n_seeds]
+        ]
         ids = [make_record(one.label, one.seed, mode=mode).run_id for one in made]
         return [one.model_copy(update={"run_id": run_id}) for one, run_id in zip(made, ids, strict=True)]
 
     def captions(store: Store) -> dict[str, str]:
-        return {drawn.name: drawn.caption for drawn in draw_all(read_results(store), (), load_published())}
+        made = draw_all(read_results(store), (), load_published())
+        return {drawn.name: drawn.caption for drawn in made if drawn.kind}
 
     fast = trained("fast", 3)
     both = captions(in_both(tmp_path / "both", trained("exact", 2), fast))
