@@ -1,7 +1,9 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,7 @@ def run_guarded(action: Callable[[], Any]) -> None:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
+        refuse_empty(sys.argv)
         sys.exit(action())
     except (UserError, OSError) as error:
         if debug:
@@ -46,6 +49,15 @@ def run_guarded(action: Callable[[], Any]) -> None:
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"interrupted: {stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def refuse_empty(command: list[str]) -> None:
+    """ConfigError where an argument is empty, as an unset variable of a shell is: `--store ""` would be this folder."""
+    for before, argument in pairwise(command):
+        option = argument.removesuffix("=") if re.fullmatch("--[a-z-]+=", argument) else before
+        if argument == "" or option != before:
+            name = option if option.startswith("-") else f"the argument after {before}"
+            raise ConfigError(f"{name} is empty: give a value, or leave it out (is a shell variable unset?)")
 
 
 def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.device":

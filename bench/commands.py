@@ -115,8 +115,6 @@ def sample(
 
     if weights not in ("best", "final"):
         raise ConfigError(f"--weights {weights} is not one of best and final")
-    if not prompt:
-        raise ConfigError("--prompt is empty")
     on = pick_device(device)
     path = Path(run_id)
     if path.suffix == ".pt":

@@ -1,7 +1,6 @@
 """A store: the folder that holds records of runs, throughput measurements, and the tables made from them."""
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -15,7 +14,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
-from bench.files import write_atomically, write_once
+from bench.files import named_folder, write_atomically, write_once
 from bench.record import NO_SEED, PLAIN_NAME, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
@@ -37,11 +36,11 @@ class Store:
     @property
     def work_folder(self) -> Path:
         """The folder of everything except records: below BENCH_RUNS_DIR, else in the store, ignored by git."""
-        named = os.environ.get(RUNS_DIR_VARIABLE)
-        if not named:
+        named = named_folder(RUNS_DIR_VARIABLE)
+        if named is None:
             return self.root / "work"
         root = self.root.resolve()  # two stores never share a run's folder
-        return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        return named / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of a run's checkpoints, step curve and log. ConfigError where `run_id` is not a run id."""
