@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterable
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,11 @@ def make_app(help_text: str, *commands: Callable[..., None]) -> "typer.Typer":
 
 def run_guarded(action: Callable[[], Any]) -> None:
     """Run and exit. A user's mistake is one line on stderr and its exit code; `--debug` shows the traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # what a terminal cannot show must not end a command whose work is done
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:

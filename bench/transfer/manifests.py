@@ -177,7 +177,15 @@ def _ask(commit: str) -> str:
     with worktree(commit, ROOT) as tree:
         command = [sys.executable, "-c", ASK, str(tree)]
         try:
-            answer = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True, timeout=ASK_SECONDS)
+            answer = subprocess.run(
+                command,
+                cwd=tree,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=ASK_SECONDS,
+            )
         except subprocess.SubprocessError as error:
             raise ConfigError(f"the code of commit {commit[:12]} does not tell them") from error
     found = answer.stdout.strip()
