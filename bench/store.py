@@ -57,15 +57,22 @@ class Store:
 
     def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
         """As `records`, for the folder of one of ORIGINS."""
-        return _read_all(self._paths(origin), lambda path: read(path, Record), RecordError)
+        found, errors = _read_all(self._paths(origin), lambda path: read(path, Record), RecordError)
+        kept: list[Record] = []
+        of_run: dict[str, list[Record]] = {}
+        for one in found:
+            if one not in of_run.setdefault(one.run_id, []):
+                of_run[one.run_id].append(one)
+                kept.append(one)
+        return kept, errors
 
     def statuses(self) -> dict[str, str]:
         """The status of every run that has a record that can be read, by run id."""
         return {one.run_id: one.status for one in self.records()[0]}
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
-        """All records that can be read, and an error for each that cannot."""
-        return _read_all(self.record_paths(), lambda path: read(path, Record), RecordError)
+        """All records that can be read, copies of one once, and an error for each file that cannot."""
+        return self.records_in("runs")
 
     def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
         """The manifests of this store: one for each mode in which an experiment was launched."""
@@ -79,16 +86,22 @@ class Store:
         """Throughput by device, sorted by slug, and an error for each file that cannot be read."""
         return _read_all(self._paths(THROUGHPUT), _read_throughput, ThroughputError)
 
-    def take_record(self, run_id: str, folder: Path) -> Record | None:
-        """Move the record of a run out of this store into `folder`, and return it; None where it has none."""
+    def files_of(self, run_id: str) -> dict[Path, Record]:
+        """The files that hold a record of this run, whatever their names."""
+        found = {}
         for path in self.record_paths():
             with suppress(RecordError):
-                recorded = read(path, Record)
-                if recorded.run_id == run_id:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    shutil.move(path, folder / f"earlier-record-{len(list(folder.glob('earlier-record-*')))}.json")
-                    return recorded
-        return None
+                if (recorded := read(path, Record)).run_id == run_id:
+                    found[path] = recorded
+        return found
+
+    def take_record(self, run_id: str, folder: Path) -> Record | None:
+        """Move the record of a run, and copies of it, out of this store into `folder`; None where it has none."""
+        found = self.files_of(run_id)
+        for path in found:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, folder / f"earlier-record-{len(list(folder.glob('earlier-record-*')))}.json")
+        return next(iter(found.values()), None)
 
     def check_free(self, label: str, seed: int | None, run_id: str) -> None:
         """RecordError where a run's record file exists but cannot be read."""
