@@ -87,7 +87,7 @@ def _form(cell: CellResults) -> tuple[str, int] | None:
     if not cell.done:
         return None
     config = cell.done[0].config
-    return config["model"]["backend"], config["context"]
+    return str(config["model"].get("backend")), config["context"]
 
 
 def _apart(one: CellResults, other: CellResults) -> float:
