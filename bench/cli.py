@@ -1,6 +1,7 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from io import TextIOWrapper
@@ -107,7 +108,10 @@ def open_store(root: Path) -> "Store":
     from bench.store import Store
 
     if not root.is_dir():
-        raise ConfigError(f"there is no store {root}; name one with --store, or make one with `make reproduce`")
+        here = shlex.quote(str(root))
+        raise ConfigError(
+            f"there is no store {root}; name one with --store, or make it with `make reproduce STORE={here}`"
+        )
     return Store(root)
 
 

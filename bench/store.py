@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
+from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem, typed
 from bench.files import named_folder, write_atomically, write_once
 from bench.record import NO_SEED, PLAIN_NAME, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
@@ -57,14 +57,7 @@ class Store:
 
     def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
         """As `records`, for the folder of one of ORIGINS."""
-        found, errors = _read_all(self._paths(origin), lambda path: read(path, Record), RecordError)
-        kept: list[Record] = []
-        of_run: dict[str, list[Record]] = {}
-        for one in found:
-            if one not in of_run.setdefault(one.run_id, []):
-                of_run[one.run_id].append(one)
-                kept.append(one)
-        return kept, errors
+        return _read_records(self._paths(origin))
 
     def statuses(self) -> dict[str, str]:
         """The status of every run that has a record that can be read, by run id."""
@@ -72,7 +65,7 @@ class Store:
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
         """All records that can be read, copies of one once, and an error for each file that cannot."""
-        return self.records_in("runs")
+        return _read_records(self.record_paths())
 
     def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
         """The manifests of this store: one for each mode in which an experiment was launched."""
@@ -145,7 +138,7 @@ class Store:
             return text
         several = ", ".join(f"{run_id} ({names[run_id]}, mode {modes[run_id]})" for run_id in found)
         reason = f"matches several runs: {several}" if found else "is not a run of this store"
-        raise ConfigError(f"{text!r} {reason}; `python -m jobs status --store {self.root}` lists them")
+        raise ConfigError(f"{text!r} {reason}; `{typed('jobs', 'status', store=self.root)}` lists them")
 
     def check_writable(self) -> None:
         """StoreError where a record cannot be written here; leaves no file."""
@@ -195,6 +188,17 @@ def _read_all(
         except error_type as error:
             errors.append(error)
     return items, errors
+
+
+def _read_records(paths: list[Path]) -> tuple[list[Record], list[RecordError]]:
+    found, errors = _read_all(paths, lambda path: read(path, Record), RecordError)
+    kept: list[Record] = []
+    of_run: dict[str, list[Record]] = {}
+    for one in found:
+        if one not in of_run.setdefault(one.run_id, []):
+            of_run[one.run_id].append(one)
+            kept.append(one)
+    return kept, errors
 
 
 # --- throughput/: measurements of `make bench`, one file of pytest-benchmark per session on one machine ---

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED
+from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED, typed
 from bench.report.claims.verdicts import Verdict
 from bench.report.table import NOTHING, Table
 
 WIDTH = len("not reproduced")
-LAUNCH = "python -m jobs launch --experiment NAME --store results"
 OTHER_MODE_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
     "mode: what the rule gives on the runs of that one, which decides nothing."
@@ -24,8 +24,8 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
-    """One line per claim, beginning with its id; then rules that changed since the launch, and what has not run."""
+def text(verdicts: Sequence[Verdict], store: Path = Path("results")) -> str:
+    """One line per claim, beginning with its id; then rules that changed since the launch, and what `store` lacks."""
     lines = [_line(verdict) for verdict in verdicts]
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
     if changed:
@@ -34,7 +34,8 @@ def text(verdicts: Sequence[Verdict]) -> str:
         name for verdict in verdicts if verdict.outcome == "not started" for name in verdict.claim.experiments
     )
     if waiting:
-        lines.append(f"Claims wait for runs of {', '.join(waiting)}. Start them with: {LAUNCH}")
+        command = typed("jobs", "launch", "--experiment", next(iter(waiting)), store=store)
+        lines.append(f"Claims wait for runs of {', '.join(waiting)}. Start the first with: {command}")
     return "\n".join(lines)
 
 
