@@ -138,7 +138,7 @@ def test_a_figure_in_the_page_looks_as_its_file_does(show):
         figure = show(content).page.locator(tag)
         figure.evaluate(
             "figure => { figure.style = 'position: fixed; left: 0; top: 0; width: 720px; height: 360px;"
-            " max-width: none; background: white' }"
+            " max-width: none; background: white; z-index: 9' }"
         )
         looks.append(seen(figure))
     assert looks[0].size == (720, 360)
