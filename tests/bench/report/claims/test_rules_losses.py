@@ -244,7 +244,7 @@ def matched(
 
 def config_of(family: str, recipe: int) -> dict:
     architecture = family if family in ("k_operators", "lstm") else "transformer"
-    return {"architecture": architecture, "training": {"recipe": recipe}}
+    return {**make_record().config, "architecture": architecture, "training": {"n_steps": 500, "recipe": recipe}}
 
 
 @pytest.mark.parametrize(

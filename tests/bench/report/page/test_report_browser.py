@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 
@@ -313,6 +314,16 @@ def test_without_its_script_the_page_still_reads(browser, committed, tmp_path):
         assert all(box is not None and box["height"] > 20 for box in boxes)
     finally:
         context.close()
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["closed", "opened"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_checker_of_accessibility_finds_nothing(scheme, opened, committed, show):
+    page = show(committed, scheme=scheme).page
+    if opened:
+        open_all(page)
+    found = Axe().run(page).response["violations"]
+    assert {one["id"]: [node["target"] for node in one["nodes"]][:3] for one in found} == {}
 
 
 @pytest.mark.parametrize("width", [1400, 800, 400])
