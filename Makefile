@@ -5,6 +5,19 @@
 .PHONY: help setup data reproduce table verify report bench bench-forms test test-all lint clean distclean FORCE
 MAKEFLAGS += --no-builtin-rules
 
+# What a user or the environment set for pip must not send packages elsewhere than into .venv.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT
+
+# $(call quoted,VARIABLE): its value as one word of the shell, whatever is in it
+quoted = '$(subst ','\'',$(value $1))'
+# $(call option,name,VARIABLE): " --name 'value'" where the variable is set, nothing otherwise
+option = $(if $(value $2), --$1 $(call quoted,$2))
+
+# An empty value comes from an unset shell variable: STORE="$$RESULTS" would train into this checkout.
+OURS := EXPERIMENT STORE WORKERS RUNS_PER_GPU DEADLINE CLUSTER PROFILE RUNS_PER_JOB SEEDS RETRY PYTHON TORCH_INDEX BENCH_DATA_DIR
+$(foreach name,$(OURS),$(if $(filter undefined,$(origin $(name))),,$(if $(value $(name)),,$(error $(name) is empty: give a value, or leave it out))))
+
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.setup-done
@@ -48,16 +61,18 @@ verify: $(READY)  ## judge the preprint's claims on the records; trains nothing
 report: $(READY)  ## build report.html, one self-contained page, from the records; trains nothing
 	$(PY) -m bench report$(call option,store,STORE)
 
+MEASURED_INTO = $(if $(value STORE),$(call quoted,STORE),results)
+
 bench: $(READY)  ## measure throughput and memory, and save what was measured for `make table`
-	@mkdir -p '$(or $(STORE),results)/throughput'
+	@mkdir -p $(MEASURED_INTO)/throughput
 	$(PY) -m pytest tests/test_throughput.py --benchmark-only \
-	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device).json"
+	    --benchmark-json=$(MEASURED_INTO)/throughput/"$$($(PY) -m bench device).json"
 	@$(MAKE) --no-print-directory bench-forms
 
 bench-forms: $(READY)  ## the last part of bench alone: the published forms of the recurrence in turn, which claim C6 is about
-	@mkdir -p '$(or $(STORE),results)/throughput'
+	@mkdir -p $(MEASURED_INTO)/throughput
 	$(PY) -m pytest tests/test_published_forms.py --benchmark-only \
-	    --benchmark-json="$(or $(STORE),results)/throughput/$$($(PY) -m bench device)-published-forms.json"
+	    --benchmark-json=$(MEASURED_INTO)/throughput/"$$($(PY) -m bench device)-published-forms.json"
 
 test: $(READY)  ## run the tests, two at a time, without the slow ones
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
@@ -75,16 +90,13 @@ clean:  ## remove caches
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean:  ## remove .venv and reproduced/ (your own runs) too; asks first
-	@if [ "$(YES)" != 1 ]; then \
+	@if [ $(call quoted,YES) != 1 ]; then \
 	    printf 'Remove .venv and reproduced/, with every run you trained there? [y/N] '; \
 	    read -r answer || answer=n; \
 	    case "$$answer" in [yY]*) ;; *) echo 'Nothing removed.'; exit 1 ;; esac; \
 	fi
 	rm -rf .venv reproduced
 	@$(MAKE) --no-print-directory clean
-
-# $(call option,name,VARIABLE): " --name 'value'" where the variable is set, nothing otherwise
-option = $(if $($2), --$1 '$($2)')
 
 # --- Set-up: .venv, then torch, the locked packages and the project itself. Every step can be repeated. ---------------
 
@@ -97,26 +109,38 @@ endif
 BASE := $(or $(PARENT),python3)
 
 .venv/.made-from: $(ANOTHER_PARENT)
-	@'$(BASE)' -c "$$CHECK_PYTHON" || { echo 'Choose another: make PYTHON=/path/to/python3 (3.11 or newer)' >&2; exit 1; }
-	@echo 'Making .venv from $(BASE)'
-	@'$(BASE)' -m venv --clear .venv
-	@[ -z '$(PARENT)' ] || '$(BASE)' -c "$$LIST_PACKAGE_FOLDERS" > "$$($(PY) -c "$$NAME_PTH_FILE")"
-	@echo '$(PARENT)' > $@
+	@$(call quoted,BASE) -c "$$CHECK_PYTHON" $(call quoted,PARENT) \
+	    || { echo 'Choose another: make PYTHON=/path/to/python3 (3.11 or newer)' >&2; exit 1; }
+	@echo 'Making .venv from' $(call quoted,BASE)
+	@$(call quoted,BASE) -m venv --clear .venv
+	@[ -z $(call quoted,PARENT) ] || $(call quoted,BASE) -c "$$LIST_PACKAGE_FOLDERS" > "$$($(PY) -c "$$NAME_PTH_FILE")"
+	@printf '%s\n' $(call quoted,PARENT) > $@
 
 $(READY): .venv/.made-from requirements.lock pyproject.toml
-	@{ [ -n '$(PARENT)' ] && $(PY) -c "$$KEEP_TORCH"; } || { echo 'Installing $(TORCH)'; \
-	    $(PIP) install $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') '$(TORCH)'; }
+	@{ [ -n $(call quoted,PARENT) ] && $(PY) -c "$$KEEP_TORCH"; } || { echo 'Installing $(TORCH)'; \
+	    $(PIP) install$(call option,index-url,TORCH_INDEX) '$(TORCH)'; }
 	@echo 'Installing the packages of requirements.lock'
 	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
-	@$(PIP) check || { [ -n '$(PARENT)' ] && echo 'Going on: judge whether what $(PARENT) brought fits.'; }
+	@$(PIP) check || { [ -n $(call quoted,PARENT) ] && echo 'Going on: judge whether what that Python brought fits.'; }
 	@touch $@
 
 define CHECK_PYTHON
-import os, sys
+import os, platform, sys
 version = ".".join(map(str, sys.version_info[:3]))
 if sys.version_info < (3, 11):
     sys.exit("%s is Python %s, which is too old." % (sys.executable, version))
+libc, number = platform.libc_ver()
+lacks = None
+if sys.platform == "darwin" and platform.machine() == "x86_64":
+    lacks = "there is no torch 2.13 for Macs with Intel processors"
+elif sys.platform == "linux" and (libc != "glibc" or tuple(map(int, number.split(".")[:2])) < (2, 28)):
+    found = " ".join((libc, number)).strip() or "another C library"
+    lacks = "the packages need Linux with glibc 2.28 or newer, and this has %s" % found
+if lacks and sys.argv[1:] == [""]:
+    sys.exit("This machine cannot install them: %s. A Python that has torch and the other packages would do." % lacks)
+if lacks:
+    print("WARNING: %s; going on with what %s has" % (lacks, sys.argv[1]), file=sys.stderr)
 if os.path.realpath(sys.prefix) == os.path.realpath(".venv"):
     sys.exit("%s is the .venv that would be made anew; leave PYTHON= out to use it." % sys.executable)
 endef

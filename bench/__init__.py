@@ -3,6 +3,7 @@
 Configs and records
     config          configs of runs, their run ids, overrides from the command line
     record          the JSON that a run writes; manifests of experiments; proofs of old records
+    plain           the parts of a record that are plain JSON, and their types
     store           the folder that holds records, and throughput measurements
     dotted          configs as dotted keys, and their differences
     sources         the fingerprint of the files that decide numbers, the commit, and whether a record matches both

@@ -7,7 +7,7 @@ import typer
 
 from bench.cli import make_app, open_store, pick_device, print_errors, run_guarded
 from bench.commands import DataDir, Device, StorePath, cuda_check, data, device, profile, rerun, run, sample, size
-from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError, typed
 
 HELP = "Make one run, repeat it, sample from it, or make tables. Example: python -m bench table"
 app = make_app(HELP, data, run, rerun, sample, size, device, cuda_check, profile)
@@ -147,7 +147,7 @@ def merge(
     for line in merging.refusals(merged):
         typer.echo(line, err=True)
     if merged.new:
-        print(f"Next: python -m bench table --store {into}")
+        print(f"Next: {typed('bench', 'table', store=into)}")
     if merged.refused:
         raise typer.Exit(EXIT_FAILED)
 
@@ -181,7 +181,7 @@ def verify(
 
     ours = read_results(open_store(store))
     verdicts = judge(ours, load_published(PUBLISHED))
-    print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts, verbose=verbose))
+    print(ledger.as_json(verdicts) if as_json else ledger.text(verdicts, store, verbose=verbose))
     raise typer.Exit(print_errors(ours.errors) or ledger.exit_code(verdicts))
 
 

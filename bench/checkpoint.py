@@ -14,6 +14,7 @@ from bench.files import write_atomically
 
 FORMAT = 1  # raised when what Trainer.state or History holds changes
 N_KEPT = 2
+PARTS = ("identity", "trainer", "history")  # the groups of every checkpoint
 
 
 def save(folder: Path, content: dict[str, Any]) -> Path:
@@ -80,7 +81,9 @@ def load_newest(folder: Path, map_location: torch.device | str = "cpu") -> tuple
 
 
 def check_same(content: dict[str, Any], expected: dict[str, str], folder: Path) -> None:
-    """CheckpointError unless the checkpoint has each identity in `expected` (name -> JSON text)."""
+    """CheckpointError unless the checkpoint is whole and has each identity in `expected` (name -> JSON text)."""
+    if lacking := [name for name in PARTS if not isinstance(content.get(name), dict)]:
+        raise CheckpointError(f"the checkpoint in {folder} is not one of this suite: it lacks {', '.join(lacking)}")
     for name, text in expected.items():
         found = content["identity"].get(name)
         if found != text:

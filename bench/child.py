@@ -30,7 +30,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             cwd=folder,
             env=environment,
             start_new_session=True,  # so that Ctrl-C does not reach it, and what it starts can be ended with it

@@ -1,7 +1,11 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
+from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +38,15 @@ def make_app(help_text: str, *commands: Callable[..., None]) -> "typer.Typer":
 
 def run_guarded(action: Callable[[], Any]) -> None:
     """Run and exit. A user's mistake is one line on stderr and its exit code; `--debug` shows the traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # what a terminal cannot show must not end a command whose work is done
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
+        refuse_empty(sys.argv)
         sys.exit(action())
     except (UserError, OSError) as error:
         if debug:
@@ -46,6 +56,15 @@ def run_guarded(action: Callable[[], Any]) -> None:
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"interrupted: {stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def refuse_empty(command: list[str]) -> None:
+    """ConfigError where an argument is empty, as an unset variable of a shell is: `--store ""` would be this folder."""
+    for before, argument in pairwise(command):
+        option = argument.removesuffix("=") if re.fullmatch("--[a-z-]+=", argument) else before
+        if argument == "" or option != before:
+            name = option if option.startswith("-") else f"the argument after {before}"
+            raise ConfigError(f"{name} is empty: give a value, or leave it out (is a shell variable unset?)")
 
 
 def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.device":
@@ -89,7 +108,10 @@ def open_store(root: Path) -> "Store":
     from bench.store import Store
 
     if not root.is_dir():
-        raise ConfigError(f"there is no store {root}; name one with --store, or make one with `make reproduce`")
+        here = shlex.quote(str(root))
+        raise ConfigError(
+            f"there is no store {root}; name one with --store, or make it with `make reproduce STORE={here}`"
+        )
     return Store(root)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import open_store, pick_device
-from bench.errors import EXIT_FAILED, CheckpointError, ConfigError
+from bench.errors import EXIT_FAILED, CheckpointError, ConfigError, first_line, typed
 
 if TYPE_CHECKING:
     import torch
@@ -115,8 +114,6 @@ def sample(
 
     if weights not in ("best", "final"):
         raise ConfigError(f"--weights {weights} is not one of best and final")
-    if not prompt:
-        raise ConfigError("--prompt is empty")
     on = pick_device(device)
     path = Path(run_id)
     if path.suffix == ".pt":
@@ -128,10 +125,13 @@ def sample(
         if newest is None:
             raise CheckpointError(f"{folder} holds no complete checkpoint; run it first, or name another with --store")
         content = newest
-    config = read_config(json.loads(content["identity"]["config"]))
-    model = build(config.model).to(on)
-    model.load_state_dict(content["history"]["best_model"] if weights == "best" else content["trainer"]["model"])
-    vocabulary = content["vocabulary"]
+    try:
+        config = read_config(json.loads(content["identity"]["config"]))
+        model = build(config.model).to(on)
+        model.load_state_dict(content["history"]["best_model"] if weights == "best" else content["trainer"]["model"])
+        vocabulary: str = content["vocabulary"]
+    except (ConfigError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{run_id}: its checkpoint is not one of this suite ({first_line(error)})") from error
     start = encode(prompt, vocabulary).to(on)
     written = generate(
         model, start, tokens, config.context, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
@@ -168,8 +168,7 @@ def size(
     budgets = {f"{experiment}/{cell}, resized": budget_of(found.config, start.context), **budgets}
     print(size_text(found, axis, budgets))
     settings = [word for one in [*(assignments or []), *set_arguments(found.config)] for word in ("--set", one)]
-    run_it = ["python", "-m", "bench", "run", "--experiment", experiment, "--cell", cell, "--seed", "42", *settings]
-    print("\n" + shlex.join(run_it))
+    print("\n" + typed("bench", "run", "--experiment", experiment, "--cell", cell, "--seed", 42, *settings))
 
 
 def device() -> None:

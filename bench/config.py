@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StrictInt, TypeAdapter, ValidationError
 
 from bench.corpora import CORPORA
+from bench.dotted import dotted
 from bench.errors import ConfigError, first_problem
 from bench.record import PLAIN_NAME, run_name
 from models import ARCHITECTURES, FITTED
@@ -22,6 +23,9 @@ PROTOCOL_VERSION = 1  # raised when a changed default or rule would change a num
 
 Mode = Literal["exact", "fast"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+MOST = 2**31 - 1  # of any whole number in a config
+MOST_STEPS = 99_999_999  # for the newest checkpoint is the last by name
+MOST_WINDOWS = 2**20  # of a step: what bench/batches.py reserves in its counter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,14 @@ class TrainingConfig:
         for name in ("learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"{name}={value} must be positive and finite")
+        require(
+            self.n_steps <= MOST_STEPS,
+            f"n_steps={self.n_steps} must be at most {MOST_STEPS:,}: checkpoints are named by steps of 8 digits",
+        )
+        require(
+            self.batch_size <= MOST_WINDOWS,
+            f"batch_size={self.batch_size} must be at most {MOST_WINDOWS:,}: more would repeat the next step's",
+        )
         require(0 <= self.warmup_steps <= self.n_steps, f"warmup_steps={self.warmup_steps} must be 0 to n_steps")
         require(
             0 <= self.final_learning_rate <= self.learning_rate,
@@ -62,10 +74,10 @@ class RunConfig:
 
     architecture: str  # a key of models.ARCHITECTURES or models.FITTED
     model: Any  # that architecture's config
-    context: int  # tokens in a training or evaluation window
+    context: StrictInt  # tokens in a training or evaluation window
     training: TrainingConfig | None  # None for a fitted model
     corpus: str = "tinyshakespeare"
-    n_sampled_batches: int = 200  # of the `sampled` protocol
+    n_sampled_batches: StrictInt = 200  # of the `sampled` protocol
 
     def __post_init__(self) -> None:
         expected = _config_type(self.architecture)
@@ -85,6 +97,11 @@ class RunConfig:
         what = "is fitted: it takes no training config" if fitted else "is trained: it needs a training config"
         require(fitted == (self.training is None), f"{self.architecture!r} {what}")
         require(self.n_sampled_batches >= 1, f"n_sampled_batches={self.n_sampled_batches} must be at least 1")
+        for key, value in dotted(dataclasses.asdict(self)).items():
+            if isinstance(value, int):
+                require(
+                    value <= MOST, f"{key}={value} must be at most {MOST:,}: products of two counts must fit 64 bits"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +110,9 @@ class Run:
 
     label: str
     config: RunConfig
-    seed: int | None  # None for a fitted model
+    seed: StrictInt | None  # None for a fitted model
     mode: Mode  # "exact" for a fitted model, which has no other arithmetic
-    replicate: int = 0
+    replicate: StrictInt = 0
 
     def __post_init__(self) -> None:
         require(self.mode in MODES, f"mode={self.mode!r} is not one of {MODES}")
@@ -197,12 +214,14 @@ def _config_type(architecture: object) -> type:
 
 
 def _read(target: type, data: Any, path: str) -> Any:
-    """`data` as the dataclass `target`, types checked."""
+    """`data` as the dataclass `target`. Types are strict: true is no number, 1.0 no count, and "1" neither."""
     if not isinstance(data, dict):
         raise ConfigError(f"{path or 'config'} must be a group of keys, not {data!r}")
     _refuse_unknown(target, data, path)
     try:
-        return _adapter(target).validate_python(data)
+        if target in (RunConfig, Run):  # whose groups of keys are objects by now, which strict types would refuse
+            return _adapter(target).validate_python(data)
+        return _adapter(target).validate_json(json.dumps(data, default=str), strict=True)  # a list for a tuple
     except ValidationError as error:
         key, message = first_problem(error)
         full_key = ".".join(filter(None, (path, key)))

@@ -1,6 +1,10 @@
 """Errors of the user or of the machine, their exit codes, and the parts that messages share."""
 
 import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +81,13 @@ class LeaseLost(UserError):
 
 class EditedSources(UserError):
     """A queued run finds other sources than those it was launched with."""
+
+
+def typed(program: str, *words: object, store: Path | None = None) -> str:
+    """A command as it can be typed in this folder: the running Python's `-m program`, words quoted, with --store."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    of_store = () if store is None else ("--store", str(store))
+    return shlex.join([python, "-m", program, *map(str, words), *of_store])
 
 
 def count(n: int, thing: str) -> str:

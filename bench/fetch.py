@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.corpora import CORPORA
 from bench.errors import CorpusError
+from bench.files import named_folder
 
 DATA_DIR_VARIABLE = "BENCH_DATA_DIR"
 CONNECT_SECONDS = 10
@@ -19,7 +20,7 @@ def find_text(name: str, data_dir: Path | None = None) -> Path:
     """The file of a corpus, its sha256 checked: in the given folder, else in the cache, else downloaded."""
     facts = CORPORA[name]
     assert facts.path is not None
-    named = data_dir or (Path(os.environ[DATA_DIR_VARIABLE]) if os.environ.get(DATA_DIR_VARIABLE) else None)
+    named = data_dir or named_folder(DATA_DIR_VARIABLE)
     path = (named or cache_dir()) / facts.path
     if path.is_file():
         check_sha256(path, facts.sha256)

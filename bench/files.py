@@ -1,4 +1,4 @@
-"""Writing files so that a kill, a full disk or a second writer never leaves a part of one."""
+"""Writing files so that a kill, a full disk or a second writer never leaves a part of one; folders that are named."""
 
 import os
 import time
@@ -7,10 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bench.errors import AlreadyDone
+from bench.errors import AlreadyDone, ConfigError
 
 GRACE_SECONDS = 30.0  # until a file written on another machine is visible here
 Value = TypeVar("Value")
+
+
+def named_folder(variable: str) -> Path | None:
+    """The folder that an environment variable names; None where it is unset. ConfigError where it is empty."""
+    named = os.environ.get(variable)
+    if named == "":
+        raise ConfigError(f"{variable} is empty: name a folder, or unset it")
+    return None if named is None else Path(named)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -6,15 +6,17 @@ Nothing here imports torch or `models`, so tables are made without them.
 import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from bench.errors import RecordError, first_problem
+from bench.plain import PlainConfig, PlainReadings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of labels and experiments
 NO_SEED = "fitted"  # in place of a seed, for a model without one
 Status = Literal["done", "diverged", "oom", "failed", "timeout", "cancelled", "io_error"]
@@ -22,7 +24,7 @@ FINAL_STATUSES = ("done", "diverged")  # a diverged run is a result; a failed on
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys, other types, and NaN or infinite numbers."""
+    """Refuses unknown keys, NaN and infinite numbers; and other types, where it is read from a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -172,21 +174,13 @@ class Cost(Strict):
     activation_bytes: int | None = None  # what is stored for the backward pass of one window, float32
 
 
-def _finite(value: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(value, allow_nan=False)
-    return value
-
-
-Plain = Annotated[dict[str, Any], AfterValidator(_finite)]  # JSON values, none of them infinite
-
-
 class Diagnostics(Strict):
     """`first_train_nats`: losses of the first 20 steps in exact mode, which `recheck` repeats on a like machine, and
     `first_portable_train_nats` on any x86 CPU: they were taken under the settings of bench/portable.py.
     """
 
     first_train_nats: list[float]
-    by_step: dict[int, Plain]  # the model's own readings at each evaluation
+    by_step: dict[int, PlainReadings]  # the model's own readings at each evaluation
     first_fast_train_nats: list[float] = []  # of the first 20 compiled steps of a `fast` run
     first_portable_train_nats: list[float] = []  # of up to 20 steps; older records have none
 
@@ -194,7 +188,7 @@ class Diagnostics(Strict):
 class Record(Strict):
     """One run."""
 
-    schema_version: int
+    schema_version: Literal[1]
     protocol_version: int  # hashed into the run id: raised when a changed rule would change a number
     run_id: str
     label: str
@@ -204,7 +198,7 @@ class Record(Strict):
     status: Status
     stopped_at_step: int | None  # where a run that is not done ended
     error: str | None  # one line
-    config: Plain  # every field, defaults included
+    config: PlainConfig  # every field, defaults included
     corpus: CorpusFacts
     sources: Sources
     environment: Environment  # of the last attempt
@@ -268,7 +262,7 @@ class ManifestCell(Strict):
 class Manifest(Strict):
     """The runs of an experiment: written by `launch` before it runs anything."""
 
-    schema_version: int
+    schema_version: Literal[1]
     name: str
     question: str
     corpus: str
@@ -298,7 +292,7 @@ class Recheck(Strict):
     which ran the first steps on this machine, too.
     """
 
-    schema_version: int
+    schema_version: Literal[1]
     run_id: str
     fingerprint: str  # of the other sources
     first_train_nats: list[float]  # empty for a fitted model, which was fitted again and compared completely
@@ -344,11 +338,10 @@ def parse(content: bytes, path: Path | str, kind: type[Content]) -> Content:
     if rest != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
         raise RecordError(f"{path}: its content is not what was written (sha256 differs); restore it, or delete it")
     try:
-        plain = from_json(body + b"}", allow_inf_nan=False)
-        if (found := plain.get("schema_version")) != SCHEMA_VERSION:
-            raise RecordError(f"{path}: schema version {found}, this suite reads {SCHEMA_VERSION}")
-        return kind.model_validate(plain)
+        return kind.model_validate_json(body + b"}", strict=True)
     except ValidationError as error:
-        raise RecordError(f"{path}: {': '.join(first_problem(error))}") from error
-    except (ValueError, AttributeError) as error:
+        with suppress(ValueError, AttributeError):
+            if (found := from_json(body + b"}").get("schema_version")) != SCHEMA_VERSION:
+                raise RecordError(f"{path}: schema version {found}, this suite reads {SCHEMA_VERSION}") from error
+            raise RecordError(f"{path}: {': '.join(first_problem(error))}") from error
         raise RecordError(f"{path}: sealed, but not a {name} of this suite") from error

@@ -4,12 +4,16 @@ from pathlib import Path
 
 from bench import record
 from bench.config import Run, read_config
+from bench.errors import ConfigError, RecordError
 from bench.record import Record
 
 
 def run_of(recorded: Record) -> Run:
-    """The run of a record, from the record only."""
-    config = read_config(recorded.config)
+    """The run of a record, from the record only. RecordError where this suite has no such config."""
+    try:
+        config = read_config(recorded.config)
+    except (ConfigError, ValueError) as error:
+        raise RecordError(f"{recorded.file_name}: config: {error}") from error
     mode = "exact" if recorded.seed is None else recorded.mode  # an older suite fitted counted models in either mode
     return Run(label=recorded.label, config=config, seed=recorded.seed, mode=mode, replicate=recorded.replicate)
 

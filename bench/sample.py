@@ -8,6 +8,9 @@ from bench.errors import ConfigError
 from models import SequenceModel, decoder_of
 from models.decoding import Recomputing
 
+LEAST_TEMPERATURE = torch.finfo(torch.float32).tiny
+MOST_TOKENS = 100_000_000
+
 
 def generate(
     model: SequenceModel,
@@ -28,8 +31,14 @@ def generate(
     likely; `top_p` keeps the fewest that together have that probability. Without `cached`, the window is recomputed
     for every token, with the same result.
     """
-    if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or n_tokens < 0:
-        raise ConfigError("temperature and tokens must not be negative, top-p be in (0, 1], top-k at least 1")
+    if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+        raise ConfigError("temperature must not be negative, top-p be in (0, 1], top-k at least 1")
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ConfigError(f"temperature {temperature:g} is 0 in float32: give 0, or at least {LEAST_TEMPERATURE:.3g}")
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed {seed} must be 0 to 2^31 - 1")
+    if not 0 <= n_tokens <= MOST_TOKENS:
+        raise ConfigError(f"tokens {n_tokens} must be 0 to {MOST_TOKENS:,}: the text is held in memory")
     decoder = decoder_of(model, 1, context) if cached else Recomputing(model, 1, context)
     generator = torch.Generator(prompt.device).manual_seed(stream_seed(seed, "generation"))
     written = torch.cat([prompt, prompt.new_zeros(n_tokens)])
@@ -49,7 +58,8 @@ def kept_probabilities(logits: Tensor, temperature: float, top_k: int | None, to
     if top_k is None and top_p == 1.0:
         return probabilities
     ordered, order = probabilities.sort(descending=True, stable=True)
-    kept = ordered.cumsum(0) - ordered < top_p  # the first always stays
+    kept = ordered.cumsum(0) - ordered < top_p
+    kept[0] = True  # also where top_p is 0 in float32
     if top_k is not None:
         kept[top_k:] = False
     ordered = torch.where(kept, ordered, 0.0)

@@ -90,7 +90,8 @@ def git(repository: Path, *arguments: str) -> str:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment,
             timeout=120,
             start_new_session=True,  # Ctrl-C reaches only this process, which then cleans up

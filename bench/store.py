@@ -1,7 +1,6 @@
 """A store: the folder that holds records of runs, throughput measurements, and the tables made from them."""
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -14,8 +13,8 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem
-from bench.files import write_atomically, write_once
+from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem, typed
+from bench.files import named_folder, write_atomically, write_once
 from bench.record import NO_SEED, PLAIN_NAME, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
@@ -37,11 +36,11 @@ class Store:
     @property
     def work_folder(self) -> Path:
         """The folder of everything except records: below BENCH_RUNS_DIR, else in the store, ignored by git."""
-        named = os.environ.get(RUNS_DIR_VARIABLE)
-        if not named:
+        named = named_folder(RUNS_DIR_VARIABLE)
+        if named is None:
             return self.root / "work"
         root = self.root.resolve()  # two stores never share a run's folder
-        return Path(named) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        return named / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
     def run_folder(self, run_id: str) -> Path:
         """The folder of a run's checkpoints, step curve and log. ConfigError where `run_id` is not a run id."""
@@ -58,15 +57,15 @@ class Store:
 
     def records_in(self, origin: str) -> tuple[list[Record], list[RecordError]]:
         """As `records`, for the folder of one of ORIGINS."""
-        return _read_all(self._paths(origin), lambda path: read(path, Record), RecordError)
+        return _read_records(self._paths(origin))
 
     def statuses(self) -> dict[str, str]:
         """The status of every run that has a record that can be read, by run id."""
         return {one.run_id: one.status for one in self.records()[0]}
 
     def records(self) -> tuple[list[Record], list[RecordError]]:
-        """All records that can be read, and an error for each that cannot."""
-        return _read_all(self.record_paths(), lambda path: read(path, Record), RecordError)
+        """All records that can be read, copies of one once, and an error for each file that cannot."""
+        return _read_records(self.record_paths())
 
     def manifests(self) -> tuple[list[Manifest], list[RecordError]]:
         """The manifests of this store: one for each mode in which an experiment was launched."""
@@ -80,16 +79,22 @@ class Store:
         """Throughput by device, sorted by slug, and an error for each file that cannot be read."""
         return _read_all(self._paths(THROUGHPUT), _read_throughput, ThroughputError)
 
-    def take_record(self, run_id: str, folder: Path) -> Record | None:
-        """Move the record of a run out of this store into `folder`, and return it; None where it has none."""
+    def files_of(self, run_id: str) -> dict[Path, Record]:
+        """The files that hold a record of this run, whatever their names."""
+        found = {}
         for path in self.record_paths():
             with suppress(RecordError):
-                recorded = read(path, Record)
-                if recorded.run_id == run_id:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    shutil.move(path, folder / f"earlier-record-{len(list(folder.glob('earlier-record-*')))}.json")
-                    return recorded
-        return None
+                if (recorded := read(path, Record)).run_id == run_id:
+                    found[path] = recorded
+        return found
+
+    def take_record(self, run_id: str, folder: Path) -> Record | None:
+        """Move the record of a run, and copies of it, out of this store into `folder`; None where it has none."""
+        found = self.files_of(run_id)
+        for path in found:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, folder / f"earlier-record-{len(list(folder.glob('earlier-record-*')))}.json")
+        return next(iter(found.values()), None)
 
     def check_free(self, label: str, seed: int | None, run_id: str) -> None:
         """RecordError where a run's record file exists but cannot be read."""
@@ -133,7 +138,7 @@ class Store:
             return text
         several = ", ".join(f"{run_id} ({names[run_id]}, mode {modes[run_id]})" for run_id in found)
         reason = f"matches several runs: {several}" if found else "is not a run of this store"
-        raise ConfigError(f"{text!r} {reason}; `python -m jobs status --store {self.root}` lists them")
+        raise ConfigError(f"{text!r} {reason}; `{typed('jobs', 'status', store=self.root)}` lists them")
 
     def check_writable(self) -> None:
         """StoreError where a record cannot be written here; leaves no file."""
@@ -183,6 +188,17 @@ def _read_all(
         except error_type as error:
             errors.append(error)
     return items, errors
+
+
+def _read_records(paths: list[Path]) -> tuple[list[Record], list[RecordError]]:
+    found, errors = _read_all(paths, lambda path: read(path, Record), RecordError)
+    kept: list[Record] = []
+    of_run: dict[str, list[Record]] = {}
+    for one in found:
+        if one not in of_run.setdefault(one.run_id, []):
+            of_run[one.run_id].append(one)
+            kept.append(one)
+    return kept, errors
 
 
 # --- throughput/: measurements of `make bench`, one file of pytest-benchmark per session on one machine ---

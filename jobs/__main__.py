@@ -1,5 +1,6 @@
 """`python -m jobs ...`: launch the missing runs of an experiment here or on SLURM, and look after them."""
 
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import typer
 
 from bench.cli import make_app, parse_seeds, pick_device, run_guarded
 from bench.commands import DataDir, Device
-from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
+from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, typed
 from bench.store import Store
 from jobs.deadline import Deadline, parse_deadline, same_command
 from jobs.watching import cancel, doctor, gc, logs, retry, status, why
@@ -114,7 +115,7 @@ def launch(
         which |= {"checkpoint_seconds": checkpoint_seconds, "deadline": until, "dry_run": dry_run, "probe": probe}
         raise typer.Exit(_launch_and_pack(experiment, here, target, None if dry_run else pack, which))
     if pack is not None:
-        by_hand = f"tar czf {pack} -C {store} runs experiments"
+        by_hand = shlex.join(["tar", "czf", str(pack), "-C", str(store), "runs", "experiments"])
         raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
     if emit_scripts is not None and (test_only or dry_run):
         raise ConfigError("--emit-scripts writes, and --dry-run and --test-only do not; give one of them")
@@ -122,7 +123,7 @@ def launch(
     jobs |= {"checkpoint_seconds": checkpoint_seconds, "measure": measure, "probe": probe}
     which |= {"rehearse": dry_run, "test_only": test_only, "scripts": emit_scripts}
     if _submit(experiment, here, target, jobs, which) and not (dry_run or test_only):
-        print(f"watch them with `python -m jobs status --store {store} --watch`; the same command goes on")
+        print(f"watch them with `{typed('jobs', 'status', '--watch', store=store)}`; the same command goes on")
     raise typer.Exit(EXIT_FAILED if here.records()[1] else 0)
 
 
@@ -162,7 +163,7 @@ def reproduce(
     else:
         name, why = (experiment, "") if experiment else _suited(device)
         ended = _launch_here(name, here, target, {"retry": retry, "why": why, "deadline": until})
-        code = summary(ended)
+        code = summary(ended, here)
     codes = (code, show_outcome(here, Store(committed), name))
     if any(one.cut for one in ended):
         print(f"To go on:\n{same_command()}")
@@ -204,7 +205,7 @@ def _launch_and_pack(name: str, store: Store, target: Target, pack: Path | None,
 
     with packing(store, pack):
         ended = _launch_here(name, store, target, options)
-    code = summary(ended)
+    code = summary(ended, store)
     if store.records()[1]:
         code = EXIT_FAILED  # more than that some runs are left
     if any(one.cut for one in ended):

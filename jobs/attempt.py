@@ -63,7 +63,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
     command = [sys.executable, "-u", *WORKER, run.run_id, "--store", str(store.root)]
     command += ["--device", device, "--threads", str(slot.n_threads), "--parent", str(os.getpid())]
     command += ["--runs-per-gpu", str(slot.runs_per_gpu)]
-    environment = {**os.environ, **caches}
+    environment = {**os.environ, **caches, "PYTHONIOENCODING": "utf-8:replace"}  # a log is UTF-8, whatever the locale
     if slot.visible_gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu
     before = progress_mark(folder)

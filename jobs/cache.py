@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.errors import ConfigError, StoreError
 from bench.fetch import cache_dir
+from bench.files import named_folder
 
 CACHE_DIR_VARIABLE = "BENCH_CACHE_DIR"
 FOLDER = "compiled"  # next to the user's corpora, unless the variable names another
@@ -24,8 +25,7 @@ UNUSED_DAYS = 30  # after which `gc` removes what a kind of device and a torch v
 
 def cache_root() -> Path:
     """The folder that holds one folder for each torch version and kind of device; it need not be there."""
-    named = os.environ.get(CACHE_DIR_VARIABLE)
-    return (Path(named) if named else cache_dir() / FOLDER).expanduser().resolve()
+    return (named_folder(CACHE_DIR_VARIABLE) or cache_dir() / FOLDER).expanduser().resolve()
 
 
 def compile_cache(kind: str) -> Path:

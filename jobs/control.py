@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import checkpoint
-from bench.errors import ConfigError
+from bench.errors import ConfigError, typed
 from bench.files import write_atomically
 from bench.lease import boot_id
 from bench.repeat import run_of
@@ -58,7 +58,8 @@ def retry_runs(store: Store, run_ids: list[str]) -> None:
     recorded = {one.run_id: one for one in store.records()[0]}
     done = [run_id for run_id in run_ids if run_id in recorded and recorded[run_id].status == "done"]
     if done:
-        raise ConfigError(f"{', '.join(done)}: done, so there is nothing to retry; `python -m bench rerun` repeats one")
+        again = typed("bench", "rerun", next(iter(store.files_of(done[0]))))
+        raise ConfigError(f"{', '.join(done)}: done, so there is nothing to retry; `{again}` repeats one")
     for run_id in run_ids:
         if run_id in recorded:
             set_aside(run_of(recorded[run_id]), store)

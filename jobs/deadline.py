@@ -1,13 +1,11 @@
 """A launch that must end by a given time: what may still start, and when running runs are asked to save."""
 
 import re
-import shlex
-import shutil
 import sys
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, typed
 
 if TYPE_CHECKING:  # neither torch nor the models, for a command line that only shows its help
     from bench.config import Run
@@ -85,5 +83,4 @@ def parse_deadline(text: str | None) -> float | None:
 
 def same_command() -> str:
     """The command that continues: the command line of this process."""
-    python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return f"{python} -m jobs {shlex.join(sys.argv[1:])}"
+    return typed("jobs", *sys.argv[1:])

@@ -109,7 +109,7 @@ def _compiled() -> tuple[Verdict, str]:
 
 def _driver() -> tuple[Verdict, str]:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False)
     return ("ok" if done.returncode == 0 else "problem"), " ".join((done.stdout or done.stderr).split())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import checkpoint
 from bench.config import MODES, Mode, Run
 from bench.corpora import CORPORA
-from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count, typed
 from bench.experiments import SYNTHETIC_ALLOWED, find_experiment
 from bench.experiments.grid import Experiment
 from bench.experiments.search import Recorded, shown
@@ -19,7 +19,7 @@ from bench.record import FINAL_STATUSES, NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
-from jobs.deadline import Deadline, headline_first
+from jobs.deadline import Deadline, headline_first, same_command
 from jobs.display import Display, duration
 from jobs.forecast import expected_cells
 from jobs.grid import missing, select, set_aside
@@ -275,18 +275,19 @@ def list_grid(todo: Todo, estimates: dict[str, Estimate]) -> None:
         print(f"  {run.run_id}  {run.name:40} {cost}")
 
 
-def summary(ended: list[Ended]) -> int:
-    """Print the runs that failed, now or earlier; returns the exit code."""
+def summary(ended: list[Ended], store: Store) -> int:
+    """Print the runs of a store that failed, now or earlier, and what to type; returns the exit code."""
     cut = [one for one in ended if one.cut]
     failed = [one for one in ended if one.status not in FINAL_STATUSES and one not in cut]
     for one in ended:
         if one.status == "diverged":
-            print(f"WARNING: {one.run.name} diverged; that is its result (--retry diverged would train it again)")
+            again = f"`{same_command()} --retry diverged` trains it again"
+            print(f"WARNING: {one.run.name} diverged; that is its result ({again})")
     for one in failed:
-        command = f"python -m jobs logs {one.run.run_id}"
+        command = typed("jobs", "logs", one.run.run_id, store=store.root)
         print(f"{one.run.name}: {one.status or 'no record, ' + one.reason}; see `{command}`")
     if any(one.status for one in failed):
-        print("A recorded failure is tried again only when asked: `--retry failed`, or `make reproduce RETRY=failed`")
+        print(f"A recorded failure is tried again only when asked: `{same_command()} --retry failed`")
     if cut:
         print(f"{len(cut)} runs are left, since the deadline came first; those that had begun have saved their state")
     return EXIT_FAILED if failed else EXIT_INCOMPLETE if cut else 0

@@ -3,6 +3,8 @@
 What makes tables is imported where it is used: a launch needs only the hash, and neither pandas nor matplotlib.
 """
 
+import shlex
+
 from bench.report.claims.registered import JUDGED_ON, rules_sha256
 from bench.store import Store
 
@@ -37,14 +39,15 @@ def show_outcome(here: Store, committed: Store, name: str) -> int:
     write_all_tables(here)
     made = make_tables(here, compare=committed)
     print(made.select(name, KINDS))
-    print(f"All tables: {here.root}/tables, or `make table STORE={here.root}`. The committed ones: `make table`.\n")
-    judged, whose = made, "judged on your runs"
+    tables = f"make table STORE={shlex.quote(str(here.root))}"
+    print(f"All tables: {here.root}/tables, or `{tables}`. The committed ones: `make table`.\n")
+    judged, whose, store = made, "judged on your runs", here
     names = {name for claim in made.published.claim for name in claim.experiments}
     if committed.root.is_dir() and not any(one.done for one in made.results.experiments if one.name in names):
-        judged = make_tables(committed)
+        judged, store = make_tables(committed), committed
         whose = "judged on the committed runs, since yours are of no experiment that decides one"
     print(f"The preprint's claims, {whose}:")
-    print(ledger.text(judge(judged.results, load_published(PUBLISHED))))
+    print(ledger.text(judge(judged.results, load_published(PUBLISHED)), store.root))
     print(f"\nYour report: {write_report(here, gather(here))}")
     if (committed.root / NAME).is_file():
         print(f"The report of the committed records, with every experiment: {committed.root / NAME}")

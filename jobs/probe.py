@@ -85,7 +85,8 @@ def _ask(run: "Run", slot: "Slot", data_dir: Path | None, limit: float) -> tuple
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a probe that fails estimates nothing; the run itself will show why
             env={**os.environ, **gpu, **caches},
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=limit,
             start_new_session=True,  # so that Ctrl-C reaches only the launcher, which then kills it
             check=True,

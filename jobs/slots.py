@@ -100,7 +100,9 @@ def compute_modes() -> list[str]:
     """The compute mode of each GPU as nvidia-smi names it; empty where that is unknown."""
     command = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=30
+        ).stdout.split()
     return []
 
 

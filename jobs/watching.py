@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.cli import open_store, print_errors
 from bench.commands import DataDir, StorePath
-from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count
+from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, count, typed
 from bench.record import Manifest
 from bench.store import Store
 from jobs.layout import LOG_FILE
@@ -71,7 +71,8 @@ def why(wanted: Wanted, store: StorePath = Path("reproduced")) -> None:
     records, manifests = here.records()[0], here.manifests()[0]
     launched = _launched(manifests, run_id)
     if not launched:
-        raise ConfigError(f"{run_id} belongs to no experiment of {store}; `python -m jobs logs {run_id}` may tell more")
+        logs_of = typed("jobs", "logs", run_id, store=store)
+        raise ConfigError(f"{run_id} belongs to no experiment of {store}; `{logs_of}` may tell more")
     name, manifest = next(iter(launched.items()))
     state = next(one for one in states(here, manifest, records) if one.run_id == run_id)
     for line in screen(find_traces(here, run_id), state.name, state.state, name, here):
@@ -106,7 +107,7 @@ def retry(wanted: WantedRuns = None, store: StorePath = Path("reproduced")) -> N
     manifests = here.manifests()[0]
     print(f"{', '.join(run_ids)}: set aside what is recorded; now launch, as you did before:")
     for name in dict.fromkeys(name for run_id in run_ids for name in _launched(manifests, run_id)):
-        print(f"python -m jobs launch --experiment {name} --store {store}")
+        print(typed("jobs", "launch", "--experiment", *name.split(), store=store))
 
 
 def gc(
@@ -147,7 +148,8 @@ def _look(store: Store, experiment: str | None) -> tuple[list[tuple[str, str, Ru
     records, unread = store.records()
     chosen = [one for one in manifests if experiment in (None, one.name)]
     if not chosen:
-        raise ConfigError(f"store {store.root} has no experiment {experiment or ''}; `python -m jobs launch` makes one")
+        making = typed("jobs", "launch", "--experiment", experiment or "laptop", store=store.root)
+        raise ConfigError(f"store {store.root} has no experiment {experiment or ''}; `{making}` makes one")
     found: dict[tuple[str, str], tuple[str, str, RunState]] = {}  # a counted model is the same run in both modes
     for one in sorted(chosen, key=lambda one: (one.name, one.mode)):
         for state in states(store, one, records):
@@ -195,7 +197,8 @@ def _chosen(store: Store, wanted: list[str] | None, experiment: str | None) -> l
         # a counted model is the same run in both modes
         return list(dict.fromkeys(run_id for one in modes for run_id in one.run_ids))
     if not wanted:
-        raise ConfigError("name a run, by its id or as k_operators-s42; `python -m jobs status` lists them")
+        listing = typed("jobs", "status", store=store.root)
+        raise ConfigError(f"name a run, by its id or as k_operators-s42; `{listing}` lists them")
     return [store.find_run_id(one) for one in wanted]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import NO_MEMORY
+from bench.errors import NO_MEMORY, typed
 from bench.lease import Holder, read_holder
 from bench.process import read_progress
 from bench.record import Record
@@ -51,7 +51,7 @@ STATUS_CAUSES = {"oom": OUT_OF_MEMORY, "diverged": "training diverged: a number 
 # what torch, Python or the system write in logs and errors -> what it means and what helps; the first match counts
 CAUSES: tuple[tuple[str | re.Pattern[str], str], ...] = (
     (NO_MEMORY, OUT_OF_MEMORY),
-    (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: see `python -m jobs gc`"),
+    (r"No space left|EDQUOT|Disk quota|EFBIG|File too large", "the disk or a quota is full: `jobs gc` makes room"),
     (r"ModuleNotFoundError|No module named", "the node's Python lacks a package: see the profile's `python`"),
     (r"devices are busy or unavailable", "the GPU takes one process at a time: use --runs-per-gpu 1"),
     (r"CUDA (error|driver|initialization)", GPU_NOT_USABLE),
@@ -125,7 +125,7 @@ def cause(found: Traces, state: str) -> str:
     if state == "running":
         return "none, it is running"
     if found.cancelled:
-        return "somebody cancelled it with `python -m jobs cancel`"
+        return "somebody cancelled it with `jobs cancel`"
     if state == "queued" and found.task is not None:
         waits = f"none, it waits for SLURM ({found.task.reason})"
         return waits if found.task.queued else "none, its job is running and will do it"
@@ -149,13 +149,12 @@ def cause(found: Traces, state: str) -> str:
 def next_command(state: str, experiment: str, store: Store, found: Traces) -> str:
     """The next command to type."""
     if state == "done":
-        return f"python -m bench table --store {store.root}"
+        return typed("bench", "table", store=store.root)
     if state in ("running", "queued"):
-        return f"python -m jobs status --store {store.root} --watch"
+        return typed("jobs", "status", "--watch", store=store.root)
     if found.record is not None:
-        return f"python -m jobs retry {found.record.run_id} --store {store.root}"
-    launch = f"python -m jobs launch --experiment {experiment} --store {store.root}"
-    return f"{launch}  (it goes on from its last checkpoint)"
+        return typed("jobs", "retry", found.record.run_id, store=store.root)
+    return typed("jobs", "launch", "--experiment", *experiment.split(), store=store.root)
 
 
 def tail(path: Path, n_lines: int = N_LOG_LINES) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -48,8 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_environment() -> Iterator[None]:
-    """Run folders are in the stores, and processes that tests start use one thread."""
+    """Run folders are in the stores, `python` is the one that runs, and processes that tests start use one thread."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         patch.delenv(RUNS_DIR_VARIABLE, raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         yield

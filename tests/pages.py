@@ -39,7 +39,7 @@ def make_table(
 ) -> Table:
     """A table of one column of words."""
     fields = {"experiment": "laptop", "kind": "perplexity", "intro": "Which is better?", "notes": ("Lower is better.",)}
-    return Table(columns=columns, n_left=1, rows=rows, **fields | changes)  # type: ignore[arg-type]
+    return Table(columns=columns, rows=rows, **fields | changes)  # type: ignore[arg-type]
 
 
 def make_drawing(label: str = "arm") -> bytes:
@@ -101,7 +101,6 @@ def hostile_content(text: str) -> Content:
         kind=text,
         intro=text,
         columns=(text, f"2 {text}"),
-        n_left=1,
         rows=((text, f"4.4 {text}"), (f"b{text}", text)),
         notes=(text,),
     )

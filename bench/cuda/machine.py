@@ -54,7 +54,9 @@ def driver() -> str:
             return found[0]
     with suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()
+        lines = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+        ).stdout.split()
         return lines[0] if lines else "unknown"
     return "unknown"
 

@@ -85,7 +85,14 @@ def launch(store: Store, context: Context, name: str, options: list[str], module
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     try:
         ended = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f" (the launch had not ended after {SECONDS:.0f} s)"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from bench.config import Mode, RunConfig
-from bench.errors import ConfigError, count
+from bench.errors import ConfigError, count, typed
 from bench.experiments.grid import TUNING_SEED, Cell
 from bench.experiments.recipes import K_OPERATORS_PAPER, NANOGPT, changed, dropout_fields
 from bench.record import FINAL_STATUSES, Record, run_name
@@ -203,9 +203,9 @@ def refuse_incomplete(searches: Mapping[str, Search], recorded: Recorded, experi
         for family, names in awaited.items()
     )
     names = [name for found in awaited.values() for name in found]
-    command = f"python -m jobs launch --experiment {experiment}"
-    command += "" if recorded.store is None else f" --store {recorded.store.root}"
-    command += " --retry failed" if not all(name.endswith("(missing)") for name in names) else ""
+    words = ["launch", "--experiment", experiment]
+    words += ["--retry", "failed"] if not all(name.endswith("(missing)") for name in names) else []
+    command = typed("jobs", *words, store=None if recorded.store is None else recorded.store.root)
     raise ConfigError(
         f"the winners of {experiment} in mode {recorded.mode} are needed, and {'; '.join(stages)}: {shown(names)}. "
         f"Next: {command}"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from bench.child import Child, ChildEnded
 from bench.errors import UserError
 from bench.fetch import DATA_DIR_VARIABLE
+from bench.files import named_folder
 
 SCRIPT = Path(__file__).parent / "first_steps.py"
 
@@ -65,8 +66,8 @@ class Workers:
 def start_child(folder: Path, settings: Mapping[str, str] | None = None) -> Child:
     """A process with the sources of one folder and more environment variables; it ends when this process ends."""
     environment = {**os.environ, "PYTHONPATH": str(folder), **(settings or {})}
-    if data_dir := os.environ.get(DATA_DIR_VARIABLE):
-        environment[DATA_DIR_VARIABLE] = str(Path(data_dir).resolve())  # the child runs in another folder
+    if data_dir := named_folder(DATA_DIR_VARIABLE):
+        environment[DATA_DIR_VARIABLE] = str(data_dir.resolve())  # the child runs in another folder
     return Child([sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")], folder, environment)
 
 

@@ -73,7 +73,7 @@ def gap_text(contrast: Contrast) -> str:
     between = ""
     if compared.interval is not None:
         between = "95 % interval {} to {}, ".format(*map(signed, compared.interval))
-    word = contrast.verdict.split(";")[0]
+    word = contrast.verdict.split(";")[0].removeprefix("so far ")
     told_apart = word.startswith(("better", "worse"))
     by = f" by {abs(compared.difference):.4f}" if told_apart else f", difference {signed(compared.difference)}"
     return f"{word}{by} nats per token ({between}n = {contrast.n_text})"
@@ -135,7 +135,11 @@ def _primary(experiment: Results) -> Contrast | None:
 
 def _short(primary: Contrast) -> str:
     """`K-Operators are worse than the Transformer.`."""
-    ours, theirs, verdict = _name(primary.arm), _name(primary.reference), primary.verdict.split(";")[0]
+    ours, theirs, verdict = (
+        _name(primary.arm),
+        _name(primary.reference),
+        primary.verdict.split(";")[0].removeprefix("so far "),
+    )
     words = {"not distinguishable": "not distinguishable from", "too few seeds to tell": "not yet told apart from"}
     return f"{ours} are {words.get(verdict, f'{verdict} than')} the {theirs}."
 

@@ -124,14 +124,18 @@ class Contrast:
 
     @property
     def verdict(self) -> str:
-        """The result for the arm in words, or why there is none."""
+        """The result for the arm in words, `so far` while planned runs are missing; or why there is none."""
         if self.comparison is None:
             return self.why_not or ""
         if self.distinguishable is None:
             return "too few seeds to tell"
+        words = self._compared(self.comparison.difference)
+        return f"so far {words}" if self.partial else words
+
+    def _compared(self, difference: float) -> str:
         words = "not distinguishable"
         if self.distinguishable:
-            words = "better" if self.comparison.difference < 0 else "worse"
+            words = "better" if difference < 0 else "worse"
             if self.holm_p is not None and self.holm_p >= ALPHA:
                 words += ", but not after Holm"
         return f"{words}; equivalent within {MARGIN_NATS}" if self.equivalent else words

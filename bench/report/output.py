@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import StoreError, UserError, count
+from bench.errors import StoreError, UserError, count, typed
 from bench.files import write_atomically
 from bench.record import Record
 from bench.report.claims.error_rates import error_rates_table
@@ -178,12 +178,17 @@ def _notes(store: Store, ours: StoreResults, outside: Outside, published: Publis
     if ours.n_unlisted:
         yield f"{count(ours.n_unlisted, 'record')} of this store belong to no experiment and are in no table."
     if not ours.experiments:
-        yield f"No experiment in {store.root}: start one with: python -m jobs launch --experiment NAME"
+        yield f"No experiment in {store.root}: start one with: {launch('laptop', store)}"
         return
     needed = dict.fromkeys([published.experiment, *(name for claim in published.claim for name in claim.experiments)])
     not_run = [name for name in needed if ours.experiment(name) is None]
     if not_run:
-        yield f"Not run: {', '.join(not_run)}. Start one with: python -m jobs launch --experiment NAME"
+        yield f"Not run: {', '.join(not_run)}. Start one with: {launch(not_run[0], store)}"
+
+
+def launch(experiment: str, store: Store) -> str:
+    """The command that launches an experiment into a store."""
+    return typed("jobs", "launch", "--experiment", experiment, store=store.root)
 
 
 def _existing(root: Path) -> list[Path]:

@@ -206,6 +206,7 @@ def read_results(store: Store) -> StoreResults:
     for record in records:
         by_run_id[record.run_id].append(record)
     refuse_ambiguous_names(manifests)
+    _refuse_second_records(store, manifests, by_run_id)
     listed = {run_id for manifest in manifests for run_id in manifest.run_ids}
     proofs, in_modes = proofs_of(rechecks), defaultdict[str, list[Results]](list)
     for manifest in sorted(manifests, key=_order):
@@ -253,6 +254,18 @@ def _experiment(manifest: Manifest, by_run_id: dict[str, list[Record]], proofs: 
     )
 
 
+def _refuse_second_records(store: Store, manifests: list[Manifest], by_run_id: dict[str, list[Record]]) -> None:
+    """MixedRunsError with the names of the files where a run of an experiment has two records that differ."""
+    for name, cell in ((manifest.name, cell) for manifest in manifests for cell in manifest.cells):
+        for run_id in cell.run_ids.values():
+            if len(by_run_id.get(run_id, ())) > 1:
+                files = ", ".join(path.name for path in store.files_of(run_id))
+                raise MixedRunsError(
+                    f"experiment {name}, arm {cell.label}: run {run_id} has more than one record, and they differ "
+                    f"({files}); keep one in runs/"
+                )
+
+
 def _chosen_mode(found: Sequence[Results]) -> Results:
     """The mode whose smallest trained arm has more seeds with a result; `exact` if both have as many.
 
@@ -271,10 +284,6 @@ def _chosen_mode(found: Sequence[Results]) -> Results:
 
 def _cell(experiment: str, cell: ManifestCell, by_run_id: dict[str, list[Record]]) -> CellResults:
     where, run_ids = f"experiment {experiment}, arm {cell.label}", cell.run_ids
-    for run_id in run_ids.values():
-        if len(by_run_id.get(run_id, ())) > 1:
-            names = ", ".join(sorted(record.file_name for record in by_run_id[run_id]))
-            raise MixedRunsError(f"{where}: run {run_id} has more than one record ({names}); keep one in runs/")
     found = [(seed, by_run_id[run_id][0]) for seed, run_id in run_ids.items() if run_id in by_run_id]
     records = sorted((record for _, record in found), key=lambda record: (record.seed or 0, record.run_id))
     refuse_mixed_runs(where, records)

@@ -1,8 +1,9 @@
 """What `make table` prints: what came out, how far each experiment is, and where the tables lie; under 40 lines."""
 
 import textwrap
+from pathlib import Path
 
-from bench.errors import count
+from bench.errors import count, typed
 from bench.report.answer import bullets, status
 from bench.report.claims.verdicts import judge
 from bench.report.output import Tables
@@ -21,12 +22,12 @@ def summary(made: Tables, root: str) -> str:
     lines += ["", *textwrap.wrap(status(ours, verdicts), WIDTH)]
     lines += ["", "Runs done:", *_indented(", ".join(f"{one.name} {runs_text(ours, one)}" for one in ours.experiments))]
     lines += textwrap.wrap(" ".join(made.notes), WIDTH)
-    store = "" if root == "results" else f" --store {root}"
+    store = None if root == "results" else Path(root)
     lines += [
         "",
         f"{count(len(made.tables), 'table')} in {root}/tables as .md, .csv and .tex; figures in {root}/figures.",
-        f"One experiment's tables: python -m bench table --experiment NAME{store}",
-        f"All of them: python -m bench table --full{store}",
+        f"One experiment's tables: {typed('bench', 'table', '--experiment', ours.experiments[0].name, store=store)}",
+        f"All of them: {typed('bench', 'table', '--full', store=store)}",
     ]
     return "\n".join(lines)
 

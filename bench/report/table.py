@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from tabulate import tabulate
@@ -19,6 +20,8 @@ LATEX_SYMBOLS = {  # tabulate escapes $
 }  # fmt: skip
 NUMBER = rf"(?:{MINUS}\d[\d,]*(?:\.\d+)?|\+?\d[\d,]*\.\d+)"  # "+1" may be a name
 SIGNED = re.compile(rf"{NUMBER}(?: to {NUMBER})?")
+# a cell of a column of numbers: they begin with one, and are no list
+NUMERIC = re.compile(rf"(?:{NOTHING}|reference|exact|primary|[{MINUS}+<]? ?\d)(?!.*[,;] )")
 MARKDOWN_SPECIALS = r"\`|*<>[]&"  # `_` inside a word needs no escape
 
 
@@ -30,13 +33,12 @@ class Table:
     kind: str  # one of KINDS, or the device for throughput
     intro: str
     columns: tuple[str, ...]
-    n_left: int  # number of text columns, aligned left; the others are aligned right
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, experiment: str, kind: str, intro: str, n_left: int, rows: Sequence[dict[str, str]], notes: Sequence[str]
+        cls, experiment: str, kind: str, intro: str, rows: Sequence[dict[str, str]], notes: Sequence[str]
     ) -> "Table | None":
         """A table of rows, each with its cells by column, in the order of the columns; None if there is no row."""
         if not rows:
@@ -46,9 +48,17 @@ class Table:
             kind=kind,
             intro=intro,
             columns=tuple(rows[0]),
-            n_left=n_left,
             rows=tuple(tuple(row.values()) for row in rows),
             notes=tuple(notes),
+        )
+
+    @cached_property
+    def numeric(self) -> tuple[bool, ...]:
+        """Whether a column holds numbers, which are aligned right: all its cells but the missing begin with one."""
+        cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
+        return tuple(
+            number > 0 and any(cell != NOTHING for cell in column) and all(map(NUMERIC.match, column))
+            for number, column in enumerate(cells)
         )
 
     @property
@@ -83,7 +93,7 @@ class Table:
 
     def _tabulate(self, form: str, escape: Callable[[str], str]) -> str:
         frame = self._frame(escape)
-        alignment = ["left"] * self.n_left + ["right"] * (len(self.columns) - self.n_left)
+        alignment = ["right" if numeric else "left" for numeric in self.numeric]
         rows = cast(list[list[str]], frame.to_numpy().tolist())
         return tabulate(rows, list(frame.columns), tablefmt=form, colalign=alignment, disable_numparse=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.config import Mode
 from bench.corpora import CORPORA, whole_text
-from bench.errors import ConfigError, clean, count
+from bench.errors import ConfigError, clean, count, typed
 from bench.experiments.grid import Experiment, on_corpus
 from bench.record import Manifest
 from bench.sources import ROOT
@@ -91,7 +91,13 @@ def _write(
             missing = len(run_ids - set(manifest.run_ids))
             lines = [f"experiment {name}, mode {mode}: its manifest is there already"]
             if missing:
-                lines += [f"  it does not list {count(missing, 'run')}: python -m jobs launch --seeds adds them"]
+                seeds = ",".join(
+                    map(str, sorted({one.run.seed for one in belonging.records if one.run.seed is not None}))
+                )
+                adding = typed(
+                    "jobs", "launch", "--experiment", name, "--mode", mode, "--seeds", seeds, store=store.root
+                )
+                lines += [f"  it does not list {count(missing, 'run')}; this adds them: {adding}"]
             return lines
     rules, why = None, ""
     if sources is not None:
@@ -177,7 +183,15 @@ def _ask(commit: str) -> str:
     with worktree(commit, ROOT) as tree:
         command = [sys.executable, "-c", ASK, str(tree)]
         try:
-            answer = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True, timeout=ASK_SECONDS)
+            answer = subprocess.run(
+                command,
+                cwd=tree,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=True,
+                timeout=ASK_SECONDS,
+            )
         except subprocess.SubprocessError as error:
             raise ConfigError(f"the code of commit {commit[:12]} does not tell them") from error
     found = answer.stdout.strip()

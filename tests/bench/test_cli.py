@@ -1,5 +1,6 @@
 """A user's mistake gives one line on stderr and its exit code, and writes no file."""
 
+import hashlib
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -7,17 +8,19 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from bench import checkpoint
 from bench.__main__ import app as bench_app
 from bench.cli import parse_seeds, run_guarded
 from bench.config import Run
 from bench.corpus import load_corpus
-from bench.errors import ConfigError, UserError
+from bench.errors import CheckpointError, ConfigError, UserError
 from bench.experiments import smoke
 from bench.fetch import find_text
 from bench.process import Interrupted
-from bench.run import execute
+from bench.run import execute, identity
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.__main__ import app as jobs_app
+from models import build
 from tests.command_line import call, finish, mistake, start
 from tests.conftest import SELDOM
 from tests.records import make_record
@@ -181,11 +184,47 @@ def test_sample_writes_text_from_a_checkpoint_and_refuses_wrong_options(capsys, 
         ([run.run_id, "--weights", "worst"], "best and final"),
         ([run.run_id, "--top-k", 0], "top-k"),
         ([run.run_id, "--temperature", -1], "temperature"),
+        ([run.run_id, "--temperature", "1e-320"], "temperature 9.99989e-321 is 0 in float32"),
+        ([run.run_id, "--temperature", "inf"], "temperature"),
+        ([run.run_id, "--top-p", "nan"], "top-p"),
+        ([run.run_id, "--tokens", 999999999999], "tokens 999999999999 must be 0 to 100,000,000"),
+        ([run.run_id, "--seed", 2**63], "seed 9223372036854775808"),
         ([tmp_path / "nowhere.pt"], "nowhere.pt"),
     ):
         assert word in mistake(capsys, bench_app, *command, *arguments)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert newest.name in mistake(capsys, bench_app, *command, newest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [
+        ({"identity": None, "trainer": None, "history": None}, "identity"),
+        ({"identity": {}}, "config"),
+        ({"identity": {"config": "{}"}}, "architecture"),
+        ({"history": {}}, "best_model"),
+        ({"history": {"best_model": {}}}, "state_dict"),
+        ({"vocabulary": None}, "vocabulary"),
+    ],
+)
+def test_a_sealed_file_that_is_no_whole_checkpoint_is_one_line(changes, lacks, capsys, tmp_path):
+    run = smoke_run()
+    whole = {
+        "identity": identity(run),
+        "trainer": {"step": 0},
+        "history": {"best_model": build(run.config.model).state_dict()},
+    }
+    path = checkpoint.save(tmp_path, {**whole, "vocabulary": "ab"})
+    content = {"format": checkpoint.FORMAT, **whole, "vocabulary": "ab", **changes}
+    torch.save({key: value for key, value in content.items() if value is not None}, path)
+    path.with_suffix(".pt.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    message = mistake(capsys, bench_app, "sample", path, "--device", "cpu")
+    assert path.name in message
+    assert lacks in message
+    if "identity" not in changes:
+        return
+    with pytest.raises(CheckpointError, match="in run folder"):  # where a run would resume from it
+        checkpoint.check_same(checkpoint.load(path), identity(run), Path("run folder"))
 
 
 # errors ---------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A record is read complete and unaltered, or refused by name; of several writers exactly one writes it."""
 
+import functools
 import hashlib
 import json
 import threading
@@ -13,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import record
+from bench.__main__ import app as bench_app
 from bench.errors import AlreadyDone, RecordError
 from bench.files import write_atomically, write_once
 from bench.record import Manifest, Record, to_bytes
 from bench.store import Store
+from jobs.__main__ import app as jobs_app
+from tests.command_line import call
 from tests.records import make_manifest, make_record
+from tests.stores import make_store
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -63,8 +68,9 @@ def refusal(path: Path, content: bytes) -> str:
 
 
 @settings(max_examples=50, deadline=None)
-@given(perplexity=st.floats(1.0, 1e6), seed=st.integers(0, 2**31 - 1), config=st.dictionaries(st.text(), JSON))
-def test_a_written_record_is_read_unchanged(folder: Path, perplexity: float, seed: int, config: dict[str, Any]) -> None:
+@given(perplexity=st.floats(1.0, 1e6), seed=st.integers(0, 2**31 - 1), model=st.dictionaries(st.text(), JSON))
+def test_a_written_record_is_read_unchanged(folder: Path, perplexity: float, seed: int, model: dict[str, Any]) -> None:
+    config = {**make_record().config, "model": model}
     written, path = make_record(seed=seed, perplexity=perplexity, config=config), folder / "record.json"
     path.write_bytes(to_bytes(written))
     assert record.read(path, Record) == written
@@ -250,3 +256,34 @@ def test_checking_that_a_store_can_be_written_leaves_no_file(tmp_path: Path) -> 
     store = Store(tmp_path / "store")
     store.check_writable()
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("config.context", "many"),
+        ("config.training", [1]),
+        ("config.training.n_steps", True),
+        ("config.model", None),
+        ("diagnostics.by_step.250.eta", "high"),
+        ("diagnostics.by_step.250.gamma_quantiles", [[]]),
+        ("cost.train_seconds", "3"),
+        ("environment.n_threads", 1.0),
+    ],
+)
+def test_every_command_gets_a_record_of_the_right_types_or_an_error_that_names_the_file(
+    place, value, tmp_path, capsys
+) -> None:
+    records = [make_record(seed=seed, real_size=True) for seed in (42, 69, 420)]
+    store = make_store(tmp_path, records)
+    path, plain = store.record_paths()[0], json.loads(store.record_paths()[0].read_bytes())
+    del plain["sha256"]
+    *parents, key = place.split(".")
+    functools.reduce(dict.__getitem__, parents, plain)[key] = value
+    path.write_bytes(signed(plain))
+    for app, command in ((bench_app, "table"), (bench_app, "verify"), (jobs_app, "status")):
+        assert call(app, command, "--store", store.root) == 1
+        printed = capsys.readouterr()
+        assert printed.err.replace(": ", ".").startswith(f"error.{path}.{place}")
+        assert printed.err.count("\n") == 1
+        assert command != "table" or "2 of 3" in printed.out

@@ -48,6 +48,7 @@ LIKELIEST = (0, 1, 0, 0, 0)
         (1.0, None, 0.8, (0, 0.4, 0, 0.25, 0.2)),
         (1.0, None, 0.9, (0.1, 0.4, 0, 0.25, 0.2)),
         (1.0, None, 1e-9, LIKELIEST),  # one always stays
+        (1.0, None, 1e-320, LIKELIEST),  # which is 0 in float32
         (1.0, 2, 0.9, (0, 0.4, 0, 0.25, 0)),
         (1.0, 3, 0.5, (0, 0.4, 0, 0.25, 0)),
         (0.5, None, 1.0, [p * p for p in PROBABILITIES]),
@@ -131,7 +132,7 @@ def test_zero_tokens_give_the_prompt():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("temperature", value) for value in (-0.1, math.nan, math.inf)),
+        *(("temperature", value) for value in (-0.1, math.nan, math.inf, 1e-320)),
         ("top_k", 0),
         *(("top_p", value) for value in (0.0, 1.1, math.nan)),
     ],

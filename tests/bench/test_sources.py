@@ -31,7 +31,7 @@ def changed(root: Path) -> set[str]:
 
 def test_comments_docstrings_and_files_that_decide_no_number_do_not_count(copy):
     assert changed(copy) == set()
-    edit(copy / "bench/record.py", "SCHEMA_VERSION = 1", "SCHEMA_VERSION = 2")
+    edit(copy / "bench/record.py", "SCHEMA_VERSION: Final = 1", "SCHEMA_VERSION: Final = 2")
     edit(copy / "models/decay.py", '"""One position at a time', '"""One position, one at a time')
     edit(copy / "models/k_operators.py", "# K (W, W)", "# another comment")
     edit(copy / "bench/train.py", "\n\n\nclass Trainer", "\n\n\n\n# a comment\nclass Trainer")

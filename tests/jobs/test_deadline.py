@@ -172,7 +172,7 @@ def test_at_the_deadline_a_run_saves_its_state_and_the_launch_is_incomplete(tmp_
     assert [(one.run, one.status, one.reason) for one in ended] == [(run, None, OUT_OF_TIME) for run in runs]
     assert newest_step(store, runs[0]) > 0
     assert not store.record_paths()
-    assert summary(ended) == 3
+    assert summary(ended, store) == 3
     printed = capsys.readouterr().out
     assert "Expected to be done within 1:00:00, of the runs still to do:\n  long: 3 runs, whose time" in printed
     assert "3 runs are left, since the deadline came first" in printed
@@ -259,11 +259,11 @@ def test_reproduce_shows_what_there_is_and_how_to_go_on(tmp_path, data_dir, caps
     assert " -m jobs reproduce " in printed.splitlines()[-1]
 
 
-def test_a_failed_run_counts_more_than_one_that_is_left():
+def test_a_failed_run_counts_more_than_one_that_is_left(tmp_path):
     run = ENDLESS.runs()[0]
     cut = Ended(run=run, status=None, reason=OUT_OF_TIME)
     done, failed = (Ended(run=run, status=status, reason="") for status in ("done", "failed"))
-    assert (summary([done]), summary([done, cut]), summary([done, cut, failed])) == (0, 3, 1)
+    assert tuple(summary(some, Store(tmp_path)) for some in ([done], [done, cut], [done, cut, failed])) == (0, 3, 1)
 
 
 def test_a_deadline_on_slurm_is_refused(tmp_path, capsys):

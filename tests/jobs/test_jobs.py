@@ -139,7 +139,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(launching, "estimate_seconds", lambda *_: {})
         ended = launch_missing(mixed(), store, make_slots("cpu", 2))
-        return SimpleNamespace(store=store, ended=ended, code=summary(ended), printed=printed.getvalue())
+        return SimpleNamespace(store=store, ended=ended, code=summary(ended, store), printed=printed.getvalue())
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_failing_run_stops_no_other_and_the_launch_says_so_and_exits_1(launche
 
 def test_a_diverged_run_is_a_result_with_a_warning_and_exit_0(launched):
     diverged = [one for one in launched.ended if one.status == "diverged"]
-    assert summary(diverged) == 0
+    assert summary(diverged, launched.store) == 0
     assert "WARNING: diverging-s42 diverged" in launched.printed
     recorded = next(one for one in launched.store.records()[0] if one.label == "diverging")
     assert recorded.result is None
@@ -202,7 +202,7 @@ def test_a_launch_leaves_a_run_to_the_process_that_works_on_it_and_says_that_the
     with hold(store.run_folder(good.run_id)):
         ended = launch_missing(mixed(), store, make_slots("cpu", 2), pattern="good")
     assert [(one.run, one.status) for one in ended] == [(good, None)]
-    assert summary(ended) == 1
+    assert summary(ended, store) == 1
     assert f"process {os.getpid()} on" in capsys.readouterr().out
 
 

@@ -35,7 +35,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path):
         ended = LocalPool(store, make_slots("cpu", 1)).run([run], lambda *_: None)
     assert ended[0].status is None
     assert "another process" in ended[0].reason
-    assert summary(ended) == 1
+    assert summary(ended, store) == 1
     assert not store.record_paths()
     assert "Traceback" not in (store.run_folder(run.run_id) / LOG_FILE).read_text()
 

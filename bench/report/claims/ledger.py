@@ -4,15 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED
+from bench.errors import EXIT_INCOMPLETE, EXIT_NOT_REPRODUCED, typed
 from bench.report.claims.finding import Outcome
 from bench.report.claims.verdicts import Verdict
 from bench.report.table import NOTHING, Table
 
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "inconclusive", "pending", "not started")
 WIDTHS = (5, 32, 16, 16, 11)  # letters of a line's columns: 80 in all
-LAUNCH = "python -m jobs launch --experiment NAME --store results"
 OTHER_MODE_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
     "mode: what the rule gives on the runs of that one, which decides nothing."
@@ -27,16 +27,16 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_NOT_REPRODUCED if "not reproduced" in outcomes else 0
 
 
-def text(verdicts: Sequence[Verdict], *, verbose: bool = False) -> str:
+def text(verdicts: Sequence[Verdict], store: Path = Path("results"), *, verbose: bool = False) -> str:
     """One line per claim, of 80 letters at most: id, claim, state, effect, n; then how many have each outcome.
 
-    With `verbose` each claim's numbers are below it, then rules that changed since the launch and what has not run.
+    With `verbose` each claim's numbers are below it, then rules that changed since the launch and what `store` lacks.
     """
     lines = [part for one in verdicts for part in (_line(one), *(_details(one) if verbose else ()))]
     tally = Counter(verdict.outcome for verdict in verdicts)
     lines += ["", ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES) + "."]
     if not verbose:
-        return "\n".join([*lines, "Every number behind them: python -m bench verify --verbose"])
+        return "\n".join([*lines, f"Every number behind them: {typed('bench', 'verify', '--verbose', store=store)}"])
     changed = dict.fromkeys(name for verdict in verdicts for name in verdict.changed_since)
     if changed:
         lines.append(f"The rules changed since {', '.join(changed)} was launched: read its verdicts with caution.")
@@ -44,7 +44,8 @@ def text(verdicts: Sequence[Verdict], *, verbose: bool = False) -> str:
         name for verdict in verdicts if verdict.outcome == "not started" for name in verdict.claim.experiments
     )
     if waiting:
-        lines.append(f"Claims wait for runs of {', '.join(waiting)}. Start them with: {LAUNCH}")
+        command = typed("jobs", "launch", "--experiment", next(iter(waiting)), store=store)
+        lines.append(f"Claims wait for runs of {', '.join(waiting)}. Start the first with: {command}")
     return "\n".join(lines)
 
 
@@ -87,7 +88,7 @@ def ledger_table(verdicts: Sequence[Verdict]) -> Table | None:
             if verdict.changed_since
         ),
     ]
-    return Table.of("claims", "ledger", "The preprint's claims, each judged by a rule.", 4, rows, notes)
+    return Table.of("claims", "ledger", "The preprint's claims, each judged by a rule.", rows, notes)
 
 
 def _with_registered(verdict: Verdict) -> str:

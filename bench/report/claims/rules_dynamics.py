@@ -118,7 +118,7 @@ def layers_specialise(claim: Claim, evidence: Evidence, published: Published) ->
                 f"large from {least[name]:g})"
                 for name, values in ranges.items()
             ),
-            f"in the same order in every seed, p after Holm: {adjusted}",
+            f"layers differ by more than seeds do (analysis of variance), p after Holm: {adjusted}",
             *(_costs_by_layer(arm, path) for path in ("base", "recurrent")),
         ),
         registered=registered,

@@ -113,7 +113,7 @@ def by_form(evidence: Evidence) -> dict[tuple[str, int], CellResults]:
     """The cells of `backends` that have a run, by backend and context."""
     experiment = evidence.experiment("backends")
     done = [] if experiment is None else [(cell, cell.done[0].config) for cell in experiment.cells if cell.done]
-    return {(config["model"]["backend"], config["context"]): cell for cell, config in done}
+    return {(str(config["model"].get("backend")), config["context"]): cell for cell, config in done}
 
 
 def _apart(one: CellResults, other: CellResults) -> float:

@@ -184,7 +184,6 @@ def _cost(ours: StoreResults) -> Table:
         kind="cost",
         intro="What each experiment took, all attempts and failed runs included.",
         columns=("experiment", "machines", "runs", "not done", "hours of training", "train tokens", "train FLOPs"),
-        n_left=2,
         rows=tuple(rows),
         notes=(
             "hours of training: the sum over runs of the seconds spent in training steps, whichever machine they ran "
@@ -238,7 +237,6 @@ def _machines(ours: StoreResults) -> Table:
         kind="machines and software",
         intro="Where the runs ended.",
         columns=columns,
-        n_left=3,
         rows=tuple((*machine, f"{n:,}") for machine, n in sorted(counts.items())),
         notes=("Exact runs repeat bit for bit on a row's own software, processor and number of threads.",),
     )
@@ -258,7 +256,6 @@ def _sources(ours: StoreResults) -> Table:
         kind="sources and text",
         intro="Which commit made the runs, and from which text.",
         columns=("commit", "tree", "corpus", "its sha256", "experiments", "runs"),
-        n_left=5,
         rows=tuple((*key, ", ".join(sorted(experiments[key])), f"{len(runs[key]):,}") for key in sorted(runs)),
         notes=("sha256: its first 12 digits.",),
     )

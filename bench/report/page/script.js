@@ -48,10 +48,10 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
-// A printed page has nothing to click: open every table, and close again what was closed.
+// A printed page has nothing to click: open what is folded in the first seven sections, and close again what was closed.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("main > section:nth-of-type(-n+7) details:not([open])")];
   for (const each of opened) each.open = true;
 });
 addEventListener("afterprint", () => {

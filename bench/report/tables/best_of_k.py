@@ -20,13 +20,13 @@ def best_of_k_table(view: View) -> Table | None:
     notes = [
         "Expected validation perplexity (sweep, best) of the best of k trials drawn without replacement from an arm's "
         "n: the mean over all subsets of size k, sum over i of C(n - i, k - 1) / C(n, k) × the i-th lowest perplexity. "
-        "It is unbiased for k new trials, and decreases with k.",
+        "For trials drawn at random it is what k new ones would give; it decreases with k.",
         "A trial that ended without a number counts in n as worse than all others: with k or more of them, some subset "
         "has no best, so there is no expectation. A trial that has not run is not counted.",
         f"Trials: {'; '.join(_counts(group, cells) for group, cells in trials.items())}.",
         *state_notes(view.experiment),
     ]
-    return view.table("best-of-k", 0, rows, notes)
+    return view.table("best-of-k", rows, notes)
 
 
 def _curve(cells: Sequence[CellResults], longest: int) -> list[str]:

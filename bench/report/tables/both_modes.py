@@ -75,7 +75,6 @@ def _with_mode(table: Table, here: Results, there: Results, *, is_chosen: bool) 
     return replace(
         table,
         columns=(table.columns[0], MODE, *table.columns[1:]),
-        n_left=table.n_left + 1 if table.n_left else 0,
         rows=tuple((row[0], here.mode if cell is None else mode_of(cell), *row[1:]) for row, cell in found),
     )
 

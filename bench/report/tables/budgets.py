@@ -48,7 +48,7 @@ def budgets_table(view: View) -> Table | None:
     """Every arm on all axes; None for a search, or if there is no record."""
     rows = axis_rows(view, lambda cell, axis: _on_axis(view, cell, axis))
     one = view.experiment
-    return view.table("budgets", 1, rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machines(one)])
+    return view.table("budgets", rows, [*AXIS_NOTES, *packed_notes(one), *state_notes(one), *machines(one)])
 
 
 def axis_rows(view: View, text: Callable[[CellResults, Axis], str]) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ def contributed_table(experiment: str, found: Sequence[Contribution]) -> Table |
         if one.experiment == experiment:
             groups[_key(one)].append(one.record)
     rows = [_row(key, groups[key]) for key in sorted(groups)]
-    return Table.of(experiment, "contributed", "What did others measure with the same arms?", 4, rows, NOTES)
+    return Table.of(experiment, "contributed", "What did others measure with the same arms?", rows, NOTES)
 
 
 def _key(one: Contribution) -> Key:

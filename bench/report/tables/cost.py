@@ -18,7 +18,7 @@ def cost_table(view: View) -> Table | None:
         *packed_notes(view.experiment),
         *machines(view.experiment),
     ]
-    return view.table("cost", 1, rows, notes)
+    return view.table("cost", rows, notes)
 
 
 def _row(view: View, cell: CellResults) -> dict[str, str]:

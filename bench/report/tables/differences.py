@@ -19,7 +19,7 @@ def differences_table(view: View) -> Table | None:
     """Every trained arm against the reference arm; None without a reference or a done run."""
     if not view.contrasts or not view.experiment.done:
         return None
-    return view.table("differences", 4, [_row(view, one) for one in view.contrasts if one.arm.records], _notes(view))
+    return view.table("differences", [_row(view, one) for one in view.contrasts if one.arm.records], _notes(view))
 
 
 def _row(view: View, one: Contrast) -> dict[str, str]:
@@ -52,7 +52,8 @@ def _notes(view: View) -> list[str]:
         "below 0 the arm is better. The mean is of the losses, not of the perplexities that the table of perplexities "
         "shows. Variants of K-Operators stand against the full model. Fitted models are left out.",
         "The intervals and the two-sided p are of Welch's t-test, over all runs of both arms; they cover the spread "
-        f"between seeds. p, permutation: its exact companion, where the runs are enough to reach {ALPHA}. paired: the "
+        f"between seeds. p, permutation: its exact companion, on the difference of means, twice the smaller tail, "
+        f"where the runs are enough to reach {ALPHA}. paired: the "
         "check, Student's t-test over the seeds that both arms have in common, which draw the same batches. Changed "
         "after runs were seen: the paired test was the main one.",
         *_adjustment(view),

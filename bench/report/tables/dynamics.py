@@ -41,7 +41,7 @@ def dynamics_table(view: View) -> Table | None:
         "learned weights of the base path and of the recurrent path.",
         *state_notes(view.experiment),
     ]
-    return view.table("dynamics", 1, rows, notes)
+    return view.table("dynamics", rows, notes)
 
 
 def _has_readings(cell: CellResults) -> bool:

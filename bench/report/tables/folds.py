@@ -26,7 +26,7 @@ def folds_table(view: View) -> Table | None:
         for arm, cells in folds.items()
     ]
     columns = ["arm", "folds done", "loss", f"difference to {reference}", "95 % interval", "p"]
-    return view.table("folds", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
+    return view.table("folds", [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
 
 
 def _notes(view: View) -> list[str]:

@@ -42,7 +42,7 @@ def modes_table(view: View, other: View) -> Table | None:
         *merged_notes(map(state_notes, both), both),
         *merged_notes((_machines_of(pairs, one) for one in both), both),
     ]
-    return view.table("modes", 1, [_row(one, exact, stale) for one in pairs], notes)
+    return view.table("modes", [_row(one, exact, stale) for one in pairs], notes)
 
 
 def _machines_of(pairs: Sequence[Pairs], experiment: Results) -> list[str]:

@@ -33,7 +33,7 @@ def noise_table(view: View) -> Table | None:
         *state_notes(view.experiment),
         *machines(view.experiment),
     ]
-    return view.table("noise", 3, [_row(view, *each) for each in found], notes)
+    return view.table("noise", [_row(view, *each) for each in found], notes)
 
 
 def _replicates(view: View) -> Iterator[tuple[str, str, list[Record], int]]:

@@ -28,7 +28,7 @@ def parameters_table(view: View) -> Table | None:
         "never have an effect, such as those hidden by a causal mask; relative to first row: total / without "
         "positions / live, each over that of the first row. For a fitted model, its free probabilities are counted."
     ]
-    return view.table("parameters", 1, rows, notes)
+    return view.table("parameters", rows, notes)
 
 
 def _parts(record: Record) -> str:

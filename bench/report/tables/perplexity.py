@@ -59,7 +59,7 @@ def perplexity_table(view: View) -> Table | None:
         *state_notes(experiment),
         *machines(experiment),
     ]
-    return view.table("perplexity", 2, rows, notes)
+    return view.table("perplexity", rows, notes)
 
 
 def _differences(view: View) -> dict[str, dict[str, str]]:

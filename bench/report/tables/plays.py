@@ -29,7 +29,7 @@ def plays_table(view: View) -> Table | None:
         for cell in view.cells
     ]
     columns = ["arm", "n", *PLAYS, *(f"{play}, {what}" for play in PLAYS for what in ("difference", "95 % interval"))]
-    return view.table("plays", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
+    return view.table("plays", [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
 
 
 def _notes(view: View) -> list[str]:

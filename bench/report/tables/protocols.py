@@ -24,4 +24,4 @@ def protocols_table(view: View) -> Table | None:
         *protocol_legend(experiment, "strided"),
         *state_notes(experiment),
     ]
-    return view.table("protocols", 1, rows, notes)
+    return view.table("protocols", rows, notes)

@@ -29,7 +29,7 @@ def published_table(store: StoreResults, published: Published) -> Table | None:
         *_notes(experiment, other),
     ]
     intro = "Published values next to those of this suite."
-    return Table.of(published.experiment, "published", intro, 3, rows, notes)
+    return Table.of(published.experiment, "published", intro, rows, notes)
 
 
 def _notes(experiment: Results | None, other: Results | None) -> list[str]:

@@ -17,15 +17,15 @@ def relative_budgets_table(view: View) -> Table | None:
     notes = [
         f"Each number of the table of budgets over that of {reference.label} ({reference.statuses}); 1.00: matched.",
         *AXIS_NOTES,
-        "–: no run, or measured on different machines or with different numbers of threads.",
+        "–: no run, or measured on more than one machine or with more than one number of threads.",
         *state_notes(view.experiment),
     ]
-    return view.table("relative-budgets", 1, rows, notes)
+    return view.table("relative-budgets", rows, notes)
 
 
 def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis) -> str:
     ours, theirs = axis_values(view, cell, axis), axis_values(view, reference, axis)
-    if not ours or not theirs or (axis.measured and _machines(view, cell) != _machines(view, reference)):
+    if not ours or not theirs or (axis.measured and not _on_one_machine(cell, reference)):
         return NOTHING
     aggregate = max if axis.maximum else mean
     text = ratio(aggregate(ours), aggregate(theirs))
@@ -36,6 +36,12 @@ def _relative(view: View, cell: CellResults, reference: CellResults, axis: Axis)
     return marked(text, cell, len(ours))
 
 
-def _machines(view: View, cell: CellResults) -> set[tuple[object, ...]]:
+def _on_one_machine(cell: CellResults, reference: CellResults) -> bool:
+    """Whether all runs of both arms ran on one kind of machine: a mixture is not the same mixture elsewhere."""
+    return len(_machines(cell) | _machines(reference)) == 1
+
+
+def _machines(cell: CellResults) -> set[tuple[object, ...]]:
     """The devices and thread counts of the runs of an arm, on which measured times and bytes depend."""
-    return set(zip(*(view.column(cell, name) for name in ("device_name", "n_threads", "torch")), strict=True))
+    machines = (record.environment for record in cell.records)
+    return {(one.device_name, one.n_threads, one.packages.get("torch")) for one in machines}

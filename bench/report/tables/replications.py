@@ -24,7 +24,7 @@ def replications_table(experiment: str, found: Sequence[Replication]) -> Table |
     """One row per replication of an experiment, by arm, mode and seed; None if there are none."""
     here = sorted((one for one in found if one.experiment == experiment), key=_order)
     intro = "How much does a run differ from its first record when it is trained again?"
-    return Table.of(experiment, "replications", intro, 5, [_row(one) for one in here], [*NOTES, *_scatter(here)])
+    return Table.of(experiment, "replications", intro, [_row(one) for one in here], [*NOTES, *_scatter(here)])
 
 
 def _scatter(found: Sequence[Replication]) -> Iterator[str]:

@@ -32,7 +32,7 @@ def results_table(view: View) -> Table | None:
         f"adjusted for the number of comparisons; all tests: {view.experiment.name}-differences.",
         *state_notes(view.experiment),
     ]
-    return view.table("results", 1, rows, notes)
+    return view.table("results", rows, notes)
 
 
 def names_of(cells: list[CellResults]) -> dict[str, str]:
@@ -50,7 +50,7 @@ def _row(view: View, cell: CellResults, name: str, contrast: Contrast | None) ->
     difference = "reference" if cell is view.experiment.reference else NOTHING
     between = NOTHING
     if contrast is not None and contrast.comparison is not None:
-        partial = f" ({contrast.n_text})" if contrast.partial else ""
+        partial = f" ({cell.n_text})" if contrast.partial else ""
         difference = signed(contrast.comparison.difference) + partial
         if contrast.comparison.interval is not None:
             between = signed_interval(contrast.comparison.interval) + partial

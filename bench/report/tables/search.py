@@ -26,12 +26,13 @@ def search_table(view: View) -> Table | None:
         "runs: what the choice cost: the runs with a record, diverged ones among them.",
         f"sd, 95 % interval, same winner: the search's own noise. An arm's trials are drawn again with replacement, as "
         f"many as there are, {N_RESAMPLES:,} times with a fixed seed, and a winner is chosen as before: the spread of "
-        "its loss in nats per token, and the share of draws with the same winner. A trial that was not in stage 2 has "
+        "its loss in nats per token, and, in a search of two stages, the share of draws with the same winner: "
+        "with one stage it follows from the number of trials. A trial that was not in stage 2 has "
         "the loss of its one seed. This noise is in no interval of a comparison: those are over seeds of the winners.",
         *([] if searched is view.experiment else [f"The search is experiment {searched.name}."]),
         *state_notes(searched),
     ]
-    return view.table("search", 1, [dict(zip(COLUMNS, row, strict=True)) for row in rows], notes)
+    return view.table("search", [dict(zip(COLUMNS, row, strict=True)) for row in rows], notes)
 
 
 def _search_of(view: View) -> Results | None:
@@ -57,5 +58,5 @@ def _row(arm: str, cells: Sequence[CellResults]) -> list[str]:
         f"{found.winner.mean:.4f}",
         sd,
         f"{low:.4f} to {high:.4f}",
-        f"{100 * noise.same:.0f} %",
+        f"{100 * noise.same:.0f} %" if found.n_stages == 2 else NOTHING,
     ]

@@ -35,7 +35,6 @@ def throughput_table(measured: Measurements) -> Table:
         kind=measured.slug,
         intro="How fast is each model, and each form of its recurrence, on this machine?",
         columns=tuple(columns),
-        n_left=3,
         rows=tuple(row for _, row in sorted(rows)),
         notes=tuple(_legend(measured)),
     )

@@ -10,19 +10,21 @@ from bench.report.searches import Found, find
 from bench.report.table import NOTHING, Table
 from bench.report.tables.view import TRIAL, View, arm_label, partial, trial_perplexity
 
+RATE = "training.learning_rate"  # the first setting that a reader looks for
+
 
 def tuning_table(view: View) -> Table | None:
     """One row per trial, by arm in the order of the manifest; None if the experiment is not a search."""
     trials = view.experiment.trials
     searched = {group: _searched(cells) for group, cells in trials.items()}
-    keys = sorted({key for found in searched.values() for key in found})
+    keys = sorted({key for found in searched.values() for key in found}, key=lambda key: (key != RATE, key))
     found_by_arm = {group: find(cells) for group, cells in trials.items()}
     two_stages = any(found.n_stages == 2 for found in found_by_arm.values())
     rows = [
         {"arm": group, TRIAL: arm_label(view.experiment, cell)}
-        | {_column(key, keys): _setting(cell, key) if key in searched[group] else NOTHING for key in keys}
         | {"sweep, best": best, "rank in its arm": rank}
         | ({"stage 2, mean loss": _stage_2(cell, found_by_arm[group])} if two_stages else {})
+        | {_column(key, keys): _setting(cell, key) if key in searched[group] else NOTHING for key in keys}
         | {"outcome": _outcome(cell)}
         for group, cells in trials.items()
         for cell, best, rank in _ranked(cells)
@@ -36,7 +38,7 @@ def tuning_table(view: View) -> Table | None:
         *protocol_legend(view.experiment, "sweep"),
         *machines(view.experiment),
     ]
-    return view.table("tuning", 2, rows, notes)
+    return view.table("tuning", rows, notes)
 
 
 def _ranked(cells: Sequence[CellResults]) -> Iterator[tuple[CellResults, str, str]]:

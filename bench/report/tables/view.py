@@ -69,9 +69,9 @@ class View:
         """The first columns of most tables: an arm and its n."""
         return {"arm": arm_label(self.experiment, cell), "n": n_of(self.experiment, cell)}
 
-    def table(self, kind: str, n_left: int, rows: Sequence[dict[str, str]], notes: Sequence[str]) -> Table | None:
+    def table(self, kind: str, rows: Sequence[dict[str, str]], notes: Sequence[str]) -> Table | None:
         """A table of this experiment; None if there is no row."""
-        return Table.of(self.experiment.name, kind, self.experiment.manifest.question, n_left, rows, notes)
+        return Table.of(self.experiment.name, kind, self.experiment.manifest.question, rows, notes)
 
 
 def summaries_of(experiment: Results) -> Summaries:

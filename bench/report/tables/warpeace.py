@@ -40,7 +40,7 @@ def warpeace_table(view: View) -> Table | None:
         for cell in view.cells
     ]
     columns = [*COLUMNS, *COMPARED]
-    return view.table("warpeace", 1, [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
+    return view.table("warpeace", [dict(zip(columns, row, strict=True)) for row in rows], _notes(view))
 
 
 def _notes(view: View) -> list[str]:

@@ -14,8 +14,9 @@ NASTY = ["a|b", "=cmd()", "</script>", "R&D_50%", "`code`", "+1", "@sum", "-2", 
 
 @pytest.fixture
 def nasty(tmp_path) -> Table:
-    manifest = make_manifest({label: {"42": "0" * 12} for label in NASTY}, question="a | <b>\n% c")
-    return table_of(make_store(tmp_path, [make_record()], manifest))
+    run_ids = {label: f"{i:012x}" for i, label in enumerate(NASTY)}
+    manifest = make_manifest({label: {"42": one} for label, one in run_ids.items()}, question="a | <b>\n% c")
+    return table_of(make_store(tmp_path, [make_record(run_id=one) for one in run_ids.values()], manifest))
 
 
 def test_markdown_cells_cannot_break_the_table_or_become_html(nasty):

@@ -117,6 +117,7 @@ def test_it_opens_in_silence_and_asks_for_nothing(scheme, committed, show):
 
 def test_every_figure_is_there_to_be_seen(committed, show):
     page = show(committed).page
+    open_all(page)
     drawings = page.locator("figure img")
     assert drawings.count() > 0
     for drawing in drawings.all():
@@ -135,7 +136,10 @@ def test_a_figure_in_the_page_looks_as_its_file_does(show):
         (drawn[drawn.find(b"<svg") :], "svg"),
     ):
         figure = show(content).page.locator(tag)
-        figure.evaluate("figure => { figure.style = 'position: fixed; left: 0; top: 0; width: 720px; height: 360px' }")
+        figure.evaluate(
+            "figure => { figure.style = 'position: fixed; left: 0; top: 0; width: 720px; height: 360px;"
+            " max-width: none; background: white; z-index: 9' }"
+        )
         looks.append(seen(figure))
     assert looks[0].size == (720, 360)
     assert ImageChops.difference(*looks).getbbox() is None
@@ -267,25 +271,27 @@ def test_a_figure_has_a_name_and_a_description(show):
     assert page.get_by_role("img", name="Curves Two lines fall.").count() == 2
 
 
-def test_dark_is_dark_and_figures_stay_on_white(committed, show):
+def test_dark_is_dark_and_figures_stand_on_the_page(committed, show):
     grounds = {}
     for scheme in ("light", "dark"):
         page = show(committed, scheme=scheme).page
         grounds[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (
-            page.evaluate("getComputedStyle(document.querySelector('.drawing')).backgroundColor")
-            == "rgb(255, 255, 255)"
+            page.evaluate("getComputedStyle(document.querySelector('.drawing')).backgroundColor") == "rgba(0, 0, 0, 0)"
         )
     assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 27)"}
 
 
-def test_paper_shows_every_table_and_no_button(committed, show):
+def test_paper_shows_what_is_folded_in_seven_sections_and_no_button(committed, show):
     page = show(committed, scheme="dark").page
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    tables = page.locator("table")
-    assert all(table.is_visible() for table in tables.all())
+    sections = page.locator("main > section")
+    shown = [table for section in sections.all()[:7] for table in section.locator("table").all()]
+    assert shown
+    assert all(table.is_visible() for table in shown)
+    assert page.locator("#appendix ~ details[open]").count() == 0
     assert not page.locator("nav").is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
@@ -302,8 +308,30 @@ def test_without_its_script_the_page_still_reads(browser, committed, tmp_path):
         page.locator("summary").first.click()
         assert page.locator("details[open]").count() == 1
         page.emulate_media(media="print")
-        assert all(
-            box is not None and box["height"] > 20 for box in map(Locator.bounding_box, page.locator("table").all())
-        )
+        boxes = [table.bounding_box() for table in page.locator("#size ~ .scroll table, #laptop ~ .scroll table").all()]
+        assert boxes
+        assert all(box is not None and box["height"] > 20 for box in boxes)
     finally:
         context.close()
+
+
+@pytest.mark.parametrize("width", [1400, 800, 400])
+def test_the_answer_is_on_the_first_screen(width, committed, show):
+    page = show(committed, width=width).page
+    box = page.locator(".answers li strong").first.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 900
+
+
+def test_the_page_is_short_before_anything_is_opened_and_its_contents_stay(committed, show):
+    page = show(committed).page
+    assert page.evaluate("document.documentElement.scrollHeight") < 15_000
+    page.evaluate("window.scrollTo(0, 5000)")
+    box = page.locator("nav").bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 5
+
+
+def test_no_column_of_a_table_that_is_not_folded_is_cut(committed, show):
+    cut = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.ariaLabel)"
+    assert show(committed).page.locator("section > .scroll").evaluate_all(cut) == []

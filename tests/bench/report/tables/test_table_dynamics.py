@@ -48,8 +48,8 @@ def test_an_arm_without_refinement_has_no_eta_and_a_missing_seed_marks_every_num
     assert (row["n"], row["recurrent share, last"]) == ("2 of 3", "0.500 ± 0.000 (2 of 3)")
 
 
-def test_what_no_model_would_read_is_passed_over(tmp_path):
-    odd = {"eta": "high", "gate": [None, 0.5], "alpha": []}
+def test_readings_that_a_model_did_not_take_are_left_out(tmp_path):
+    odd = {"eta": None, "gate": [0.5], "alpha": []}
     row = cells(table_of(make_store(tmp_path, [run(42, odd, odd, odd)]), "dynamics"))
     assert (row["eta, last"], row["gate, last"], row["alpha, last"]) == (NOTHING, "0.500", NOTHING)
 

@@ -30,13 +30,13 @@ def test_every_trial_is_a_row_with_what_it_tried_and_how_it_ended(tmp_path):
     records += [trial("b", 0, 7.0, weight_decay=0.02), trial("b", 1, 8.0, weight_decay=0.1)]
     table = table_of(stored(tmp_path, records, "b-t02"), "tuning")
     settings = ("learning_rate", "weight_decay")
-    assert table.columns == ("arm", "trial", *settings, "sweep, best", "rank in its arm", "outcome")
+    assert table.columns == ("arm", "trial", "sweep, best", "rank in its arm", *settings, "outcome")
     assert table.rows == (
-        ("a", "a-t00", "0.001", NOTHING, "6.000", "2 of 2", "done"),
-        ("a", "a-t01", "0.002", NOTHING, "5.000", "1 of 2", "done"),
-        ("a", "a-t02", "0.003", NOTHING, NOTHING, NOTHING, "diverged at step 120"),
-        ("b", "b-t00", "0.001", "0.02", "7.000", "1 of 2", "done"),
-        ("b", "b-t01", "0.002", "0.1", "8.000", "2 of 2", "done"),
+        ("a", "a-t00", "6.000", "2 of 2", "0.001", NOTHING, "done"),
+        ("a", "a-t01", "5.000", "1 of 2", "0.002", NOTHING, "done"),
+        ("a", "a-t02", NOTHING, NOTHING, "0.003", NOTHING, "diverged at step 120"),
+        ("b", "b-t00", "7.000", "1 of 2", "0.001", "0.02", "done"),
+        ("b", "b-t01", "8.000", "2 of 2", "0.002", "0.1", "done"),
         ("b", "b-t02", NOTHING, NOTHING, NOTHING, NOTHING, "not run"),
     )
 

@@ -348,12 +348,13 @@ def test_each_record_is_read_and_parsed_once_for_all_tables(tmp_path, monkeypatc
         n_read[path.name] += path.parent.name == "runs"
         return read(path)
 
-    def parse_and_count(content: Any, parse: Callable[[Any], Record] = Record.model_validate) -> Record:
-        n_parsed[content["run_id"]] += 1
-        return parse(content)
+    def parse_and_count(content: Any, parse: Callable[..., Record] = Record.model_validate_json, **how: Any) -> Record:
+        record = parse(content, **how)
+        n_parsed[record.run_id] += 1
+        return record
 
     monkeypatch.setattr(Path, "read_bytes", read_and_count)
-    monkeypatch.setattr(Record, "model_validate", parse_and_count)
+    monkeypatch.setattr(Record, "model_validate_json", parse_and_count)
     assert len(make_tables(store).tables) > 5
     assert +n_read == dict.fromkeys((one.file_name for one in records), 1)
     assert n_parsed == dict.fromkeys((one.run_id for one in records), 1)
