@@ -29,7 +29,7 @@ def claims(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn]:
     _draw(figure.subplots(), verdicts, [_n_of(verdict, ours) for verdict in verdicts], effects)
     drawing.note(figure, "shaded: where the claim holds; bar: both one-sided 95 % bounds, of C10 the 95 % interval\n"
                  "hollow: at laptop size, which decides nothing")  # fmt: skip
-    texts = [f"{one.claim.id} {one.outcome}, {_words(one.effect) or 'no run yet'}" for one in verdicts]
+    texts = [f"{one.claim.id} {one.outcome}, {_words(one.effect) or 'no number yet'}" for one in verdicts]
     yield drawing.finished(
         figure,
         name="claims",
@@ -107,9 +107,9 @@ def _draw_effect(axes: Axes, height: float, effect: Effect | None, look: dict[st
 
 
 def _in_words(verdict: Verdict) -> str:
-    """The effects that are in other units than the axis; or that there is none."""
+    """The effects that are in other units than the axis, or why there is none."""
     effects = (verdict.effect, verdict.effect_at_laptop_size)
     if not any(effects):
-        return "no run yet"
+        return "no run yet" if verdict.outcome == "not started" else "too few runs"
     here, there = (_words(one) if one is not None and one.unit != NATS else "" for one in effects)
     return "; ".join(filter(None, (here, there and f"at laptop size {verdict.effect_at_laptop_size}")))

@@ -1,5 +1,6 @@
 """Training curves: the validation perplexity of the first arm of each family over the steps, and what was published."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,11 +70,11 @@ def curves(experiment: Results, published: Published) -> list[drawing.Drawn]:
 
 
 def _series(cell: CellResults) -> Series | None:
-    """None where there is no curve: a single evaluation is a point."""
+    """None where there is no curve: a single evaluation is a point, and infinite ones have no place."""
     series = over_seeds(
         {step: perplexity(nats) for step, nats in validation_nats(record).items()} for record in cell.done
     )
-    return series if series is not None and len(series.steps) > 1 else None
+    return series if series is not None and len(series.steps) > 1 and math.isfinite(min(series.middle)) else None
 
 
 def _draw(axes: Axes, lines: Sequence[_Curve], beside: dict[str, list[Figure]]) -> float | None:
@@ -88,9 +89,9 @@ def _draw(axes: Axes, lines: Sequence[_Curve], beside: dict[str, list[Figure]]) 
     _draw_published(axes, [(figure, line.look["color"]) for line in lines for figure in beside[line.family]])
     lowest = min(line.best[1] for line in lines)
     least = min([lowest, *(figure.perplexity for figures in beside.values() for figure in figures)])
-    ends = max(line.series.high[-1] for line in lines)  # where overfitting shows
+    ends = [high for line in lines if math.isfinite(high := line.series.high[-1])]  # where overfitting shows
     most = max(high for line in lines for high in line.series.high)
-    top = min(most, max(NEAR * lowest, 1.03 * ends))
+    top = min(most, max([NEAR * lowest, *(1.03 * end for end in ends)]))
     axes.set_ylim(least / 1.025, top * 1.01)
     return top if top < most else None
 

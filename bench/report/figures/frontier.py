@@ -44,10 +44,9 @@ class _Point:
 
 def frontier(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn]:
     """At most one figure; none where no arm is done."""
-    cells = _cells(ours, published.corpus)
-    if not cells:
+    arms = [arm for cell in _cells(ours, published.corpus) if math.isfinite((arm := _arm(cell)).summary.mean)]
+    if not arms:
         return
-    arms = [_arm(cell) for cell in cells]
     points = _points(ours, published)
     figure = drawing.new_figure(7.0, drawing.WIDE)
     grid = figure.subplots(2, 2, sharex="col", sharey="row", squeeze=False, height_ratios=(1, 2))

@@ -12,10 +12,10 @@ from bench.report.figures.looks import INK, PUBLISHED, of_family
 from bench.report.notes import number
 from bench.report.published import Figure, Published
 from bench.report.runs import CellResults, StoreResults, sweep_nats
-from bench.report.statistics import perplexity, summarise
+from bench.report.statistics import mean, perplexity, summarise
 
 UNTUNED = "matched-untuned"  # stands in for `matched` while that has no run
-SEARCHES = ("tuning", "laptop-tuning")  # whose trials are drawn: the first that has enough learning rates
+SEARCHES = {"tuning": "the preprint's size", "laptop-tuning": "laptop size"}  # the first with enough trials is drawn
 FEWEST_RATES = 3
 HIGHEST = 1.75  # perplexity at the top of the right panel, relative to the lowest
 
@@ -50,11 +50,11 @@ def hero(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn]:
         alts.append("the perplexity of each arm at the preprint's size")
     if found is not None:
         name, lines = found
-        _draw_rates(next(panels), lines)
+        _draw_rates(next(panels), name, lines)
         drawing.legend(figure, [of_family(family) for family in lines], list(lines), ncols=3)
         words.append(
-            f"Learning rates, of {name}: the best validation perplexity of each trial, one seed each, of the shape of "
-            "schedule with the lowest one; ringed: the best."
+            f"Learning rates, of {name}: the best validation perplexity of each trial that did not diverge, of a "
+            "family with several schedules of the best one; ringed: the best."
         )
         alts.append("the perplexity of each family against the learning rate")
     drawing.note(
@@ -138,33 +138,29 @@ def _middle(values: Sequence[float]) -> float:
 
 
 def _search(ours: StoreResults, name: str) -> tuple[str, dict[str, list[CellResults]]] | None:
-    """The trials of each family at the shape with the lowest loss, by learning rate."""
+    """The done trials of each family by learning rate: of the best shape, if each has several rates, else all."""
     experiment = ours.experiment(name)
     found = {} if experiment is None else searched(experiment)
-    lines = {family: _best_shape(cells) for family, cells in found.items() if family in FAMILIES}
-    lines = {family: cells for family, cells in lines.items() if len(cells) >= FEWEST_RATES}
-    return (name, lines) if lines else None
-
-
-def _best_shape(trials: Sequence[CellResults]) -> list[CellResults]:
-    groups = by_rate([cell for cell in trials if cell.done])
-    return min(groups, key=lambda group: min(_nats(cell) for cell in group), default=[])
+    done = {family: [cell for cell in cells if cell.done] for family, cells in found.items() if family in FAMILIES}
+    if not done or min(map(len, done.values())) < FEWEST_RATES:
+        return None
+    shapes = {family: min(by_rate(cells), key=lambda group: min(map(_nats, group))) for family, cells in done.items()}
+    whole = min(map(len, shapes.values())) >= FEWEST_RATES
+    return name, shapes if whole else done
 
 
 def _nats(cell: CellResults) -> float:
-    return min(sweep_nats(cell.done))
+    return mean(sweep_nats(cell.done))
 
 
-def _draw_rates(axes: Axes, lines: dict[str, list[CellResults]]) -> None:
+def _draw_rates(axes: Axes, name: str, lines: dict[str, list[CellResults]]) -> None:
+    """A line for a family whose trials differ only in the rate, else points; the best one ringed."""
     for family, cells in lines.items():
-        look, values = of_family(family), [perplexity(_nats(cell)) for cell in cells]
-        axes.plot([learning_rate(cell) or 0.0 for cell in cells], values, **look)
-        best = values.index(min(values))
-        axes.plot(
-            [learning_rate(cells[best]) or 0.0],
-            values[best : best + 1],
-            **PUBLISHED | {"marker": "o", "markersize": 11, "color": look["color"]},
-        )
+        look = of_family(family) | ({} if len(by_rate(cells)) == 1 else {"linestyle": "none"})
+        points = [(learning_rate(cell) or 0.0, perplexity(_nats(cell))) for cell in cells]
+        axes.plot(*zip(*points, strict=True), **look)
+        rate, lowest = min(points, key=lambda point: point[1])
+        axes.plot([rate], [lowest], **PUBLISHED | {"marker": "o", "markersize": 11, "color": look["color"]})
     axes.set_xscale("log")
     axes.set_yscale("log")
     drawing.log_ticks(axes.yaxis, (4, 4.5, 5, 5.5, 6, 7, 8, 9))
@@ -172,7 +168,7 @@ def _draw_rates(axes: Axes, lines: dict[str, list[CellResults]]) -> None:
     axes.set_ylim(lowest / 1.03, min(axes.get_ylim()[1], lowest * HIGHEST))
     axes.set_xlabel("learning rate (log scale)")
     axes.set_ylabel("validation perplexity")
-    axes.set_title("laptop size, by learning rate", loc="left")
+    axes.set_title(f"{SEARCHES[name]}, by learning rate", loc="left")
     drawing.log_ticks(axes.xaxis, (1, 3))
 
 

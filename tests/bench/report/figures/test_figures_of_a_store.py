@@ -12,7 +12,7 @@ from bench.report.published import PUBLISHED, load_published
 from bench.report.statistics import perplexity
 from tests.figures import EXPERIMENTS, draw, marked, of_store, paper, runs
 from tests.records import make_record
-from tests.trained import make_aggregate, make_experiment
+from tests.trained import make_aggregate, make_experiment, make_run
 
 
 def test_the_hero_has_every_seed_every_published_point_and_the_counts():
@@ -51,6 +51,18 @@ def test_learning_rates_are_of_the_shape_with_the_lowest_loss():
     ]
 
 
+def test_trials_that_differ_in_more_than_the_rate_are_points_and_one_that_diverged_has_none():
+    trials = [
+        run for i in range(4) for run in runs(f"t{i}", 1.5, seeds=(7,), rate=0.01 * (i + 1), model={"rank": i + 4})
+    ]
+    lost = make_run("lost", 7, rate=0.9).model_copy(update={"status": "diverged", "result": None})
+    made = make_experiment("tuning", [*trials, lost], dict.fromkeys(["t0", "t1", "t2", "t3", "lost"], "k"))
+    axes = of_store("hero", made).figure.axes[0]
+    assert axes.get_title("left") == "the preprint's size, by learning rate"
+    assert axes.lines[0].get_linestyle() == "None"
+    assert list(axes.lines[0].get_xdata()) == [0.01, 0.02, 0.03, 0.04]
+
+
 def test_the_forest_of_claims_has_each_effect_its_interval_and_where_the_claim_holds():
     drawn = of_store("claims", paper())
     axes = drawn.figure.axes[0]
@@ -77,6 +89,21 @@ def test_the_frontier_has_each_published_point_at_its_own_place():
     assert sorted((round(x), y) for x, y in sampled + sweep) == places
     arms = {run.cost.parameters.n_params for run in paper().done}
     assert {x for marker in ("o", "X", "s") for x, _ in marked(lower, marker)} == arms
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perplexity_that_is_infinite_has_no_place_and_stops_no_figure():
+    def lost(run):
+        record = run.model_dump()
+        record["result"]["sweep"]["best"]["nats_per_token"] = 800.0
+        record["curve"][-1]["val_nats_per_token"] = 800.0
+        return type(run).model_validate(record)
+
+    experiment = make_experiment("paper", [lost(paper().done[0]), *paper().done[1:]], reference="nanogpt_2023")
+    found = {drawn.name: drawn for drawn in draw(experiment)}
+    assert {"hero", "claims", "frontier", "paper-curves"} <= set(found)
+    assert marked(found["frontier"].figure.axes[2], "o") == []
+    assert all(drawn.png for drawn in found.values())
 
 
 def luminance(color: str) -> float:
