@@ -100,7 +100,7 @@ def check_ours(folder: Path) -> None:
 def unused() -> list[Path]:
     """The folders of the cache that no launch has used for UNUSED_DAYS; none where the cache is not ours."""
     found: list[Path] = []
-    with suppress(OSError, StoreError):
+    with suppress(OSError, ConfigError, StoreError):  # a user without a home has no cache
         check_root(cache_root())
         for path in sorted(cache_root().glob("torch-*")):
             with suppress(OSError, StoreError):  # it went by itself, or others may write there
