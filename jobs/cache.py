@@ -64,6 +64,12 @@ def cache_environment(kind: str) -> dict[str, str]:
     }
 
 
+def check_cache() -> None:
+    """StoreError where `compile_cache` would refuse the folder that there is; makes nothing."""
+    with suppress(FileNotFoundError):
+        check_root(cache_root())
+
+
 def check_root(folder: Path) -> None:
     """StoreError unless nobody else can put another folder in the place of ours in this one.
 
