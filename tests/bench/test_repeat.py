@@ -60,9 +60,8 @@ def test_what_can_move_a_number_is_recorded_without_a_path(monkeypatch):
 def test_two_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
     def machine(family: int, model: int) -> Environment:
         path = tmp_path / str(family)
-        path.write_text(
-            f"vendor_id\t: AuthenticAMD\ncpu family\t: {family}\nmodel\t: {model}\nmodel name\t: AMD EPYC\n\nvendor_id\t: X\n"
-        )
+        facts = ("vendor_id\t: AuthenticAMD", f"cpu family\t: {family}", f"model\t: {model}", "model name\t: AMD EPYC")
+        path.write_text("\n".join((*facts, "", "vendor_id\t: of the second core")))
         monkeypatch.setattr(environment, "CPU_FACTS", path)
         return environment.describe_machine(CPU)
 
