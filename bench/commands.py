@@ -70,7 +70,7 @@ def rerun(
     data_dir: DataDir = None,
 ) -> None:
     """Train the run of a record again, from the record only, and compare."""
-    from bench.repeat import environment_changes, read_record, record_differences, run_of
+    from bench.repeat import read_record, record_differences, run_of
     from bench.run import Settings, execute
     from bench.store import Store
 
@@ -81,7 +81,7 @@ def rerun(
     with tempfile.TemporaryDirectory() as scratch:
         new = execute(run_of(old), Store(store or Path(scratch)), settings)
     _show(new)
-    for change in environment_changes(old.environment, new.environment):
+    for change in old.environment.changes(new.environment):
         print(f"note: {change}")
     found = record_differences(old, new)
     print("\n".join(found) if found else "equal: every number that both measured, bit for bit")

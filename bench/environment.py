@@ -12,6 +12,13 @@ import torch
 
 from bench import record
 
+# Variables of the libraries that compute: instruction sets, kernels and threads. Values with a path are left out.
+MOVES_NUMBERS = re.compile(
+    r"(MKL|ONEDNN|DNNL|OMP|GOMP|KMP|OPENBLAS|GOTO|BLIS|VECLIB|ATEN|CUBLAS|CUBLASLT|CUDNN|NVIDIA|TORCH|PYTORCH|TRITON)_\w+"
+    r"|GLIBC_TUNABLES"
+)
+PLAIN_VALUE = re.compile(r"[\w.,:;=+ -]{1,80}")
+CPU_FACTS = Path("/proc/cpuinfo")
 PACKAGES = ("torch", "numpy", "einops", "pydantic")  # what training imports
 
 
@@ -26,7 +33,15 @@ def describe_machine(device: torch.device) -> record.Environment:
         packages={name: version(name) for name in PACKAGES},
         instructions=torch.backends.cpu.get_cpu_capability(),
         cuda=torch.version.cuda,
+        processor=processor() if device.type == "cpu" else None,
+        settings=settings(),
     )
+
+
+def settings() -> dict[str, str]:
+    """The environment variables that can move a number, with their values, except for those that hold a path."""
+    found = {name: value for name, value in sorted(os.environ.items()) if MOVES_NUMBERS.fullmatch(name)}
+    return {name: value for name, value in found.items() if PLAIN_VALUE.fullmatch(value)}
 
 
 def slug(device: torch.device) -> str:
@@ -38,11 +53,25 @@ def slug(device: torch.device) -> str:
 
 def cpu_name() -> str:
     """The processor's model name."""
+    facts = _cpu_facts()
+    return facts.get("model name", platform.machine()) if facts else platform.processor() or platform.machine()
+
+
+def processor() -> str | None:
+    """The processor's vendor, family, model and stepping, or their like on Arm; None where they are not known."""
+    names = ("vendor_id", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
+    facts = _cpu_facts()
+    return ", ".join(f"{name} {facts[name]}" for name in names if name in facts) or None
+
+
+def _cpu_facts() -> dict[str, str]:
+    """What Linux says of the first core; empty on other systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first, *_ = CPU_FACTS.read_text(encoding="utf-8", errors="replace").split("\n\n")
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def synchronize(device: torch.device) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from bench.corpora import CORPORA
-from bench.errors import CorpusError
+from bench.errors import ConfigError, CorpusError
 from bench.files import named_folder
 
 DATA_DIR_VARIABLE = "BENCH_DATA_DIR"
@@ -31,8 +31,14 @@ def find_text(name: str, data_dir: Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """The user's cache of corpora, laid out like a data folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k-operators-bench"
+    """The user's cache of corpora, laid out like a data folder. ConfigError where the user has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k-operators-bench"
+    except RuntimeError as error:  # a container's user, without HOME and without an entry in passwd
+        raise ConfigError(
+            f"this user has no home folder for a cache: set {DATA_DIR_VARIABLE} to a folder that holds "
+            "tinyshakespeare/input.txt, or XDG_CACHE_HOME to a folder that can be written"
+        ) from error
 
 
 def check_sha256(path: Path, expected: str) -> None:

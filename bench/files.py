@@ -21,6 +21,12 @@ def named_folder(variable: str) -> Path | None:
     return None if named is None else Path(named)
 
 
+def could_be_made(folder: Path) -> bool:
+    """Whether files could be written in a folder, which is made if it is missing; makes nothing itself."""
+    nearest = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, meets the old content or the new, never a part."""
     replace(path, content, durable=True)

@@ -15,6 +15,7 @@ from bench.files import replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
+LARGEST_PROGRESS = 1e12  # of any number in a progress file
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM sends the last before its time limit
 
 
@@ -62,12 +63,25 @@ class Progress:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's progress file; None where there is none yet."""
+    """The content of a run's progress file; None where there is none yet. Values that `Progress` cannot have written,
+    as after a power cut or an edit, are left out.
+    """
     try:
         content = json.loads((folder / PROGRESS_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    return {
+        key: value for key, value in content.items() if isinstance(value, str) == (key == "state") and _plain(value)
+    }
+
+
+def _plain(value: object) -> bool:
+    """Whether it is a text, or a number of a size that a run can have."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) < LARGEST_PROGRESS
+    return isinstance(value, str)
 
 
 def count_cores() -> int:

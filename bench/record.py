@@ -59,6 +59,21 @@ class Environment(Strict):
     packages: dict[str, str]
     instructions: str | None = None  # the CPU's vector instructions that torch uses, e.g. AVX512
     cuda: str | None = None  # the version torch was built with
+    processor: str | None = None  # of a CPU: vendor, family, model and stepping, since makers reuse names
+    settings: dict[str, str] | None = None  # variables that were set and can move a number, e.g. MKL_CBWR
+
+    def changes(self, now: "Environment") -> list[str]:
+        """What differs in `now`, one text each; what one of them lacks, since it is older, is not known to differ."""
+        before, after = self.model_dump(), now.model_dump()
+        set_then, set_now = before.pop("settings"), after.pop("settings") or {}
+        later = [key for key in ("instructions", "processor") if None in (before[key], after[key])]
+        differ = [key for key in before if before[key] != after[key] and key not in later]
+        found = [f"{key}: {before[key]} then, {after[key]} now" for key in differ]
+        if set_then is None:  # an older record: only what is set now is known
+            return found + [f"{key}: not recorded then, {value} now" for key, value in sorted(set_now.items())]
+        names = sorted(set_then.keys() | set_now.keys())
+        values = [(name, *(some.get(name, "not set") for some in (set_then, set_now))) for name in names]
+        return found + [f"{name}: {then} then, {value} now" for name, then, value in values if then != value]
 
 
 class Attempt(Strict):

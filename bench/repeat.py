@@ -44,12 +44,6 @@ def record_differences(old: Record, new: Record) -> list[str]:
     return found
 
 
-def environment_changes(old: record.Environment, new: record.Environment) -> list[str]:
-    """The conditions of exact repetition that have changed."""
-    before, after = old.model_dump(), new.model_dump()
-    return [f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key]]
-
-
 def read_record(path: Path) -> Record:
     """The record in a file."""
     return record.read(path, Record)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ConfigError, RecordError, StoreError, UserError, first_problem, typed
-from bench.files import named_folder, write_atomically, write_once
+from bench.files import could_be_made, named_folder, write_atomically, write_once
 from bench.record import NO_SEED, PLAIN_NAME, Manifest, Recheck, Record, file_name, read, run_name, to_bytes
 
 RUNS_DIR_VARIABLE = "BENCH_RUNS_DIR"
@@ -148,6 +148,13 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise StoreError(f"store {self.root} cannot be written: {error.strerror}; use another --store") from error
+
+    def check_could_be_written(self) -> None:
+        """StoreError where records or the files of runs could not be written; it makes nothing itself."""
+        if not could_be_made(self.root / "runs"):
+            raise StoreError(f"store {self.root} cannot be written; use another --store")
+        if not could_be_made(self.work_folder):
+            raise StoreError(f"run folder {self.work_folder} cannot be written; set {RUNS_DIR_VARIABLE}")
 
     def _paths(self, folder: str) -> list[Path]:
         """The JSON files in a folder of this store, sorted by name."""

@@ -113,7 +113,7 @@ def launch(
     )
     if not _is_slurm(cluster, profile or slurm or test_only or emit_scripts or measure or runs_per_job > 1):
         which |= {"checkpoint_seconds": checkpoint_seconds, "deadline": until, "dry_run": dry_run, "probe": probe}
-        raise typer.Exit(_launch_and_pack(experiment, here, target, None if dry_run else pack, which))
+        raise typer.Exit(_launch_and_pack(experiment, here, target, pack, which))
     if pack is not None:
         by_hand = shlex.join(["tar", "czf", str(pack), "-C", str(store), "runs", "experiments"])
         raise ConfigError(f"--pack waits for the runs, and a SLURM launch does not; when they have ended: {by_hand}")
@@ -203,7 +203,7 @@ def _launch_and_pack(name: str, store: Store, target: Target, pack: Path | None,
     from jobs.launch import summary
     from jobs.outcome import write_all_tables
 
-    with packing(store, pack):
+    with packing(store, pack, dry_run=options["dry_run"]):
         ended = _launch_here(name, store, target, options)
     code = summary(ended, store)
     if store.records()[1]:

@@ -64,6 +64,12 @@ def cache_environment(kind: str) -> dict[str, str]:
     }
 
 
+def check_cache() -> None:
+    """StoreError where `compile_cache` would refuse the folder that there is; makes nothing."""
+    with suppress(FileNotFoundError):
+        check_root(cache_root())
+
+
 def check_root(folder: Path) -> None:
     """StoreError unless nobody else can put another folder in the place of ours in this one.
 
@@ -100,7 +106,7 @@ def check_ours(folder: Path) -> None:
 def unused() -> list[Path]:
     """The folders of the cache that no launch has used for UNUSED_DAYS; none where the cache is not ours."""
     found: list[Path] = []
-    with suppress(OSError, StoreError):
+    with suppress(OSError, ConfigError, StoreError):  # a user without a home has no cache
         check_root(cache_root())
         for path in sorted(cache_root().glob("torch-*")):
             with suppress(OSError, StoreError):  # it went by itself, or others may write there

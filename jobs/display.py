@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -47,7 +48,8 @@ class Display:
     def print(self, text: str) -> None:
         """Print a line with the time since the start; nothing for an empty text."""
         if text:
-            self.console.print(f"{duration(time.monotonic() - self.started)}  {text}", markup=False)
+            line = f"{duration(time.monotonic() - self.started)}  {text}"
+            self.console.print(line, markup=False, soft_wrap=self.live is None)  # a line of a file is not folded
 
     def tell(self, active: list[Run], ended: Ended | None) -> None:
         """Show the moment, and one run's end if there is one."""
@@ -65,7 +67,7 @@ class Display:
         elif time.monotonic() - self._printed_at >= PLAIN_SECONDS:
             self._printed_at = time.monotonic()
             for run in active:
-                self.print("  ".join(self.row(run)))
+                self.print(plain_line(run.name, read_progress(self.store.run_folder(run.run_id)) or {}))
             self.print(self.gpu_text())
 
     def table(self, active: list[Run]) -> Group:
@@ -85,7 +87,7 @@ class Display:
         return "" if share is None else f"GPU training {share:.0%} of the time"
 
     def row(self, run: Run) -> tuple[str, str, str, str, str]:
-        """A run's name, step, latest validation loss, speed and time left."""
+        """A run's name, step, latest validation loss, speed and time left, for a table whose head has the units."""
         progress = read_progress(self.store.run_folder(run.run_id)) or {}
         step, n_steps = progress.get("step"), progress.get("n_steps")
         nats, speed = progress.get("val_nats_per_token"), progress.get("tokens_per_second")
@@ -97,6 +99,28 @@ class Display:
             f"{speed:,.0f}" if speed else "-",
             duration(left) if left is not None else "",
         )
+
+
+def plain_line(name: str, progress: dict[str, Any]) -> str:
+    """A run's progress as a line with its units; what is not known yet is left out."""
+    n_steps, left = progress.get("n_steps"), progress.get("seconds_left")
+    nats, speed = progress.get("val_nats_per_token"), progress.get("tokens_per_second")
+    return "  ".join(
+        [
+            name,
+            f"step {progress.get('step')} of {n_steps}" if n_steps else str(progress.get("state", "starting")),
+            *([] if nats is None else [f"{nats:.4f} nats"]),
+            *([f"{speed:,.0f} tokens/s"] if speed else []),
+            *([] if left is None else [f"{roughly(left)} left"]),
+        ]
+    )
+
+
+def roughly(seconds: float) -> str:
+    """Seconds in words: `40 s`, `5 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def duration(seconds: float) -> str:

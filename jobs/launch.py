@@ -18,6 +18,7 @@ from bench.lease import living
 from bench.record import FINAL_STATUSES, NO_SEED, Manifest
 from bench.sources import ROOT
 from bench.store import Store
+from jobs.cache import check_cache
 from jobs.cost import START_SECONDS, Estimate, known_estimates, schedule_seconds
 from jobs.deadline import Deadline, headline_first, same_command
 from jobs.display import Display, duration
@@ -90,10 +91,11 @@ def find_todo(
         print(f"WARNING: {error}")
     statuses: dict[str, str] = {one.run_id: one.status for one in records}
     todo = Todo(selected=selected, runs=missing(selected, statuses, retry), statuses=statuses)
+    folders = {store.run_folder(run.run_id): run for run in todo.runs}  # refuses links
+    store.check_could_be_written()
     if pretending:
         return todo
     store.check_writable()
-    folders = {store.run_folder(run.run_id): run for run in todo.runs}
     for folder, holder in living(folders).items():
         reason = f"process {holder.pid} on {holder.node} works on it"
         todo.busy.append(Ended(run=folders.pop(folder), reason=reason))
@@ -170,6 +172,8 @@ def launch_missing(
         if deadline is not None:
             announce_deadline(deadline, experiment, todo, store, slots, estimates)
     if dry_run:
+        if any(slot.device == "cuda" for slot in slots):
+            check_cache()
         list_grid(todo, estimates)
         return []
     # the pool first: it refuses a compile cache that others may write, before any record is set aside

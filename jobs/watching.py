@@ -22,7 +22,7 @@ from jobs.layout import LOG_FILE
 from jobs.status import RunState, states
 from jobs.why import find_traces, screen
 
-PLAIN_WIDTH = 200  # of a table that goes into a file or a pipe, which must not fold an id
+PLAIN_WIDTH = 1000  # of a table that goes into a file or a pipe, which must not fold an id
 USUAL_STORE = Path("reproduced")
 WATCH_SECONDS = 30.0  # between looks: SLURM's controller serves everybody
 

@@ -91,7 +91,7 @@ def began_on(record: Record) -> Environment:
 def other_kind(record: Record, machine: RecheckMachine) -> list[str]:
     """Why this machine is not of the kind that made a record, so that equal bits are not guaranteed."""
     then = began_on(record)
-    if any(one.environment != then for one in record.attempts if one.first_step < N_FIRST):
+    if any(then.changes(one.environment) for one in record.attempts if one.first_step < N_FIRST):
         return ["its first steps were taken in more than one environment"]
     now = machine.environments.get(then.device)
     if now is None:
@@ -99,7 +99,10 @@ def other_kind(record: Record, machine: RecheckMachine) -> list[str]:
     what = ["platform", "instructions", *(["device_name", "cuda"] if then.device == "cuda" else [])]
     before, after = then.model_dump(include=set(what)), now.model_dump(include=set(what))
     before["torch"], after["torch"] = then.packages.get("torch"), now.packages.get("torch")
-    return [f"{key}: {before[key]} then, {after[key]} now" for key in [*what, "torch"] if before[key] != after[key]]
+    before |= {} if then.settings is None else dict.fromkeys(now.settings or {}) | then.settings
+    after |= {name: (now.settings or {}).get(name) for name in before if name not in after}
+    keys = [key for key in before if not key.endswith("_NUM_THREADS")]  # it is set for each repetition
+    return [f"{key}: {before[key]} then, {after[key]} now" for key in keys if before[key] != after[key]]
 
 
 def like_its_own(record: Record, machine: RecheckMachine) -> bool:

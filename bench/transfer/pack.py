@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import ConfigError, count
-from bench.files import write_atomically
+from bench.files import could_be_made, write_atomically
 from bench.store import FOLDERS, Store
 
 SUFFIXES = (".tar.gz", ".tgz")
@@ -41,17 +41,22 @@ def pack(store: Store, path: Path) -> Packed:
 
 
 @contextmanager
-def packing(store: Store, path: Path | None) -> Iterator[None]:
+def packing(store: Store, path: Path | None, *, dry_run: bool = False) -> Iterator[None]:
     """Pack a store when the block ends, however it ends, and meanwhile every minute in which a record came.
 
     So a machine that is taken away leaves the archive of a minute ago. Nothing is done where `path` is None.
-    ConfigError, before the block begins, for a name that is no archive's.
+    ConfigError, before the block begins, for a name that is no archive's; also in a dry run, which packs nothing.
     """
     if path is None:
         yield
         return
     if not path.name.endswith(SUFFIXES):
         raise ConfigError(f"--pack {path}: an archive's name ends in {' or '.join(SUFFIXES)}")
+    if dry_run:
+        if path.is_dir() or not could_be_made(path.parent):
+            raise ConfigError(f"--pack {path} cannot be written; name another file")
+        yield
+        return
     packed = _files(store)
     try:
         pack(store, path)  # so that a place that cannot be written is known before an hour of training, not after

@@ -119,6 +119,37 @@ def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(capsys, 
     assert (tmp_path / "file").read_bytes() == b"in the way"
 
 
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--store", "file"], ["store file cannot be written", "--store"]),
+        (["--store", "file/store"], ["store file/store cannot be written", "--store"]),
+        (["--store", "linked"], ["is a link"]),
+        (["--pack", "file/out.tar.gz"], ["--pack file/out.tar.gz cannot be written"]),
+        (["--pack", "out.zip"], ["--pack out.zip", ".tar.gz"]),
+    ],
+)
+def test_a_dry_run_refuses_what_the_launch_refuses(options, words, dry_run, capsys, tmp_path):
+    (tmp_path / "file").write_bytes(b"in the way")
+    work = tmp_path / "linked" / "work"
+    work.mkdir(parents=True)
+    (work / smoke_run().run_id).symlink_to(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    message = mistake(capsys, jobs_app, *LAUNCH, *options, *dry_run)
+    assert not [word for word in words if word not in message]
+    assert set(tmp_path.rglob("*")) - before <= (set() if dry_run else {tmp_path / "linked" / "runs"})
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_a_folder_of_runs_that_cannot_be_made_as_the_launch_does(
+    dry_run, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_bytes(b"in the way")
+    monkeypatch.setenv(RUNS_DIR_VARIABLE, "file/work")
+    assert RUNS_DIR_VARIABLE in mistake(capsys, jobs_app, *LAUNCH, *dry_run, "--store", "store")
+
+
 @pytest.mark.parametrize("command", [["table"], ["sample", "x"]])
 def test_a_store_that_is_not_there_is_one_line(command, capsys):
     assert "there is no store" in mistake(capsys, bench_app, *command, "--store", "nowhere")

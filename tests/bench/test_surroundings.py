@@ -86,3 +86,31 @@ def test_the_log_of_a_run_is_utf8_in_any_locale(tmp_path, tiny_run, monkeypatch)
     worker = start_attempt(run, make_slots("cpu", 1)[0], store, [], {})
     assert worker.process.wait(PATIENCE_SECONDS) == 0
     assert (store.run_folder(run.run_id) / LOG_FILE).read_text(encoding="utf-8").splitlines() == ["±", "−"]
+
+
+@pytest.mark.parametrize(
+    ("program", "command"), [("bench", ["data"]), ("bench", RUN), ("jobs", LAUNCH), ("jobs", [*LAUNCH, "--dry-run"])]
+)
+def test_an_account_without_a_home_is_told_what_to_set(program, command, tmp_path, monkeypatch, capsys):
+    no_home(monkeypatch)
+    options = [] if command == ["data"] else ["--store", tmp_path / "store"]
+    message = mistake(capsys, {"bench": bench_app, "jobs": jobs_app}[program], *command, *options)
+    assert DATA_DIR_VARIABLE in message
+    assert "XDG_CACHE_HOME" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_no_cache_works_without_a_home(tmp_path, monkeypatch, capsys):
+    no_home(monkeypatch)
+    store = make_store(tmp_path, five_seeds())
+    assert call(bench_app, "table", "--store", store.root) == 0
+    assert call(jobs_app, "gc", "--store", store.root) == 0
+    assert call(jobs_app, "doctor", "--store", store.root) == 1
+    assert "problem  corpus       this user has no home folder" in capsys.readouterr().out
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no HOME and no entry in passwd."""
+    for name in ("HOME", "XDG_CACHE_HOME", DATA_DIR_VARIABLE, CACHE_DIR_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # KeyError

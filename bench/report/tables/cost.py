@@ -1,6 +1,6 @@
 """The table of cost: time, speed, memory and FLOPs of training."""
 
-from bench.report.notes import machines, packed_notes
+from bench.report.notes import machines, packed_notes, state_notes
 from bench.report.runs import CellResults
 from bench.report.statistics import mean, summarise
 from bench.report.table import NOTHING, Table
@@ -16,6 +16,7 @@ def cost_table(view: View) -> Table | None:
         "train seconds: mean ± sample standard deviation, without evaluation and set-up; tokens/s: mean; peak MiB: "
         "maximum over runs; train FLOPs: 3 × forward, counted by a formula for each model.",
         *packed_notes(view.experiment),
+        *state_notes(view.experiment),
         *machines(view.experiment),
     ]
     return view.table("cost", rows, notes)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 

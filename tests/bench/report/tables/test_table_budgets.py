@@ -129,3 +129,11 @@ def test_runs_that_shared_a_gpu_count_in_no_table_of_times(tmp_path):
     left_out = [note for note in table.notes if "are left out" in note]
     assert [note.split(": ", 1)[1] for note in left_out] == ["k_operators: 2 runs."]
     assert not [note for note in table_of(make_store(tmp_path / "none", lone), "cost").notes if "left out" in note]
+
+
+def test_arms_that_did_not_end_have_a_row_in_words_and_those_that_did_not_run_a_note(tmp_path):
+    lost = [make_record("lost", 42, status="diverged"), make_record("lost", 69, status="oom")]
+    cells_of = {"lost": {str(one.seed): one.run_id for one in lost}, "never": {"42": "0" * 12}}
+    table = table_of(make_store(tmp_path, lost, make_manifest(cells_of)))
+    assert [(row[3], row[4]) for row in table.rows] == [("0 of 2", "1 diverged, 1 oom")]
+    assert "Not run: never." in table.notes
