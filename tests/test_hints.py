@@ -47,8 +47,9 @@ def of_kind(store: Store, status: str) -> Record:
 @pytest.mark.parametrize(
     ("program", "words", "hinted"),
     [
-        ("bench", ["table"], "launch"),
-        ("bench", ["verify"], "launch"),
+        ("bench", ["table"], "table"),
+        ("bench", ["verify"], "verify"),
+        ("bench", ["verify", "--verbose"], "launch"),
         ("jobs", ["logs", "nobody-s1"], "status"),
         ("jobs", ["cancel"], "status"),
         ("jobs", ["status", "--experiment", "smoke"], "launch"),

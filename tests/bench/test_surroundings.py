@@ -63,13 +63,13 @@ NARROW = (
 
 @pytest.mark.parametrize(("variables", "encoding"), NARROW)
 def test_a_terminal_that_lacks_characters_gets_the_others_and_files_are_utf8(variables, encoding, tmp_path, capsys):
-    store = make_store(tmp_path / "Läufe−", [*five_seeds(), *five_seeds("nanogpt")])
-    assert call(bench_app, "table", "--store", store.root) == 0
+    store = make_store(tmp_path / "runs", [*five_seeds(), *five_seeds("nanogpt")])
+    assert call(bench_app, "table", "--full", "--store", store.root) == 0
     complete = capsys.readouterr().out
     assert not complete.isascii()
     written = {path: path.read_bytes() for path in (store.root / "tables").iterdir()}
     shutil.rmtree(store.root / "tables")
-    command = ["-m", "bench", "table", "--store", store.root]
+    command = ["-m", "bench", "table", "--full", "--store", store.root]
     code, output, errors = finish(start_python(*command, env=os.environ | variables, encoding=encoding))
     assert (code, errors) == (0, "")
     assert output == complete.encode(encoding, "replace").decode(encoding)

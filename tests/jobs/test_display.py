@@ -78,4 +78,4 @@ def test_lines_that_go_into_a_file_are_not_folded(tmp_path, tiny_run, capsys, mo
     assert capsys.readouterr().out.count("\n") == 1
     store = make_store(tmp_path, [make_record(long, seed=42)])
     assert call(app, "status", "--store", store.root) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2  # the head and the run
+    assert len(capsys.readouterr().out.splitlines()) == 3  # the head, the run and the totals

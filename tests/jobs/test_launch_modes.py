@@ -125,7 +125,7 @@ def run_id_of(store: Store, mode: str, seed: str = "42") -> str:
 
 def test_status_lists_the_runs_of_both_modes_and_a_counted_model_once(both, capsys):
     assert call(app, "status", "--store", both.root) == 3
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
     assert [line[:3] for line in lines] == [
         ["paper,", "exact", "tiny-s42"],
         ["paper,", "exact", "tiny-s69"],

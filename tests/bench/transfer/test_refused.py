@@ -29,7 +29,7 @@ WRONG: dict[str, tuple[Callable[[Record], dict[str, Any]], str]] = {
     "another mode": (lambda _: {"mode": "fast"}, "config and seed give"),
     "another config": (lambda one: with_config(one, n_sampled_batches=3), "config and seed give"),
     "an unknown key": (lambda one: with_config(one, secret=1), "unknown key secret"),
-    "a text for a number": (lambda one: with_config(one, n_sampled_batches="2"), "n_sampled_batches: Input should be a valid integer"),
+    "a text for a number": (lambda one: with_config(one, n_sampled_batches="2"), "should be a valid integer"),
     "no such model": (lambda one: with_config(one, architecture="os"), "not one of this suite's"),
     "another text": (lambda one: with_corpus(one, sha256="0" * 64), "sha256 is not the pinned one"),
     "another corpus": (lambda one: with_corpus(one, name="synthetic"), "config names another"),

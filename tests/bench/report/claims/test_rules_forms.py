@@ -21,7 +21,7 @@ def form(backend: str, context: int, *, speed: float = 2.0, mebibytes: int = 300
             label,
             seed,
             4.5,
-            config={"architecture": "k_operators", "context": context, "model": {"backend": backend}},
+            config={**make_record().config, "context": context, "model": {"backend": backend}},
             diagnostics={"first_train_nats": [loss] * 20, "by_step": {}},
             cost={**base, "tokens_per_second": speed, "peak_bytes": mebibytes * 2**20},
         )
