@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.files import replace
+from bench.files import make_way, replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
@@ -58,7 +58,12 @@ class Progress:
         if not now and time.monotonic() - self._written_at < PROGRESS_SECONDS:
             return
         self._n_written += 1
-        replace(self.path, json.dumps({"state": state, "heartbeat": self._n_written, **values}).encode())
+        content = json.dumps({"state": state, "heartbeat": self._n_written, **values}).encode()
+        try:
+            make_way(self.path)
+            replace(self.path, content)
+        except OSError as error:  # no number depends on it, and a full disk fails the next checkpoint
+            print(f"{self.path} cannot be written: {error.strerror}", flush=True)
         self._written_at = time.monotonic()
 
 

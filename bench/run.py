@@ -143,6 +143,7 @@ class TrainingLoop:
             if self.run.mode == "fast":
                 self.history.first_train_nats = first_losses(self.run, self.corpus, device)
                 torch.cuda.reset_peak_memory_stats(device)
+            drop_steps(self.folder, 0)
             return Trainer(self.run, self.corpus, device)
         checkpoint.check_same(content, identity(self.run), self.folder)
         trainer = Trainer(self.run, self.corpus, device)
