@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, DeviceError, UserError
-from bench.process import Interrupted
+from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, DeviceError, UserError, count
+from bench.process import Interrupted, count_cores
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +88,13 @@ def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.devi
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"--device {chosen}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
+
+
+def check_threads(n_threads: int | None) -> int | None:
+    """`n_threads` of --threads. ConfigError beyond the cores of this process: torch crashes with many."""
+    if n_threads is not None and not 1 <= n_threads <= count_cores():
+        raise ConfigError(f"--threads {n_threads}: this process may use {count(count_cores(), 'core')}; give 1 to that")
+    return n_threads
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

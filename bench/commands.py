@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import open_store, pick_device
+from bench.cli import check_threads, open_store, pick_device
 from bench.errors import EXIT_FAILED, CheckpointError, ConfigError, first_line, typed
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def run(
     from bench.store import Store
 
     settings = Settings(
-        device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
+        device=pick_device(device),
+        n_threads=check_threads(threads),
+        data_dir=data_dir,
+        checkpoint_seconds=checkpoint_seconds,
     )
     one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, Store(store))
     finished = execute(one, Store(store), settings)
@@ -215,7 +218,7 @@ def profile(
     from bench.train import Trainer
 
     on = pick_device(device)
-    if threads is not None:
+    if check_threads(threads) is not None:
         torch.set_num_threads(threads)
     one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
     seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))

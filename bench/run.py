@@ -30,6 +30,7 @@ from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
 from models import FITTED, SequenceModel, build_fitted
 
+MOST_THREADS = 1024  # a rerun takes those of its record, also where there are fewer cores
 READ_EVERY_CUDA = 50  # steps between reads of the losses, since a read waits for the device
 
 
@@ -52,6 +53,10 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     with the state saved.
     """
     if settings.n_threads is not None:
+        if settings.n_threads > MOST_THREADS:
+            raise ConfigError(
+                f"{settings.n_threads} threads are more than the {MOST_THREADS:,} that a process can start"
+            )
         torch.set_num_threads(settings.n_threads)
     set_numerics(run.mode, settings.device)  # refuses a mode that the device cannot run
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
