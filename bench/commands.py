@@ -218,8 +218,8 @@ def profile(
     from bench.train import Trainer
 
     on = pick_device(device)
-    if check_threads(threads) is not None:
-        torch.set_num_threads(threads)
+    if (n_threads := check_threads(threads)) is not None:
+        torch.set_num_threads(n_threads)
     one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
     seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
     profiled = sum(by_kind.values())
