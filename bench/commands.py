@@ -50,6 +50,7 @@ def run(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
 ) -> None:
     """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
+    from bench.process import CANCEL_FILE
     from bench.run import Settings, execute
     from bench.store import Store
 
@@ -60,6 +61,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
     )
     one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, Store(store))
+    (Store(store).run_folder(one.run_id) / CANCEL_FILE).unlink(missing_ok=True)  # whoever names a run wants it
     finished = execute(one, Store(store), settings)
     _show(finished)
     if finished.status not in ("done", "diverged"):

@@ -15,6 +15,8 @@ from bench.files import make_way, replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
+CANCEL_FILE = "cancelled"  # in the folder of a run that was cancelled, until it is started again
+CANCEL_SECONDS = 1.0  # between looks for it
 LARGEST_PROGRESS = 1e12  # of any number in a progress file
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM sends the last before its time limit
 
@@ -43,6 +45,26 @@ def stop_requests() -> Iterator[threading.Event]:
     event = threading.Event()
     with on_signals(lambda *_: event.set(), *STOP_SIGNALS):
         yield event
+
+
+@contextmanager
+def cancel_requests(folder: Path, event: threading.Event) -> Iterator[None]:
+    """Set `event` once the run of a folder is marked as cancelled: whoever started it, on whatever machine."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(CANCEL_SECONDS):
+            if (folder / CANCEL_FILE).exists():
+                event.set()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 class Progress:

@@ -21,7 +21,7 @@ from bench.evaluate import best_step, sweep
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
 from bench.portable import portable_losses
-from bench.process import Interrupted, Progress, stop_requests
+from bench.process import Interrupted, Progress, cancel_requests, stop_requests
 from bench.recording import Recorder, describe_run, make_record
 from bench.sources import fingerprint
 from bench.step_curve import STEPS_FILE, Diverged, StepCurve, drop_steps
@@ -63,7 +63,7 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     check_length(run, corpus)
     store.check_writable()
     folder = store.run_folder(run.run_id)
-    with hold(folder) as lease, stop_requests() as stop_requested:
+    with hold(folder) as lease, stop_requests() as stop_requested, cancel_requests(folder, stop_requested):
         if run.run_id in store.statuses():
             raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
         store.check_free(run.label, run.seed, run.run_id)
