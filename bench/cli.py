@@ -1,22 +1,39 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
+import os
 import re
 import shlex
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
+from importlib.machinery import PathFinder
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import EXIT_CODES_HELP, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, DeviceError, UserError
-from bench.process import Interrupted
+from bench.errors import (
+    EXIT_CODES_HELP,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    DeviceError,
+    UserError,
+    count,
+    first_line,
+)
+from bench.process import Interrupted, count_cores
 
 if TYPE_CHECKING:
     import torch
     import typer
 
     from bench.store import Store
+
+PACKAGES = (  # all that this suite imports
+    *("torch", "einops", "numpy", "pydantic", "typer", "rich", "pandas", "scipy", "matplotlib", "jinja2"),
+    *("tabulate", "submitit", "pooch", "requests"),
+)
 
 
 def make_app(help_text: str, *commands: Callable[..., None]) -> "typer.Typer":
@@ -53,9 +70,26 @@ def run_guarded(action: Callable[[], Any]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else EXIT_FAILED)
+    except (ImportError, AttributeError) as error:  # as where a stub stands in for a package
+        if debug or not (found := shadowed()):
+            raise
+        print(f"error: {first_line(error)}; {'; '.join(found)}: unset PYTHONPATH, or that module", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"interrupted: {stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def shadowed() -> list[str]:
+    """Packages that PYTHONPATH puts in the place of those of this environment, each with the file."""
+    ours = sysconfig.get_path("purelib")
+    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    found = []
+    for name in PACKAGES:
+        first = PathFinder.find_spec(name, [entry for entry in entries if entry != ours])
+        if first is not None and first.origin is not None and PathFinder.find_spec(name, [ours]) is not None:
+            found.append(f"PYTHONPATH puts {first.origin} before the installed {name}")
+    return found
 
 
 def refuse_empty(command: list[str]) -> None:
@@ -88,6 +122,13 @@ def pick_device(name: str | None, *, one_of_several: bool = True) -> "torch.devi
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"--device {chosen}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
+
+
+def check_threads(n_threads: int | None) -> int | None:
+    """`n_threads` of --threads. ConfigError beyond the cores of this process: torch crashes with many."""
+    if n_threads is not None and not 1 <= n_threads <= count_cores():
+        raise ConfigError(f"--threads {n_threads}: this process may use {count(count_cores(), 'core')}; give 1 to that")
+    return n_threads
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

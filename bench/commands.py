@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import open_store, pick_device
+from bench.cli import check_threads, open_store, pick_device
 from bench.errors import EXIT_FAILED, CheckpointError, ConfigError, first_line, typed
 
 if TYPE_CHECKING:
@@ -50,13 +50,18 @@ def run(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
 ) -> None:
     """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
+    from bench.process import CANCEL_FILE
     from bench.run import Settings, execute
     from bench.store import Store
 
     settings = Settings(
-        device=pick_device(device), n_threads=threads, data_dir=data_dir, checkpoint_seconds=checkpoint_seconds
+        device=pick_device(device),
+        n_threads=check_threads(threads),
+        data_dir=data_dir,
+        checkpoint_seconds=checkpoint_seconds,
     )
     one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, Store(store))
+    (Store(store).run_folder(one.run_id) / CANCEL_FILE).unlink(missing_ok=True)  # whoever names a run wants it
     finished = execute(one, Store(store), settings)
     _show(finished)
     if finished.status not in ("done", "diverged"):
@@ -215,8 +220,8 @@ def profile(
     from bench.train import Trainer
 
     on = pick_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if (n_threads := check_threads(threads)) is not None:
+        torch.set_num_threads(n_threads)
     one = run_of_cell(experiment, cell, [*(assignments or []), 'corpus="synthetic"'], 42, None, on)
     seconds, by_kind = profile_step(Trainer(one, load_corpus("synthetic", on), on))
     profiled = sum(by_kind.values())

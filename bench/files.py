@@ -27,6 +27,14 @@ def could_be_made(folder: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
+def make_way(path: Path) -> None:
+    """Rename what is at a path and is no file, such as a folder, and print so: a file can then be written there."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        aside = path.with_name(f"{path.name}.unreadable-{uuid.uuid4().hex[:8]}")
+        path.rename(aside)
+        print(f"{path} is no file; it is {aside.name} now", flush=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, meets the old content or the new, never a part."""
     replace(path, content, durable=True)

@@ -195,7 +195,8 @@ def _take(folder: Path, after: int) -> Lease:
     lease.check()  # others may have taken the run since `after` was read
     for attempt, path in _leases(folder).items():
         if attempt < holder.attempt:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder, say
+                path.unlink(missing_ok=True)
     return lease
 
 

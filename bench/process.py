@@ -11,10 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.files import replace
+from bench.files import make_way, replace
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
+CANCEL_FILE = "cancelled"  # in the folder of a run that was cancelled, until it is started again
+CANCEL_SECONDS = 1.0  # between looks for it
 LARGEST_PROGRESS = 1e12  # of any number in a progress file
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # SLURM sends the last before its time limit
 
@@ -45,6 +47,26 @@ def stop_requests() -> Iterator[threading.Event]:
         yield event
 
 
+@contextmanager
+def cancel_requests(folder: Path, event: threading.Event) -> Iterator[None]:
+    """Set `event` once the run of a folder is marked as cancelled: whoever started it, on whatever machine."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(CANCEL_SECONDS):
+            if (folder / CANCEL_FILE).exists():
+                event.set()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 class Progress:
     """The progress file of a run: a small JSON in its folder, written at most once per second."""
 
@@ -58,7 +80,12 @@ class Progress:
         if not now and time.monotonic() - self._written_at < PROGRESS_SECONDS:
             return
         self._n_written += 1
-        replace(self.path, json.dumps({"state": state, "heartbeat": self._n_written, **values}).encode())
+        content = json.dumps({"state": state, "heartbeat": self._n_written, **values}).encode()
+        try:
+            make_way(self.path)
+            replace(self.path, content)
+        except OSError as error:  # no number depends on it, and a full disk fails the next checkpoint
+            print(f"{self.path} cannot be written: {error.strerror}", flush=True)
         self._written_at = time.monotonic()
 
 

@@ -21,7 +21,7 @@ from bench.evaluate import best_step, sweep
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
 from bench.portable import portable_losses
-from bench.process import Interrupted, Progress, stop_requests
+from bench.process import Interrupted, Progress, cancel_requests, stop_requests
 from bench.recording import Recorder, describe_run, make_record
 from bench.sources import fingerprint
 from bench.step_curve import STEPS_FILE, Diverged, StepCurve, drop_steps
@@ -30,6 +30,7 @@ from bench.store import Store
 from bench.train import N_FIRST, Trainer, first_losses, parameters_sha256, set_numerics
 from models import FITTED, SequenceModel, build_fitted
 
+MOST_THREADS = 1024  # a rerun takes those of its record, also where there are fewer cores
 READ_EVERY_CUDA = 50  # steps between reads of the losses, since a read waits for the device
 
 
@@ -52,13 +53,17 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
     with the state saved.
     """
     if settings.n_threads is not None:
+        if settings.n_threads > MOST_THREADS:
+            raise ConfigError(
+                f"{settings.n_threads} threads are more than the {MOST_THREADS:,} that a process can start"
+            )
         torch.set_num_threads(settings.n_threads)
     set_numerics(run.mode, settings.device)  # refuses a mode that the device cannot run
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
     check_length(run, corpus)
     store.check_writable()
     folder = store.run_folder(run.run_id)
-    with hold(folder) as lease, stop_requests() as stop_requested:
+    with hold(folder) as lease, stop_requests() as stop_requested, cancel_requests(folder, stop_requested):
         if run.run_id in store.statuses():
             raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
         store.check_free(run.label, run.seed, run.run_id)
@@ -143,6 +148,7 @@ class TrainingLoop:
             if self.run.mode == "fast":
                 self.history.first_train_nats = first_losses(self.run, self.corpus, device)
                 torch.cuda.reset_peak_memory_stats(device)
+            drop_steps(self.folder, 0)
             return Trainer(self.run, self.corpus, device)
         checkpoint.check_same(content, identity(self.run), self.folder)
         trainer = Trainer(self.run, self.corpus, device)

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 import torch
 from torch import Tensor
 
-from bench.files import write_atomically
+from bench.errors import count
+from bench.files import make_way, write_atomically
 
 STEPS_FILE = "steps.jsonl"  # one JSON object per step: step, train_nats, grad_norm
 
@@ -55,9 +57,27 @@ class StepCurve:
 
 
 def drop_steps(folder: Path, first: int) -> None:
-    """Keep only the steps before `first` in a step curve: a resumed run repeats the others."""
+    """Keep only the steps before `first` in a step curve: a resumed run repeats the others.
+
+    Lines that cannot be read, as after a power cut, are dropped with a line in the log: no number depends on the file.
+    """
     path = folder / STEPS_FILE
+    make_way(path)
     if path.exists():
         lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"}\n") and json.loads(line)["step"] < first]
+        steps = [_step_of(line) for line in lines]
+        if n_unread := steps.count(None):
+            print(f"dropped {count(n_unread, 'line')} of {STEPS_FILE} that cannot be read", flush=True)
+        kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step < first]
         write_atomically(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line; None where this suite did not write it, or only a part of it."""
+    if not line.endswith(b"}\n"):
+        return None
+    with suppress(ValueError, RecursionError):
+        values = json.loads(line)
+        step = values.get("step") if isinstance(values, dict) else None
+        return step if type(step) is int else None
+    return None

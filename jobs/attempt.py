@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.config import Run
 from bench.errors import NO_MEMORY
+from bench.files import make_way
 from bench.process import PROGRESS_FILE, read_progress
 from bench.store import Store
 from jobs.layout import LOG_FILE, RUN_FILE
@@ -67,6 +68,7 @@ def start_attempt(run: Run, slot: Slot, store: Store, options: list[str], caches
     if slot.visible_gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.visible_gpu
     before = progress_mark(folder)
+    make_way(folder / LOG_FILE)
     with (folder / LOG_FILE).open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches only the launcher

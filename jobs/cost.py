@@ -137,7 +137,9 @@ def measured_path(store: Store, run: Run, device: str) -> Path:
 def _noted(run: Run, stores: Iterable[Store], device: str) -> float | None:
     """Seconds of the complete run as stored by `note_seconds` in the first store that has any."""
     for store in stores:
-        with suppress(OSError, ValueError, TypeError, KeyError):  # none there, or cut
+        with suppress(
+            OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError
+        ):  # none there, or cut
             seconds = float(json.loads(measured_path(store, run, device).read_bytes())["seconds"])
             if math.isfinite(seconds) and seconds > 0:
                 return seconds

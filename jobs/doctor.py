@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.cli import shadowed
 from bench.errors import UserError
 from bench.fetch import find_text
 from bench.store import Store
@@ -43,6 +44,7 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
     """Every check, none of which stops the others."""
     checks: list[tuple[str, Callable[[], tuple[Verdict, str]]]] = [
         ("python", lambda: ("ok", f"{platform.python_version()} at {sys.executable}, on {platform.node()}")),
+        ("packages", _packages),
         ("torch", _torch),
         ("gpu", _gpu),
         ("driver", _driver),
@@ -60,6 +62,8 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
         ("grace", lambda: _setting("KillWait", "between the signal to stop and the kill")),
         ("exported", _exported),
     ]
+    if shadowed():  # what the others import may be a stub, and crash
+        checks = checks[:2]
     found = []
     for name, check in checks:
         try:
@@ -70,6 +74,11 @@ def examine(store: Store, data_dir: Path | None) -> list[Check]:
             verdict, finding = "problem", " ".join(f"{kind}{error}".split())
         found.append(Check(name=name, verdict=verdict, finding=finding))
     return found
+
+
+def _packages() -> tuple[Verdict, str]:
+    found = shadowed()
+    return ("problem", "; ".join(found)) if found else ("ok", "PYTHONPATH replaces none that this suite imports")
 
 
 def _torch() -> tuple[Verdict, str]:

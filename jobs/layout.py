@@ -1,11 +1,13 @@
 """Names of the files in run folders and in a store's work folder."""
 
+from bench import process
+
 # in a run's folder, with its checkpoints, leases and progress
 RUN_FILE = "run.json"  # what a worker needs to know, written by the launcher
 LOG_FILE = "log.txt"
 CAUSE_FILE = "cause"  # the class of the error that ended the last attempt, for `jobs why`
+CANCEL_FILE = process.CANCEL_FILE  # the run was cancelled, until it is launched again
 LAUNCHER_GONE = "LauncherGone"  # in place of an error: the worker stopped since its launcher was killed
-CANCEL_FILE = "cancelled"  # the run was cancelled, until it is launched again
 
 # in the work folder
 JOBS_FOLDER = "jobs"  # a folder a submission to SLURM: its plan, scripts and logs

@@ -139,6 +139,8 @@ def cause(found: Traces, state: str) -> str:
             return meaning
     if found.task is not None and found.task.state in SCHEDULER_CAUSES:
         return SCHEDULER_CAUSES[found.task.state]
+    if found.record is not None:
+        return "the program failed with the error of its record"
     if state == "missing":
         return "it was never started"
     if found.holder is not None and found.holder.released:

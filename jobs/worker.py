@@ -77,7 +77,8 @@ def work() -> int:
     parser.add_argument("--parent", type=int, default=None, help="stop, state saved, when this process is gone")
     arguments = parser.parse_args()
     store = Store(arguments.store)
-    (store.run_folder(arguments.run_id) / CAUSE_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or no file
+        (store.run_folder(arguments.run_id) / CAUSE_FILE).unlink()
     if arguments.parent is not None:
         threading.Thread(
             target=_stop_without_parent, args=(arguments.parent, arguments.run_id, store), daemon=True

@@ -1,5 +1,6 @@
 """A user's mistake gives one line on stderr and its exit code, and writes no file."""
 
+import dataclasses
 import hashlib
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.corpus import load_corpus
 from bench.errors import CheckpointError, ConfigError, UserError
 from bench.experiments import smoke
 from bench.fetch import find_text
-from bench.process import Interrupted
+from bench.process import Interrupted, count_cores
 from bench.run import execute, identity
 from bench.store import RUNS_DIR_VARIABLE, Store
 from jobs.__main__ import app as jobs_app
@@ -83,6 +84,20 @@ OF_LAUNCH = (
 def test_a_wrong_option_gives_one_line_with_the_next_step(app, command, arguments, words, capsys, tmp_path):
     message = mistake(capsys, app, *command, *arguments)
     assert not [word for word in words if word not in message]
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, count_cores() + 1, 100_000])
+def test_more_threads_than_cores_are_refused(n_threads, capsys, tmp_path):
+    profile = ["profile", "--experiment", "smoke", "--device", "cpu"]
+    for command in (RUN, profile):
+        code = call(bench_app, *command, "--threads", n_threads)
+        printed = capsys.readouterr().err
+        assert code == 2
+        assert "--threads" in printed
+        assert n_threads < 1 or f"may use {count_cores()} core" in printed
+    with pytest.raises(ConfigError, match="100000 threads are more than the 1,024"):  # as a record might ask for
+        execute(smoke_run(), Store(tmp_path), dataclasses.replace(SELDOM, n_threads=100_000))
     assert files(tmp_path) == set()
 
 

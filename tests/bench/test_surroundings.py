@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from bench.__main__ import app as bench_app
+from bench.cli import shadowed
 from bench.errors import UserError
 from bench.fetch import DATA_DIR_VARIABLE
 from bench.store import RUNS_DIR_VARIABLE, Store
@@ -14,7 +15,7 @@ from jobs.attempt import start_attempt
 from jobs.cache import CACHE_DIR_VARIABLE, cache_root
 from jobs.layout import LOG_FILE
 from jobs.slots import make_slots
-from tests.command_line import PATIENCE_SECONDS, call, finish, mistake, start_python
+from tests.command_line import PATIENCE_SECONDS, ROOT, call, finish, mistake, start_python
 from tests.stores import five_seeds, make_store
 
 RUN = ["run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
@@ -114,3 +115,23 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", DATA_DIR_VARIABLE, CACHE_DIR_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # KeyError
+
+
+@pytest.mark.parametrize("name", ["einops", "torch", "numpy"])
+def test_a_module_that_shadows_a_package_is_named_with_its_variable_and_file(name, tmp_path):
+    stub = tmp_path / f"{name}.py"
+    stub.write_text("# of a module system\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = f"PYTHONPATH puts {stub} before the installed {name}"
+    run = start_python("-m", "bench", *RUN, "--store", tmp_path / "store", env=environment)
+    doctor = start_python("-m", "jobs", "doctor", "--store", tmp_path / "store", env=environment)
+    code, _, errors = finish(run)
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert words in errors
+    code, output, _ = finish(doctor)
+    assert code == 1
+    assert f"problem  packages     {words}" in output
+
+
+def test_nothing_is_shadowed_here():
+    assert shadowed() == []

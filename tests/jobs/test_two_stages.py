@@ -182,7 +182,7 @@ def test_a_failed_trial_keeps_stage_2_waiting_until_it_is_tried_again(tmp_path, 
     store.write_record(trial.model_copy(update=changes))
     with pytest.raises(ConfigError, match=re.escape("lstm-t02-s1000 (failed), ")) as refused:
         find_experiment("matched", Recorded(store))
-    assert "--retry failed --store " in str(refused.value)
+    assert f"--retry failed --store {store.root}" in str(refused.value)
     assert launch(store, "tuning", "-k", "lstm") == 1
     assert len([one for one in capsys.readouterr().out.splitlines() if one.startswith("lstm-t02-s1000: failed")]) == 1
 

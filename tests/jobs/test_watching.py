@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +11,13 @@ from bench import checkpoint
 from bench.config import Run, to_json
 from bench.experiments.grid import Experiment
 from bench.files import wait_for
-from bench.lease import Holder, boot_id, hold
+from bench.lease import Holder, boot_id, hold, read_holder
+from bench.process import CANCEL_FILE
 from bench.store import Store
 from jobs.__main__ import app
 from jobs.control import leftovers, remove
 from jobs.launch import Todo, write_plan
-from jobs.layout import CANCEL_FILE, CAUSE_FILE, LAUNCHER_GONE, LOG_FILE
+from jobs.layout import CAUSE_FILE, LAUNCHER_GONE, LOG_FILE
 from jobs.worker import work, write_run
 from tests.command_line import call, kill_if_alive, start, wait_until
 from tests.records import make_manifest
@@ -129,6 +131,31 @@ def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_ne
     todo = Todo(selected=[long], runs=[long], statuses={})
     write_plan(Experiment(name="smoke", question="?", cells=(cell,)), store, todo, any_sources=False)
     assert state_of(store, long) == "interrupted"
+
+
+def test_a_run_that_was_started_inside_an_allocation_looks_at_its_mark_itself(
+    tmp_path, request, capsys, monkeypatch, data_dir
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # so that no signal is sent
+    store = Store(tmp_path / "store")
+    command = ["bench", "run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "--device", "cpu"]
+    for _ in range(2):  # starting it again lifts the mark
+        process = start(*command, "--set", "training.n_steps=999999", "--store", store.root)
+        request.addfinalizer(partial(kill_if_alive, process.pid))
+        wait_until(partial(is_held_by, store, process.pid), "the run to begin")
+        [folder] = store.work_folder.iterdir()
+        assert not (folder / CANCEL_FILE).exists()
+        assert call(app, "cancel", folder.name, "--store", store.root) == 0
+        assert "stops within seconds" in capsys.readouterr().out
+        assert process.wait(60) == 130
+        process.communicate()
+        assert list(folder.glob("checkpoint-*.pt"))
+
+
+def is_held_by(store: Store, pid: int) -> bool:
+    """Whether a process holds a run of a store that has taken steps."""
+    found = [read_holder(path.parent) for path in store.work_folder.glob("*/steps.jsonl")]
+    return any(one is not None and one.pid == pid for one in found)
 
 
 def test_a_job_is_cancelled_only_where_none_of_its_runs_is_wanted(store, runs, monkeypatch):
