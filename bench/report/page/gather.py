@@ -3,6 +3,8 @@
 A pure function of the store: the same bytes from the same records, without a time or a path.
 """
 
+import shlex
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -262,5 +264,8 @@ def _sources(ours: StoreResults) -> Table:
 
 
 def _without_path(text: str, root: Path) -> str:
-    """A message with the store's own folder, an absolute path, left out: the page does not tell where it was made."""
+    """A message without the absolute paths of the store and of Python: the page does not tell where it was made."""
+    text = text.replace(f"{sys.executable} -m", "python -m").replace(
+        f"--store {shlex.quote(str(root))}", "--store STORE"
+    )
     return text.replace(f"{root}/", "").replace(str(root), "this store")
