@@ -60,9 +60,11 @@ def run(
         data_dir=data_dir,
         checkpoint_seconds=checkpoint_seconds,
     )
-    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, Store(store))
-    (Store(store).run_folder(one.run_id) / CANCEL_FILE).unlink(missing_ok=True)  # whoever names a run wants it
-    finished = execute(one, Store(store), settings)
+    here = Store(store)
+    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, here)
+    here.check_could_be_written()
+    (here.run_folder(one.run_id) / CANCEL_FILE).unlink(missing_ok=True)  # whoever names a run wants it
+    finished = execute(one, here, settings)
     _show(finished)
     if finished.status not in ("done", "diverged"):
         raise typer.Exit(EXIT_FAILED)
