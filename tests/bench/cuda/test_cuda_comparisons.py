@@ -154,7 +154,14 @@ def test_a_run_that_shared_the_gpu_is_compared_with_the_same_run_by_itself(tiny_
     assert (found.status, "a number of the curve differs" in found.text) == ("failed", True)
 
 
-@pytest.mark.usefixtures("on_little_text")
+@pytest.fixture
+def without_bounds(monkeypatch):
+    """A config may ask for more memory than there is, as on a GPU the bounds allow."""
+    for bound in ("MOST", "MOST_WINDOWS"):
+        monkeypatch.setattr(f"bench.config.{bound}", 2**50)
+
+
+@pytest.mark.usefixtures("on_little_text", "without_bounds")
 @pytest.mark.parametrize(("left", "status"), [({42: "oom", 69: "done"}, "held"), ({42: "oom"}, "failed")])
 def test_out_of_memory_needs_a_record_of_that_status_and_a_pool_that_continues(left, status, monkeypatch):
     def stand_in(store: Store, *_: object, **__: object) -> str:
@@ -163,8 +170,6 @@ def test_out_of_memory_needs_a_record_of_that_status_and_a_pool_that_continues(l
         return " (exit code 1: as expected)"
 
     monkeypatch.setattr(cuda_runs, "launch", stand_in)
-    for bound in ("MOST", "MOST_WINDOWS"):
-        monkeypatch.setattr(f"bench.config.{bound}", 2**50)
     found = cuda_runs.out_of_memory(HERE, n_windows=2**48)  # more than any address space holds
     assert found.status == status
     if status == "failed":
@@ -180,6 +185,7 @@ def test_a_run_that_should_run_out_of_memory_but_ends_fails_the_check():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_bounds")
 @pytest.mark.parametrize(
     ("check", "arguments"), [(cuda_runs.side_by_side, {}), (cuda_runs.out_of_memory, {"n_windows": 2**48})]
 )
