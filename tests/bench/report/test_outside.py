@@ -64,7 +64,7 @@ def test_a_replication_stands_beside_the_record_that_it_repeats(store):
         "bits": "first steps",
         "sweep, best, first record": "4.500",
         "sweep, best, replication": "4.600",
-        "difference, nats per token": f"{math.log(4.6 / 4.5):.4f}",
+        "difference, nats per token": f"{math.log(4.6 / 4.5):+.4f}",
     }
 
 
