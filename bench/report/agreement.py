@@ -4,8 +4,8 @@ from bench.errors import count
 from bench.record import Record
 from bench.report.answer import gap_text
 from bench.report.claims.finding import signed
-from bench.report.contrasts import Contrast, contrasts
-from bench.report.runs import Results, StoreResults
+from bench.report.contrasts import Contrast, primary_contrast
+from bench.report.runs import StoreResults
 
 
 def agreement(ours: StoreResults, theirs: StoreResults, name: str) -> list[str]:
@@ -17,7 +17,7 @@ def agreement(ours: StoreResults, theirs: StoreResults, name: str) -> list[str]:
     both = [(record, committed[record.run_id]) for record in here.done if record.run_id in committed]
     lines = _records(both, len(here.done))
     there = theirs.experiment(name)
-    mine, other = _primary(here), None if there is None else _primary(there)
+    mine, other = primary_contrast(here), None if there is None else primary_contrast(there)
     if mine is not None:
         lines.append(f"What came out: {mine.arm.label} against {mine.reference.label}: {gap_text(mine)}.")
     if mine is not None and other is not None:
@@ -57,11 +57,6 @@ def _machines(mine: Record, theirs: Record) -> list[str]:
         "platform": (ours.platform, others.platform),
     }
     return [f"{name} {one}, {other}" for name, (one, other) in fields.items() if one != other]
-
-
-def _primary(experiment: Results) -> Contrast | None:
-    found = next((one for one in contrasts(experiment) if one.primary), None)
-    return None if found is None or found.comparison is None else found
 
 
 def _same_comparison(mine: Contrast, other: Contrast) -> str:

@@ -8,12 +8,13 @@ from bench.errors import count
 from bench.report.arms import config_of, principal
 from bench.report.claims.finding import Outcome, signed
 from bench.report.claims.verdicts import Verdict
-from bench.report.contrasts import Contrast, contrasts
+from bench.report.contrasts import Contrast, primary_contrast
 from bench.report.families import family_of
 from bench.report.notes import number
 from bench.report.published import Published
-from bench.report.runs import CellResults, Results, StoreResults, sweep_nats
+from bench.report.runs import CellResults, Results, StoreResults
 from bench.report.statistics import perplexity, summarise
+from bench.report.tables.results import mean_perplexity
 from bench.report.tables.view import figure_text, plain_mean_sd
 
 CLAIMED = {"C1": "k_operators", "C2": "nanogpt_2023"}  # claims of a published figure, and the arm that is beside it
@@ -93,7 +94,7 @@ def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verd
             texts.append(f"{_name(cell)} {value}, published {figure_text(figure)} (n = {cell.n_text})")
     if experiment is None or not texts:
         return Bullet(question=question, short=NOT_RUN)
-    gap, primary = "", _primary(experiment)
+    gap, primary = "", primary_contrast(experiment)
     if primary is not None:
         reference, full = (cell.done[0].cost.parameters.n_params for cell in (primary.reference, primary.arm))
         gap = f" By one protocol, {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
@@ -105,10 +106,10 @@ def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verd
 def _matched(ours: StoreResults) -> Bullet:
     question = "At equal parameters, at the preprint's size?"
     matched, untuned = ours.experiment("matched"), ours.experiment(UNTUNED)
-    if matched is not None and (primary := _primary(matched)) is not None:
+    if matched is not None and (primary := primary_contrast(matched)) is not None:
         return Bullet(question=question, short=_short(primary), numbers=f"{_sentence(primary)}. {_ranked(matched)}")
     short = "Undecided. Searched: no."
-    if untuned is None or (primary := _primary(untuned)) is None:
+    if untuned is None or (primary := primary_contrast(untuned)) is None:
         return Bullet(question=question, short=short, numbers=_search_state(ours, "matched"))
     arms = " and ".join(f"{_name(one)} {best_text(one)} (n = {one.n_text})" for one in (primary.arm, primary.reference))
     numbers = (
@@ -121,16 +122,10 @@ def _matched(ours: StoreResults) -> Bullet:
 def _laptop(ours: StoreResults) -> Bullet:
     question = "At equal parameters, at laptop size?"
     experiment = next((one for name in ("laptop-all", "laptop") if (one := ours.experiment(name)) and one.done), None)
-    if experiment is None or (primary := _primary(experiment)) is None:
+    if experiment is None or (primary := primary_contrast(experiment)) is None:
         return Bullet(question=question, short=NOT_RUN)
     numbers = f"{_sentence(primary)}. {_ranked(experiment)} {_search_state(ours, experiment.name)}".strip()
     return Bullet(question=question, short=_short(primary), numbers=numbers)
-
-
-def _primary(experiment: Results) -> Contrast | None:
-    """The primary comparison, where both arms have a run."""
-    found = next((one for one in contrasts(experiment) if one.primary), None)
-    return None if found is None or found.comparison is None else found
 
 
 def _short(primary: Contrast) -> str:
@@ -154,15 +149,11 @@ def _ranked(experiment: Results) -> str:
     """`From best to worst: n-gram counts 4.804; LSTM 4.854; …`: the first arm of each family, the best of counts."""
     found: dict[str, float] = {}
     for cell in (*principal(experiment), *(cell for cell in experiment.cells if cell.fitted and cell.done)):
-        value = _mean(cell)
+        value = mean_perplexity(cell)
         if _name(cell) not in found or (cell.fitted and value < found[_name(cell)]):
             found[_name(cell)] = value
     ranked = sorted(found.items(), key=lambda one: one[1])
     return f"From best to worst: {'; '.join(f'{name} {number(value)}' for name, value in ranked)}."
-
-
-def _mean(cell: CellResults) -> float:
-    return summarise([perplexity(nats) for nats in sweep_nats(cell.done)]).mean
 
 
 def _name(cell: CellResults) -> str:

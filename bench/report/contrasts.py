@@ -203,6 +203,12 @@ def contrasts(experiment: Results) -> tuple[Contrast, ...]:
     )
 
 
+def primary_contrast(experiment: Results) -> Contrast | None:
+    """The primary comparison, where both arms have a run."""
+    found = next((one for one in contrasts(experiment) if one.primary), None)
+    return None if found is None or found.comparison is None else found
+
+
 def _adjusted(found: Iterable[Contrast], p_value: Callable[[Contrast], float | None]) -> dict[str, float]:
     """The p-values by arm, adjusted by Holm within each question; the primary comparison has none."""
     by_question: dict[Question, dict[str, float]] = defaultdict(dict)

@@ -18,7 +18,7 @@ def results_table(view: View) -> Table | None:
     if view.experiment.reference not in models or len(models) < 2:
         return None
     counted = [cell for cell in view.experiment.cells if cell.fitted and cell.done]
-    ranked = sorted((*models, *counted), key=lambda cell: (_mean(cell), cell.label))
+    ranked = sorted((*models, *counted), key=lambda cell: (mean_perplexity(cell), cell.label))
     names = names_of(ranked)
     by_arm = {one.arm.label: one for one in view.contrasts}
     rows = [_row(view, cell, names[cell.label], by_arm.get(cell.label)) for cell in ranked]
@@ -42,7 +42,8 @@ def names_of(cells: list[CellResults]) -> dict[str, str]:
     return {label: name if counts[name] == 1 else f"{name} ({label})" for label, name in names.items()}
 
 
-def _mean(cell: CellResults) -> float:
+def mean_perplexity(cell: CellResults) -> float:
+    """The mean over the done runs of an arm, of their best sweep."""
     return summarise([perplexity(nats) for nats in sweep_nats(cell.done)]).mean
 
 
