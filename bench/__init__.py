@@ -41,6 +41,8 @@ Processes and programs
     cli             what both command lines share
     errors          errors, exit codes and the parts that messages share
     process         stop signals, progress files, cores
+    limits          memory and CPU time that a process may use
+    memory          whether a model can fit on this machine
     child           a process that answers requests, one JSON line each
     environment     the machine and the software of an attempt
 Folders

@@ -16,6 +16,7 @@ from bench.errors import (
     EXIT_CODES_HELP,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    NO_MEMORY,
     ConfigError,
     DeviceError,
     UserError,
@@ -75,6 +76,11 @@ def run_guarded(action: Callable[[], Any]) -> None:
             raise
         print(f"error: {first_line(error)}; {'; '.join(found)}: unset PYTHONPATH, or that module", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not NO_MEMORY.search(line := first_line(error)):
+            raise
+        print(f"error: {line}: choose smaller sizes, or a machine with more memory", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"interrupted: {stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

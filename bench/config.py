@@ -24,6 +24,7 @@ PROTOCOL_VERSION = 1  # raised when a changed default or rule would change a num
 Mode = Literal["exact", "fast"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 MOST = 2**31 - 1  # of any whole number in a config
+MOST_LAYERS = 10_000
 MOST_STEPS = 99_999_999  # for the newest checkpoint is the last by name
 MOST_WINDOWS = 2**20  # of a step: what bench/batches.py reserves in its counter
 
@@ -102,6 +103,13 @@ class RunConfig:
                 require(
                     value <= MOST, f"{key}={value} must be at most {MOST:,}: products of two counts must fit 64 bits"
                 )
+        depth = getattr(getattr(self.model, "free_sizes", None), "depth", None)
+        if depth is not None:
+            n_layers = getattr(self.model, depth)
+            require(
+                n_layers <= MOST_LAYERS,
+                f"model.{depth}={n_layers} must be at most {MOST_LAYERS:,}: each layer is Python objects of its own",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

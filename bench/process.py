@@ -39,23 +39,57 @@ def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signa
             signal.signal(number, earlier)
 
 
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that a stop signal sets, so that a worker stops between steps; never set outside the main thread."""
-    event = threading.Event()
-    with on_signals(lambda *_: event.set(), *STOP_SIGNALS):
-        yield event
+class StopRequest(threading.Event):
+    """Set by a stop signal, so that a run stops between steps. Within `at_once` it stops where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handled = False  # whether signals come here
+        self._reason: str | None = None  # within `at_once`
+
+    def receive(self, number: int, _frame: FrameType | None = None) -> None:
+        """Note a signal. Interrupted at the first within `at_once`; KeyboardInterrupt at a second Ctrl-C."""
+        if self.is_set():
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt("stopped at once; the same command continues from what was saved before")
+            return  # the first is being answered: another must not cut that short
+        self.set()
+        if self._reason is not None:
+            raise Interrupted(self._reason)
+
+    @contextmanager
+    def at_once(self, reason: str) -> Iterator[None]:
+        """Raise Interrupted with `reason` as soon as a stop is requested: for work that saves nothing on its way."""
+        self._reason = reason
+        try:
+            if self.is_set():
+                raise Interrupted(reason)
+            yield
+        finally:
+            self._reason = None
 
 
 @contextmanager
-def cancel_requests(folder: Path, event: threading.Event) -> Iterator[None]:
-    """Set `event` once the run of a folder is marked as cancelled: whoever started it, on whatever machine."""
+def stop_requests() -> Iterator[StopRequest]:
+    """What stop signals set; never set by them outside the main thread."""
+    request = StopRequest()
+    with on_signals(request.receive, *STOP_SIGNALS):
+        request.handled = threading.current_thread() is threading.main_thread()
+        yield request
+
+
+@contextmanager
+def cancel_requests(folder: Path, request: StopRequest) -> Iterator[None]:
+    """Request a stop once the run of a folder is marked as cancelled: whoever started it, on whatever machine."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(CANCEL_SECONDS):
             if (folder / CANCEL_FILE).exists():
-                event.set()
+                if request.handled:
+                    signal.raise_signal(signal.SIGTERM)  # only a signal interrupts the main thread
+                else:
+                    request.set()
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -13,7 +13,7 @@ from bench.corpus import Corpus
 from bench.environment import describe_machine, peak_bytes
 from bench.history import History
 from bench.sources import commit, fingerprint
-from models import build
+from models import SequenceModel, build
 
 
 class Recorder:
@@ -22,17 +22,16 @@ class Recorder:
     def __init__(self, run: Run, corpus: Corpus, device: torch.device, runs_per_gpu: int) -> None:
         self.run, self.device, self.runs_per_gpu = run, device, runs_per_gpu
         self.known = describe_run(run, corpus, device)  # before training, since the sources may be edited meanwhile
-        model, context = build(run.config.model), run.config.context
-        self.cost_of_model: dict[str, Any] = {
-            "parameters": count_parameters(model),
-            "forward_macs_per_token": model.forward_macs_per_token(context),
-            "state_bytes": state_bytes(model, context),
-            "activation_bytes": activation_bytes(model, context),
-        }
+        self.cost_of_model: dict[str, Any] = {}
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.earlier: list[record.Attempt] = []
         self.first_step, self.seconds_before = 0, 0.0
         self.first_fast_train_nats: list[float] = []  # of the compiled step; not in History, whose sources are hashed
+
+    def describe_model(self) -> None:
+        """Build the model once for its costs. MemoryError, or torch's kinds of it, where it does not fit."""
+        model, context = build(self.run.config.model), self.run.config.context
+        self.cost_of_model = closed_costs(model, context) | {"activation_bytes": activation_bytes(model, context)}
 
     def resume(self, history: History, step: int) -> None:
         """Count this attempt from `step`, after those of a checkpoint's history."""
@@ -54,6 +53,10 @@ class Recorder:
 
     def finish(self, status: record.Status, history: History, step: int, **fields: Any) -> record.Record:
         """The record of a run that ended at `step`, with more `fields` of `make_record`."""
+        if not self.cost_of_model:  # building it failed
+            with torch.device("meta"):
+                model = build(self.run.config.model)
+            self.cost_of_model = closed_costs(model, self.run.config.context)
         seconds, n_tokens = history.train_seconds, n_train_tokens(self.run.config, step)
         attempts = self.attempts(history, step)
         cost = record.Cost(
@@ -66,6 +69,15 @@ class Recorder:
         )
         fields |= {"status": status, "attempts": attempts}
         return make_record(self.known, history, cost, self.first_fast_train_nats, **fields)
+
+
+def closed_costs(model: SequenceModel, context: int) -> dict[str, Any]:
+    """The costs of a model that follow from its sizes: fields of record.Cost."""
+    return {
+        "parameters": count_parameters(model),
+        "forward_macs_per_token": model.forward_macs_per_token(context),
+        "state_bytes": state_bytes(model, context),
+    }
 
 
 def make_record(

@@ -1,10 +1,9 @@
 """One run from start to record: resume, train, evaluate, checkpoint, measure, write. Called by every worker."""
 
 import json
-import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from bench.errors import NO_MEMORY, AlreadyDone, ConfigError, UserError, first_l
 from bench.evaluate import best_step, sweep
 from bench.history import History, measure, measure_fitted
 from bench.lease import Lease, hold
+from bench.memory import check_memory
 from bench.portable import portable_losses
-from bench.process import Interrupted, Progress, cancel_requests, stop_requests
+from bench.process import Interrupted, Progress, StopRequest, cancel_requests, stop_requests
 from bench.recording import Recorder, describe_run, make_record
 from bench.sources import fingerprint
 from bench.step_curve import STEPS_FILE, Diverged, StepCurve, drop_steps
@@ -59,22 +59,24 @@ def execute(run: Run, store: Store, settings: Settings) -> record.Record:
             )
         torch.set_num_threads(settings.n_threads)
     set_numerics(run.mode, settings.device)  # refuses a mode that the device cannot run
+    check_memory(run.config, settings.device)
     corpus = load_corpus(run.config.corpus, settings.device, settings.data_dir)
     check_length(run, corpus)
     store.check_writable()
     folder = store.run_folder(run.run_id)
-    with hold(folder) as lease, stop_requests() as stop_requested, cancel_requests(folder, stop_requested):
+    with hold(folder) as lease, stop_requests() as stop_request, cancel_requests(folder, stop_request):
         if run.run_id in store.statuses():
             raise AlreadyDone(f"{run.name} ({run.run_id}) has its record in {store.root}")
         store.check_free(run.label, run.seed, run.run_id)
         progress = Progress(folder)
         if run.config.architecture in FITTED:
-            finished = fit(run, corpus, settings.device)
+            with stop_request.at_once("stopped while it was counted; the same command counts again"):
+                finished = fit(run, corpus, settings.device)
         else:
             with portable_losses(run, settings.data_dir) as portable:
-                finished = TrainingLoop(run, corpus, settings, folder, progress, lease, stop_requested).train()
+                finished = TrainingLoop(run, corpus, settings, folder, progress, lease, stop_request).train()
                 if finished.status in record.FINAL_STATUSES:
-                    finished = finished.with_portable(portable())
+                    finished = with_portable(finished, portable, stop_request)
         lease.check()
         store.write_record(finished)
         progress.write(finished.status, now=True, step=finished.curve[-1].step if finished.curve else 0)
@@ -92,10 +94,10 @@ class TrainingLoop:
         folder: Path,
         progress: Progress,
         lease: Lease,
-        stop_requested: threading.Event,
+        stop_request: StopRequest,
     ) -> None:
         self.run, self.corpus, self.settings, self.folder = run, corpus, settings, folder
-        self.progress, self.lease, self.stop_requested = progress, lease, stop_requested
+        self.progress, self.lease, self.stop_request = progress, lease, stop_request
         self.recorder = Recorder(run, corpus, settings.device, settings.runs_per_gpu)
         self.history = History()
         self.last_train_nats: float | None = None
@@ -105,18 +107,20 @@ class TrainingLoop:
     def train(self) -> record.Record:
         """Train to the end, or until the run fails, and return the record."""
         try:
+            self.recorder.describe_model()
             self.trainer = trainer = self.start()
             trainer.warm_up()
             self.loop(trainer)
             self.progress.write("measuring", now=True, step=trainer.step, n_steps=trainer.training.n_steps)
-            result = measure(
-                self.history,
-                self.reported_models(trainer),
-                self.corpus,
-                self.run.config,
-                trainer.seed,
-                parameters_sha256(trainer.model),
-            )
+            with self.stop_request.at_once("stopped while it was measured; the same command measures it again"):
+                result = measure(
+                    self.history,
+                    self.reported_models(trainer),
+                    self.corpus,
+                    self.run.config,
+                    trainer.seed,
+                    parameters_sha256(trainer.model),
+                )
             return self.recorder.finish("done", self.history, trainer.step, result=result)
         except Diverged as stop:
             return self.stopped("diverged", str(stop), stop.step)
@@ -178,7 +182,7 @@ class TrainingLoop:
                     self.stop_clock()
                     return
                 curve.add(trainer.step, *trainer.advance())
-                stop_requested = self.stop_requested.is_set()
+                stop_requested = self.stop_request.is_set()
                 save_is_due = time.monotonic() - saved_at >= self.settings.checkpoint_seconds
                 if stop_requested or (save_is_due and not self.evaluation_is_due(trainer)):
                     self.read_losses(curve)
@@ -210,12 +214,18 @@ class TrainingLoop:
         """Measure the sweep loss and the model's readings."""
         self.stop_clock()
         self.write_progress(trainer, state="evaluating", now=True)
-        context = self.run.config.context
-        losses = sweep(trainer.model, self.corpus.val, context)
-        if not losses.isfinite().all():
-            raise Diverged(trainer.step, "validation loss is not finite")
-        at_end = trainer.step == trainer.training.n_steps
-        self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context, at_end=at_end)
+        context, n_steps = self.run.config.context, trainer.training.n_steps
+        stopped = f"stopped in the evaluation of step {trainer.step} of {n_steps}; the same command evaluates it again"
+        try:
+            with self.stop_request.at_once(stopped):
+                losses = sweep(trainer.model, self.corpus.val, context)
+                if not losses.isfinite().all():
+                    raise Diverged(trainer.step, "validation loss is not finite")
+                at_end = trainer.step == n_steps
+                self.history.add_readings(trainer.step, trainer.model, self.corpus.val, context, at_end=at_end)
+        except Interrupted:
+            self.save(trainer)
+            raise
         self.history.add_evaluation(trainer.step, losses, context, trainer.model)
         print(f"step {trainer.step}: validation {losses.mean().item():.4f} nats per token", flush=True)
         self.stopwatch.start()
@@ -262,6 +272,18 @@ class TrainingLoop:
         if best != trainer.step:
             trainer.model.load_state_dict(self.history.best_model)
             yield best, trainer.model
+
+
+def with_portable(
+    finished: record.Record, portable: Callable[[], list[float]], stop_request: StopRequest
+) -> record.Record:
+    """A finished record with the losses of `portable`; without them if a stop comes first, so that it is not lost."""
+    try:
+        with stop_request.at_once("no portable losses: the run was stopped"):
+            return finished.with_portable(portable())
+    except Interrupted as stop:
+        print(stop, flush=True)
+        return finished
 
 
 def fit(run: Run, corpus: Corpus, device: torch.device) -> record.Record:

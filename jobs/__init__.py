@@ -13,7 +13,7 @@ Launching
 Running
     local           a pool of worker processes on this machine
     queue           which run starts next, on which slot
-    slots, limits   devices, and how many runs fit on them
+    slots           devices, and how many runs fit on them
     attempt         one worker process, seen from its launcher
     worker          the process that does one run
     cache           the compile cache

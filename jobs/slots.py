@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from bench.errors import ConfigError, DeviceError
+from bench.limits import cpu_limit, host_bytes
 from bench.process import count_cores
-from jobs.limits import cpu_limit, memory_limit
 
 # What a run needs on a GPU that it shares. A run of nanoGPT's size holds 1.8 GiB of tensors there, one of K-Operators'
 # size 0.8; the rest is for CUDA's context, the compiler's trials and memory that torch keeps.
@@ -169,9 +169,3 @@ def slots_text(slots: list[Slot]) -> str:
         said += f", up to {most} sharing a GPU: their times are left out of the tables of times"
         said += "; --runs-per-gpu chooses another number"
     return said
-
-
-def host_bytes() -> int:
-    """Memory that this machine has or, in a container or a job, may use."""
-    physical, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
-    return physical if limit is None else min(physical, limit)

@@ -10,6 +10,12 @@ MEMBERSHIP = Path("/proc/self/cgroup")  # in which cgroups this process is
 SLURM_MEMORY_VARIABLE = "SLURM_MEM_PER_NODE"  # MiB of a job; 0: all of the node's
 
 
+def host_bytes() -> int:
+    """Memory that this machine has or, in a container or a job, may use."""
+    physical, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory_limit()
+    return physical if limit is None else min(physical, limit)
+
+
 def memory_limit() -> int | None:
     """The least limit in bytes of the cgroups and the SLURM job that this process is in; None where there is none."""
     found = [_numbers(folder / "memory.max") for folder in _folders("")]

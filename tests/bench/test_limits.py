@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import limits
-from jobs.limits import cpu_limit, memory_limit
-from jobs.slots import host_bytes, usable_cores
+from bench import limits
+from bench.limits import cpu_limit, host_bytes, memory_limit
+from jobs.slots import usable_cores
 
 GIB = 2**30
 UNLIMITED = "9223372036854771712"  # what version 1 says where nothing is set
