@@ -44,6 +44,7 @@ def of_kind(store: Store, status: str) -> Record:
     return next(one for one in store.records()[0] if one.status == status)
 
 
+@pytest.mark.met("U16")
 @pytest.mark.parametrize(
     ("program", "words", "hinted"),
     [
@@ -72,6 +73,7 @@ def test_a_hinted_command_runs_as_it_stands(program, words, hinted, store, capsy
     assert call(APPS[program], *command, *only_list) in (0, 3), capsys.readouterr().err  # 3: incomplete
 
 
+@pytest.mark.met("U16")
 def test_what_a_launch_says_about_failures_can_be_typed(store, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["jobs", "launch", "--experiment", "smoke", "--store", str(store.root)])
     run = next(one for one in smoke().runs() if one.seed is not None)

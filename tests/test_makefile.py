@@ -27,6 +27,7 @@ def make(folder: Path, *arguments: str, **variables: str) -> "subprocess.Complet
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.met("U13")
 @pytest.mark.parametrize("name", ["it's", "cost$5 $(HOME)", 'a "b"; touch found'])
 @pytest.mark.parametrize("target", ["verify", "table", "report", "reproduce", "bench"])
 def test_the_name_of_a_store_reaches_python_as_it_is(target, name, tmp_path):
@@ -37,6 +38,7 @@ def test_the_name_of_a_store_reaches_python_as_it_is(target, name, tmp_path):
     assert not (tmp_path / "found").exists()
 
 
+@pytest.mark.met("U7")
 @pytest.mark.parametrize("name", ["STORE", "PROFILE", "BENCH_DATA_DIR", "SEEDS"])
 def test_an_empty_variable_is_refused_by_name(name, tmp_path):
     for arguments, variables in (([f"{name}="], {}), ([], {name: ""})):
@@ -45,6 +47,7 @@ def test_an_empty_variable_is_refused_by_name(name, tmp_path):
         assert f"{name} is empty" in done.stderr
 
 
+@pytest.mark.met("U13")
 def test_what_is_set_for_pip_cannot_send_packages_elsewhere(tmp_path):
     outside = {
         "PIP_USER": "1",
@@ -59,6 +62,7 @@ def test_what_is_set_for_pip_cannot_send_packages_elsewhere(tmp_path):
     ]
 
 
+@pytest.mark.met("U20")
 @pytest.mark.parametrize(
     ("machine", "words"),
     [
@@ -83,6 +87,7 @@ def test_setup_says_first_where_the_packages_cannot_be_had(machine, words):
         assert bool(done.stderr) == bool(words)
 
 
+@pytest.mark.met("U13")
 def test_a_plugin_of_pytest_that_a_parent_python_brings_is_not_loaded(tmp_path):
     (tmp_path / "foreign.py").write_text("raise RuntimeError('loaded')\n")
     facts = tmp_path / "foreign-1.0.dist-info"
@@ -93,4 +98,4 @@ def test_a_plugin_of_pytest_that_a_parent_python_brings_is_not_loaded(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_promises.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert "4 passed" in done.stdout

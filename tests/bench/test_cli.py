@@ -87,6 +87,7 @@ def test_a_wrong_option_gives_one_line_with_the_next_step(app, command, argument
     assert files(tmp_path) == set()
 
 
+@pytest.mark.met("U4")
 @pytest.mark.parametrize("n_threads", [0, -1, count_cores() + 1, 100_000])
 def test_more_threads_than_cores_are_refused(n_threads, capsys, tmp_path):
     profile = ["profile", "--experiment", "smoke", "--device", "cpu"]
@@ -134,6 +135,7 @@ def test_a_store_that_cannot_be_written_is_one_line_and_changes_nothing(capsys, 
     assert (tmp_path / "file").read_bytes() == b"in the way"
 
 
+@pytest.mark.met("U15")
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("options", "words"),
@@ -156,6 +158,7 @@ def test_a_dry_run_refuses_what_the_launch_refuses(options, words, dry_run, caps
     assert set(tmp_path.rglob("*")) - before <= (set() if dry_run else {tmp_path / "linked" / "runs"})
 
 
+@pytest.mark.met("U15")
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 def test_a_dry_run_refuses_a_folder_of_runs_that_cannot_be_made_as_the_launch_does(
     dry_run, capsys, tmp_path, monkeypatch
@@ -203,6 +206,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line_with_the_difference(ca
 # sampling from checkpoints --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.met("U11")
 def test_sample_writes_text_from_a_checkpoint_and_refuses_wrong_options(capsys, tmp_path, corpus, tiny_run):
     store, run = Store(tmp_path / "store"), tiny_run(n_steps=4)
     execute(run, store, SELDOM)
@@ -242,6 +246,7 @@ def test_sample_writes_text_from_a_checkpoint_and_refuses_wrong_options(capsys, 
     assert newest.name in mistake(capsys, bench_app, *command, newest)
 
 
+@pytest.mark.met("U11")
 @pytest.mark.parametrize(
     ("changes", "lacks"),
     [

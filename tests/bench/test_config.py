@@ -70,6 +70,7 @@ WRONG_IN_K_OPERATORS = {
 }
 
 
+@pytest.mark.met("U14")
 @pytest.mark.parametrize(
     ("config", "assignment", "message"),
     [

@@ -258,6 +258,7 @@ def test_checking_that_a_store_can_be_written_leaves_no_file(tmp_path: Path) -> 
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.met("U10")
 @pytest.mark.parametrize(
     ("place", "value"),
     [

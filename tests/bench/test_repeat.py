@@ -1,5 +1,7 @@
 """A rerun compares every number that both records have, and none that the older record lacks."""
 
+import pytest
+
 from bench import environment
 from bench.__main__ import app
 from bench.record import Environment, Measurement, Permuted, Record
@@ -48,6 +50,7 @@ MOVING = {
 }
 
 
+@pytest.mark.met("U17")
 def test_what_can_move_a_number_is_recorded_without_a_path(monkeypatch):
     for name in environment.settings():
         monkeypatch.delenv(name)
@@ -57,6 +60,7 @@ def test_what_can_move_a_number_is_recorded_without_a_path(monkeypatch):
     assert environment.describe_machine(CPU).settings == MOVING
 
 
+@pytest.mark.met("U17")
 def test_two_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
     def machine(family: int, model: int) -> Environment:
         path = tmp_path / str(family)
@@ -71,6 +75,7 @@ def test_two_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
     assert older.changes(newer) == [f"processor: {older.processor} then, {newer.processor} now"]
 
 
+@pytest.mark.met("U17")
 def test_changes_are_named_by_variable_and_what_an_older_record_lacks_is_not_known_to_differ():
     older, plain = (Environment.model_validate(make_environment(**facts)) for facts in ({}, {"settings": {}}))
     later = Environment.model_validate(make_environment(settings=MOVING, processor="AMD", n_threads=2))
@@ -83,6 +88,7 @@ def test_changes_are_named_by_variable_and_what_an_older_record_lacks_is_not_kno
     assert "MKL_CBWR: not recorded then, COMPATIBLE now" in older.changes(later)
 
 
+@pytest.mark.met("U17")
 def test_rerun_names_the_setting_that_moves_bits(tmp_path, capsys, tiny_run, monkeypatch, on_little_text):
     monkeypatch.delenv("MKL_CBWR", raising=False)
     store = Store(tmp_path)

@@ -129,6 +129,7 @@ def test_zero_tokens_give_the_prompt():
     assert generate(Next(), torch.arange(3), 0, 4, seed=0).tolist() == [0, 1, 2]
 
 
+@pytest.mark.met("U11")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -45,6 +45,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.met("U1")
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_damaged_side_file_changes_nothing_in_a_resumed_run(
     name, damage, tmp_path, tiny_run, on_little_text, monkeypatch
@@ -71,6 +72,7 @@ def test_steps_of_an_attempt_without_a_checkpoint_are_not_counted_twice(tmp_path
     assert [json.loads(line)["step"] for line in (folder / STEPS_FILE).read_text().splitlines()] == STEPS
 
 
+@pytest.mark.met("U1")
 def test_a_worker_starts_whatever_lies_in_place_of_its_log_and_its_cause(tmp_path, tiny_run):
     store, run = Store(tmp_path), tiny_run()
     folder = store.run_folder(run.run_id)
@@ -81,6 +83,7 @@ def test_a_worker_starts_whatever_lies_in_place_of_its_log_and_its_cause(tmp_pat
     assert store.statuses() == {run.run_id: "done"}
 
 
+@pytest.mark.met("U1")
 @pytest.mark.parametrize("content", [b"\0", b"[1]", b'{"seconds": 1' + 400 * b"0" + b"}", b"[" * 100_000])
 def test_a_note_of_measured_seconds_that_cannot_be_read_is_none(content, tmp_path, tiny_run):
     store, run = Store(tmp_path), tiny_run()
@@ -92,6 +95,7 @@ def test_a_note_of_measured_seconds_that_cannot_be_read_is_none(content, tmp_pat
     assert known_estimates([run], [store], platform) == {}
 
 
+@pytest.mark.met("U1")
 def test_a_failed_run_is_not_said_to_have_been_asked_to_stop(tmp_path):
     store, failed = Store(tmp_path), make_record(status="failed", error="JSONDecodeError: Expecting value")
     store.write_record(failed)

@@ -22,6 +22,7 @@ RUN = ["run", "--experiment", "smoke", "--cell", "k_operators", "--seed", 42, "-
 LAUNCH = ["launch", "--experiment", "smoke", "--device", "cpu"]
 
 
+@pytest.mark.met("U7")
 @pytest.mark.parametrize(
     ("app", "command", "name"),
     [
@@ -43,6 +44,7 @@ def test_an_empty_argument_is_refused_by_name_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.met("U7")
 @pytest.mark.parametrize("name", [RUNS_DIR_VARIABLE, DATA_DIR_VARIABLE])
 def test_an_empty_variable_for_a_folder_is_refused_by_name(name, capsys, tmp_path, monkeypatch, data_dir):
     monkeypatch.chdir(tmp_path)
@@ -62,6 +64,7 @@ NARROW = (
 )
 
 
+@pytest.mark.met("U8")
 @pytest.mark.parametrize(("variables", "encoding"), NARROW)
 def test_a_terminal_that_lacks_characters_gets_the_others_and_files_are_utf8(variables, encoding, tmp_path, capsys):
     store = make_store(tmp_path / "runs", [*five_seeds(), *five_seeds("nanogpt")])
@@ -77,6 +80,7 @@ def test_a_terminal_that_lacks_characters_gets_the_others_and_files_are_utf8(var
     assert {path: path.read_bytes() for path in (store.root / "tables").iterdir()} == written
 
 
+@pytest.mark.met("U8")
 def test_the_log_of_a_run_is_utf8_in_any_locale(tmp_path, tiny_run, monkeypatch):
     for name, value in NARROW[1][0].items():
         monkeypatch.setenv(name, value)
@@ -89,6 +93,7 @@ def test_the_log_of_a_run_is_utf8_in_any_locale(tmp_path, tiny_run, monkeypatch)
     assert (store.run_folder(run.run_id) / LOG_FILE).read_text(encoding="utf-8").splitlines() == ["±", "−"]
 
 
+@pytest.mark.met("U12")
 @pytest.mark.parametrize(
     ("program", "command"), [("bench", ["data"]), ("bench", RUN), ("jobs", LAUNCH), ("jobs", [*LAUNCH, "--dry-run"])]
 )
@@ -101,6 +106,7 @@ def test_an_account_without_a_home_is_told_what_to_set(program, command, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.met("U12")
 def test_what_needs_no_cache_works_without_a_home(tmp_path, monkeypatch, capsys):
     no_home(monkeypatch)
     store = make_store(tmp_path, five_seeds())
@@ -117,6 +123,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # KeyError
 
 
+@pytest.mark.met("U18")
 @pytest.mark.parametrize("name", ["einops", "torch", "numpy"])
 def test_a_module_that_shadows_a_package_is_named_with_its_variable_and_file(name, tmp_path):
     stub = tmp_path / f"{name}.py"

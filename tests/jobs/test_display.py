@@ -40,6 +40,7 @@ def shown(tmp_path, tiny_run, capsys, monkeypatch):
     return show
 
 
+@pytest.mark.met("U19")
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -70,6 +71,7 @@ def test_a_progress_file_that_nobody_wrote_stops_no_launch(content, shown):
     assert shown(content).split("  ", 1)[1] == "k_operators-s42  starting"
 
 
+@pytest.mark.met("U19")
 def test_lines_that_go_into_a_file_are_not_folded(tmp_path, tiny_run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     long = "l" * 80

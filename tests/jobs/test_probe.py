@@ -133,6 +133,7 @@ else:
 """
 
 
+@pytest.mark.met("U6")
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_a_process_that_is_tied_to_its_parent_ends_when_that_is_killed(platform, request):
     parent = start_python("-c", TIED, platform, stderr=None)
@@ -162,6 +163,7 @@ run_guarded(app)
 """  # `python -m jobs`, where nothing is known and a probe takes ten minutes; it names each process that it starts
 
 
+@pytest.mark.met("U6")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_probe_ends_with_its_launcher_whatever_ends_that(number, tmp_path, data_dir):
     arguments = ["launch", "--experiment", "smoke", "-k", "k_operators", "--device", "cpu"]

@@ -133,6 +133,7 @@ def test_a_cancelled_run_saves_its_state_is_left_alone_and_is_taken_up_by_the_ne
     assert state_of(store, long) == "interrupted"
 
 
+@pytest.mark.met("U5")
 def test_a_run_that_was_started_inside_an_allocation_looks_at_its_mark_itself(
     tmp_path, request, capsys, monkeypatch, data_dir
 ):

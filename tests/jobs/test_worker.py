@@ -48,6 +48,7 @@ worker.wait()
 """
 
 
+@pytest.mark.met("U6")
 def test_workers_of_a_launcher_that_was_killed_save_and_stop(tmp_path, request):
     [run], store = tiny_runs("long", n_steps=100_000, eval_every=100_000), Store(tmp_path / "store")
     write_run(run, store)

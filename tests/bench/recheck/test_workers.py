@@ -103,6 +103,7 @@ def test_a_folder_without_sources_is_an_error(tmp_path):
     crew.close()
 
 
+@pytest.mark.met("U6")
 def test_a_worker_ends_with_its_parent_also_during_a_run(tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("")

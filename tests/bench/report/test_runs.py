@@ -60,6 +60,7 @@ def test_a_seed_counts_once_in_a_mean_as_its_manifest_names_it(tmp_path, arms, r
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.met("U9")
 def test_copies_of_a_record_count_once_and_records_that_differ_are_named_by_their_files(tmp_path):
     records = [make_record(seed=42), make_record(seed=69)]
     store = make_store(tmp_path, records)

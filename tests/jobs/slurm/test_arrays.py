@@ -27,6 +27,7 @@ def test_what_is_not_set_leaves_no_line_in_the_script_and_what_is_set_is_one_lin
     assert key.replace("_", "-") not in before
 
 
+@pytest.mark.met("U26")
 @pytest.mark.parametrize(
     ("line", "asked"),
     [
@@ -60,6 +61,7 @@ def test_what_is_said_to_be_off_leaves_no_line_and_zero_is_a_value(store):
     assert flags(script(array, store))["nice"] == "0"
 
 
+@pytest.mark.met("U26")
 def test_the_image_of_a_container_reaches_srun_as_it_stands(store):
     profile('use_srun = true\nsrun_args = ["--container-image=nvcr.io#a/b+c@1", "--container-mounts=/a b:/c"]')
     [array] = arrays_of(store, profile="mysite")

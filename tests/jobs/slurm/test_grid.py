@@ -242,6 +242,7 @@ def test_slurm_says_when_a_rehearsed_array_would_start_and_nothing_is_written(tm
     assert not active()
 
 
+@pytest.mark.met("U21")
 @pytest.mark.parametrize("runs_per_job", [1, 2])
 def test_a_script_submitted_by_hand_from_within_an_array_does_its_runs(runs_per_job, on_cluster, tmp_path, monkeypatch):
     store, experiment, comment = Store(tmp_path / "store"), grid("a", "b", n_steps=4), "it's #1 --uid=\"0\" '"

@@ -31,6 +31,7 @@ def linked(tmp_path: Path) -> Linked:
     return Linked(tmp_path / "shared", tmp_path / "only-here")
 
 
+@pytest.mark.met("U28")
 def test_a_store_and_a_corpus_behind_a_link_are_named_by_it_in_script_and_plan(linked):
     store = Store(linked.link / "store")
     [array] = arrays_of(store, data_dir=linked.link / "data")
@@ -43,6 +44,7 @@ def test_a_store_and_a_corpus_behind_a_link_are_named_by_it_in_script_and_plan(l
     assert read_submission(folder) == array.submission
 
 
+@pytest.mark.met("U28")
 def test_a_store_named_from_within_a_linked_folder_is_named_by_the_way_the_shell_took(linked, monkeypatch):
     monkeypatch.chdir(linked.link)
     monkeypatch.setenv("PWD", str(linked.link))
@@ -53,6 +55,7 @@ def test_a_store_named_from_within_a_linked_folder_is_named_by_the_way_the_shell
     assert array.submission.store == f"{linked.target}/store"
 
 
+@pytest.mark.met("U28")
 @pytest.mark.parametrize("variable", ["BENCH_DATA_DIR", RUNS_DIR_VARIABLE, CACHE_DIR_VARIABLE])
 def test_an_exported_folder_behind_a_link_is_named_by_it(variable, linked, monkeypatch):
     monkeypatch.setenv(variable, str(linked.link / "x"))
@@ -73,6 +76,7 @@ def test_a_node_on_which_a_link_leads_elsewhere_says_so_rather_than_that_runs_ar
         start(folder)
 
 
+@pytest.mark.met("U28")
 def test_a_checkout_behind_a_link_is_entered_through_it(tmp_path, monkeypatch):
     (tmp_path / "checkout").symlink_to(ROOT)
     for here in (tmp_path / "checkout", tmp_path / "checkout" / "jobs"):

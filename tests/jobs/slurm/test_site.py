@@ -72,6 +72,7 @@ def test_a_profile_is_named_by_name_or_file_and_a_missing_one_lists_those_there_
             choose_site(absent, [], "cpu")
 
 
+@pytest.mark.met("U26")
 @pytest.mark.parametrize(
     ("assignments", "words"),
     [
@@ -120,6 +121,7 @@ def test_shell_words_come_from_files_alone(key, monkeypatch):
         choose_site("mysite", [], "cpu")
 
 
+@pytest.mark.met("U26")
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -210,6 +210,7 @@ def test_a_task_with_a_run_that_it_cannot_do_does_the_others_and_fails(store, ca
     assert lost.run_id in capsys.readouterr().out
 
 
+@pytest.mark.met("U21")
 @pytest.mark.parametrize("index", ["0", "3"])
 @pytest.mark.usefixtures("in_a_job")
 def test_a_job_submitted_from_within_an_array_does_its_own_task_and_requeues_itself(index, store, monkeypatch):
@@ -232,6 +233,7 @@ def test_a_job_submitted_from_within_an_array_does_its_own_task_and_requeues_its
     assert only_record(store).run_id == run.run_id
 
 
+@pytest.mark.met("U21")
 @pytest.mark.parametrize("index", ["2", "-1", "x", "", None])
 @pytest.mark.usefixtures("in_a_job")
 def test_an_index_outside_the_plan_is_an_error_that_names_it(index, store, monkeypatch):
@@ -242,6 +244,7 @@ def test_an_index_outside_the_plan_is_an_error_that_names_it(index, store, monke
         start(folder)
 
 
+@pytest.mark.met("U21")
 def test_a_script_of_one_task_forgets_the_array_that_it_was_submitted_from(store, tmp_path):
     (tmp_path / "site.toml").write_text("python = \"env | grep -c '^SLURM_ARRAY' #\"")
     single, several = (array_of_twenty(store, profile=str(tmp_path / "site.toml"), n_runs=n) for n in (1, 2))

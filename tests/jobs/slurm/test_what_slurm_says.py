@@ -38,6 +38,7 @@ def job_of(store: Store) -> tuple[str, str | None] | None:
 # which cluster -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.met("U22")
 @pytest.mark.parametrize(
     ("variables", "assignments", "cluster"),
     [
@@ -70,6 +71,7 @@ def test_every_program_is_sent_to_the_same_cluster_and_no_run_is_submitted_twice
         assert all([one for one in words if "cluster" in one] == option for words in calls(fake_slurm, program))
 
 
+@pytest.mark.met("U22")
 def test_accounts_are_asked_on_the_cluster_that_took_the_job(fake_slurm, store):
     launch(store, "clusters=c1,c2")
     (fake_slurm / "1.json").unlink()  # the queue has forgotten it
@@ -80,6 +82,7 @@ def test_accounts_are_asked_on_the_cluster_that_took_the_job(fake_slurm, store):
     assert [words[0] for words in calls(fake_slurm, "sacct")] == ["--clusters=c2"]
 
 
+@pytest.mark.met("U22")
 def test_jobs_are_found_on_each_of_several_clusters_and_cancelled_on_their_own(fake_slurm, store):
     launch(store, "clusters=c1,c2")
     content = (fake_slurm / "1.json").read_text()
@@ -90,6 +93,7 @@ def test_jobs_are_found_on_each_of_several_clusters_and_cancelled_on_their_own(f
     assert {words[0] for words in calls(fake_slurm, "scancel")} == {"--clusters=c2"}
 
 
+@pytest.mark.met("U22")
 @pytest.mark.parametrize(
     ("variables", "assignments", "words"),
     [
@@ -108,6 +112,7 @@ def test_clusters_that_leave_a_doubt_are_refused(variables, assignments, words, 
 # what is exported ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.met("U23")
 @pytest.mark.parametrize("variable", [*(f"SQUEUE_{name}" for name in FILTERS), "SBATCH_JOB_NAME"])
 def test_no_exported_variable_hides_our_jobs_and_has_them_submitted_again(variable, fake_slurm, store, monkeypatch):
     monkeypatch.setenv(variable, "other")
@@ -116,6 +121,7 @@ def test_no_exported_variable_hides_our_jobs_and_has_them_submitted_again(variab
     assert len(given(fake_slurm)) == 1
 
 
+@pytest.mark.met("U23")
 @pytest.mark.parametrize("variable", ["SACCT_FORMAT", "SCONTROL_ALL", "SCANCEL_INTERACTIVE", *MOVES_OURS])
 def test_programs_run_without_variables_that_move_what_we_ask(variable, fake_slurm, store, monkeypatch):
     monkeypatch.setenv(variable, "1")
@@ -131,6 +137,7 @@ def test_programs_run_without_variables_that_move_what_we_ask(variable, fake_slu
 GREETING = b"Bienvenue sur la machine \xe9tendue | a | b | c | d | e\n"
 
 
+@pytest.mark.met("U24")
 def test_a_job_with_a_name_in_latin_1_is_no_error_and_hides_none_of_ours(fake_slurm, store, tmp_path):
     launch(store)
     (fake_slurm / "squeue").write_bytes(b"caf\xe9|7|N/A|RUNNING|n1|None\n" + GREETING)
@@ -143,6 +150,7 @@ def test_a_job_with_a_name_in_latin_1_is_no_error_and_hides_none_of_ours(fake_sl
     assert len(given(fake_slurm)) == 1
 
 
+@pytest.mark.met("U24")
 def test_a_greeting_of_sacct_is_not_taken_for_its_answer(fake_slurm, store):
     launch(store)
     (fake_slurm / "1.json").unlink()
@@ -151,6 +159,7 @@ def test_a_greeting_of_sacct_is_not_taken_for_its_answer(fake_slurm, store):
     assert {one.state for one in tasks_by_run(store).values()} == {"TIMEOUT"}
 
 
+@pytest.mark.met("U25")
 @pytest.mark.parametrize(
     ("answer", "job"),
     [
@@ -169,6 +178,7 @@ def test_the_id_of_a_job_is_read_from_whatever_sbatch_prints(answer, job, fake_s
     assert [words[0] for words in calls(fake_slurm, "sbatch")] == ["--parsable"]
 
 
+@pytest.mark.met("U25")
 @pytest.mark.parametrize("answer", [b"", GREETING, b"2 jobs of yours wait\n"])
 def test_a_job_that_was_accepted_without_an_id_is_found_by_its_name(answer, fake_slurm, store, capsys):
     (fake_slurm / "sbatch").write_bytes(answer)
@@ -178,6 +188,7 @@ def test_a_job_that_was_accepted_without_an_id_is_found_by_its_name(answer, fake
     assert len(given(fake_slurm)) == 1
 
 
+@pytest.mark.met("U25")
 def test_a_job_that_is_not_found_yet_is_said_to_be_accepted(fake_slurm, store, capsys, monkeypatch):
     (fake_slurm / "sbatch").write_bytes(b"")
     monkeypatch.setattr(slurm, "found_in_queue", lambda _: None)
@@ -188,6 +199,7 @@ def test_a_job_that_is_not_found_yet_is_said_to_be_accepted(fake_slurm, store, c
     assert len(given(fake_slurm)) == 1
 
 
+@pytest.mark.met("U25")
 @pytest.mark.parametrize("before", [b"", b"x" * 2000 + b"\n", GREETING])
 def test_a_refusal_shows_slurms_own_words(before, fake_slurm, store):
     own = "sbatch: error: Batch job submission failed: Invalid account"
@@ -200,6 +212,7 @@ def test_a_refusal_shows_slurms_own_words(before, fake_slurm, store):
 # what the submit host has --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.met("U27")
 @pytest.mark.parametrize("use_srun", ["false", "true"])
 def test_srun_is_needed_on_nodes_alone(use_srun, fake_slurm, store):
     assert not (fake_slurm.parent / "programs" / "srun").exists()
