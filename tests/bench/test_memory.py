@@ -14,11 +14,11 @@ from models import ARCHITECTURES, build
 from tests.command_line import mistake
 from tests.conftest import CPU, SELDOM, TINY_MODELS, tiny_config
 
-pytestmark = pytest.mark.met("U3")
 RUN = ("run", "--experiment", "smoke", "--seed", 42, "--device", "cpu")
 NO_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64000000000 bytes")
 
 
+@pytest.mark.met("U3")
 @pytest.mark.parametrize(
     ("cell", "setting", "reason"),
     [
@@ -39,6 +39,7 @@ def test_a_size_that_cannot_exist_is_refused_in_a_line_with_its_bytes(cell, sett
     assert not Store(tmp_path).record_paths()
 
 
+@pytest.mark.met("U3")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_bytes_are_those_of_the_parameters_their_gradients_and_two_moments(architecture, monkeypatch):
     config = tiny_config(architecture)
@@ -51,6 +52,7 @@ def test_the_bytes_are_those_of_the_parameters_their_gradients_and_two_moments(a
         check_memory(config, CPU)
 
 
+@pytest.mark.met("U3")
 @pytest.mark.parametrize("builder", ["bench.recording.build", "bench.train.build"])
 @pytest.mark.usefixtures("on_little_text")
 def test_out_of_memory_while_a_model_is_built_is_in_the_record(builder, tiny_run, tmp_path, monkeypatch):
@@ -64,6 +66,7 @@ def test_out_of_memory_while_a_model_is_built_is_in_the_record(builder, tiny_run
     assert store.statuses() == {run.run_id: "oom"}
 
 
+@pytest.mark.met("U3")
 @pytest.mark.usefixtures("on_little_text")
 def test_out_of_memory_in_a_command_without_a_record_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("bench.profile.profile_step", Mock(side_effect=NO_MEMORY))

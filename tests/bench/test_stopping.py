@@ -20,8 +20,6 @@ from tests.conftest import SELDOM
 from tests.records import make_record
 from tests.tiny import counted_cell
 
-pytestmark = pytest.mark.met("U2")
-
 
 @contextmanager
 def at_batch(number: int, action: Callable[[], object]) -> Iterator[Mock]:
@@ -55,6 +53,7 @@ def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.met("U2")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_stopped_at_any_batch_of_its_evaluations_and_measurements_ends_with_the_same_bits(tiny_run, tmp_path):
     run = tiny_run()
@@ -71,6 +70,7 @@ def test_a_run_stopped_at_any_batch_of_its_evaluations_and_measurements_ends_wit
         assert measured(execute(run, store, SELDOM)) == expected, f"stopped at batch {number}"
 
 
+@pytest.mark.met("U2")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_second_ctrl_c_ends_at_once_with_the_state_that_was_saved_before(tiny_run, tmp_path):
     run, store = tiny_run(), Store(tmp_path / "store")
@@ -91,6 +91,7 @@ def test_a_second_ctrl_c_ends_at_once_with_the_state_that_was_saved_before(tiny_
     assert measured(execute(run, store, SELDOM)) == expected
 
 
+@pytest.mark.met("U2")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_run_that_is_cancelled_while_it_is_measured_stops_within_a_batch(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.process.CANCEL_SECONDS", 0.01)
@@ -106,6 +107,7 @@ def test_a_run_that_is_cancelled_while_it_is_measured_stops_within_a_batch(tiny_
     assert not store.record_paths()
 
 
+@pytest.mark.met("U2")
 @pytest.mark.usefixtures("on_little_text")
 def test_a_fitted_model_stops_while_it_is_measured(tmp_path):
     cell = counted_cell()
@@ -114,6 +116,7 @@ def test_a_fitted_model_stops_while_it_is_measured(tmp_path):
         execute(run, Store(tmp_path), SELDOM)
 
 
+@pytest.mark.met("U2")
 def test_a_finished_run_is_not_lost_to_a_stop_while_it_waits_for_its_portable_losses():
     request, finished = StopRequest(), make_record("k_operators", 42)
 
@@ -130,6 +133,7 @@ def is_measured(folder: Path) -> bool:
     return (read_progress(folder) or {}).get("state") == "measuring"
 
 
+@pytest.mark.met("U2")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_would_be_measured_for_minutes_ends_at_a_signal(number, tmp_path):
     process = start(
