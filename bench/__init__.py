@@ -39,6 +39,7 @@ Processes and programs
     __main__        `python -m bench`: commands that read records
     commands        `python -m bench`: commands that train or measure
     cli             what both command lines share
+    listing         `bench list`
     errors          errors, exit codes and the parts that messages share
     process         stop signals, progress files, cores
     limits          memory and CPU time that a process may use

@@ -1,16 +1,31 @@
 """`python -m bench ...`: the commands that read records. Those that train or measure are in bench/commands.py."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli import make_app, open_store, pick_device, print_errors, run_guarded
-from bench.commands import DataDir, Device, StorePath, cuda_check, data, device, profile, rerun, run, sample, size
+from bench.commands import (
+    DataDir,
+    Device,
+    StorePath,
+    cuda_check,
+    data,
+    device,
+    list_experiments,
+    profile,
+    rerun,
+    run,
+    sample,
+    size,
+)
 from bench.errors import EXIT_FAILED, EXIT_INCOMPLETE, ConfigError, RecordError, typed
 
 HELP = "Make one run, repeat it, sample from it, or make tables. Example: python -m bench table"
 app = make_app(HELP, data, run, rerun, sample, size, device, cuda_check, profile)
+app.command("list")(list_experiments)
 
 
 @app.command()
@@ -93,6 +108,45 @@ def table(
     else:
         print(made.text if full or not made.results.experiments else summary(made, str(store)))
     raise typer.Exit(print_errors(made.errors))
+
+
+@app.command()
+def export(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RECORD...]", help="Record files; by default all of the store.")
+    ] = None,
+    store: StorePath = Path("results"),
+    experiment: Annotated[str | None, typer.Option(help="Only the runs of this experiment.")] = None,
+    form: Annotated[str, typer.Option("--format", help="csv or json")] = "csv",
+) -> None:
+    """Print curves, results and costs in long form: a row for each run, quantity and step; losses in nats per token.
+
+    Example: python -m bench export --experiment laptop > laptop.csv
+    """
+    from bench.record import Record, read
+    from bench.report.export import FORMATS
+    from bench.report.export import export as export_text
+
+    if form not in FORMATS:
+        raise ConfigError(f"--format {form} is not one of {' and '.join(FORMATS)}")
+    if paths and experiment is not None:
+        raise ConfigError("name RECORD files or an --experiment, not both")
+    errors: list[RecordError] = []
+    if paths:
+        records = [read(path, Record) for path in paths]
+    else:
+        here = open_store(store)
+        records, errors = here.records()
+        if experiment is not None:
+            manifests, of_manifests = here.manifests()
+            errors += of_manifests
+            ids = {run_id for one in manifests if one.name == experiment for run_id in one.run_ids}
+            if not ids:
+                names = sorted({one.name for one in manifests})
+                raise ConfigError(f"store {store} has no experiment {experiment!r}; it has: {', '.join(names)}")
+            records = [one for one in records if one.run_id in ids]
+    sys.stdout.write(export_text(records, form))
+    raise typer.Exit(print_errors(errors))
 
 
 @app.command()
@@ -185,5 +239,10 @@ def verify(
     raise typer.Exit(print_errors(ours.errors) or ledger.exit_code(verdicts))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """What the installed program `kops-bench` calls."""
     run_guarded(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,15 @@
 """What both command lines share: one-line errors with exit codes, and common options."""
 
 import os
+import platform
 import re
 import shlex
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Callable, Iterable
 from importlib.machinery import PathFinder
+from importlib.metadata import version
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
@@ -46,12 +49,39 @@ def make_app(help_text: str, *commands: Callable[..., None]) -> "typer.Typer":
         epilog=EXIT_CODES_HELP,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
         rich_markup_mode=None,
     )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+        debug: bool = typer.Option(
+            False, "--debug", help="With an error, show its traceback. It may stand anywhere on the line."
+        ),
+    ) -> None:
+        """Options before a command; `run_guarded` takes --debug before this is called."""
+
     for command in commands:
         app.command()(command)
     return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(version_text())
+        sys.exit()
+
+
+def version_text() -> str:
+    """This project, its commit and what its numbers depend on first."""
+    from bench.sources import ROOT, commit
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    head, dirty = commit()
+    at = f"commit {head[:7]}{' and edits' if dirty else ''}" if head else "commit unknown"
+    return f"{project['name']} {project['version']}, {at}, torch {version('torch')}, Python {platform.python_version()}"
 
 
 def run_guarded(action: Callable[[], Any]) -> None:

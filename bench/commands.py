@@ -37,9 +37,26 @@ def data(data_dir: DataDir = None) -> None:
     print(f"tinyshakespeare: {find_text('tinyshakespeare', data_dir)}, sha256 as pinned")
 
 
+def list_experiments(
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="[EXPERIMENT]", help="Show its cells; by default all experiments, in short.")
+    ] = None,
+    store: StorePath = Path("results"),
+) -> None:
+    """List the experiments, their questions, and how many of their runs a store has done."""
+    from bench.listing import listing
+    from bench.store import Store
+
+    print(listing(Store(store), experiment))
+
+
 def run(
-    experiment: Experiment,
-    cell: CellLabel,
+    experiment: Annotated[str | None, typer.Option(help="Experiment of the cell.")] = None,
+    cell: Annotated[str | None, typer.Option("--cell", help="Label of the cell.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="In place of a cell: a JSON file with a config, as a record has, or a record.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the run; by default that of the cell or of FILE.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; none for a fitted model.")] = None,
     assignments: Assignments = None,
     mode: Annotated[str | None, typer.Option(help="Of a trained model: exact, or fast, the default on CUDA.")] = None,
@@ -49,7 +66,10 @@ def run(
     data_dir: DataDir = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 60.0,
 ) -> None:
-    """Train one run in this process. Example: python -m bench run --experiment smoke --cell k_operators --seed 42"""
+    """Train one run in this process, of an experiment's cell or of a config in a file.
+
+    Example: python -m bench run --experiment smoke --cell k_operators --seed 42
+    """
     from bench.process import CANCEL_FILE
     from bench.run import Settings, execute
     from bench.store import Store
@@ -61,7 +81,14 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
     )
     here = Store(store)
-    one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, here)
+    if config is not None:
+        if experiment is not None or cell is not None:
+            raise ConfigError("give --config, or --experiment and --cell, not both")
+        one = run_of_file(config, label, assignments or [], seed, mode, settings.device)
+    elif experiment is None or cell is None:
+        raise ConfigError("name a cell with --experiment and --cell (`python -m bench list`), or a file with --config")
+    else:
+        one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, here, label)
     here.check_could_be_written()
     (here.run_folder(one.run_id) / CANCEL_FILE).unlink(missing_ok=True)  # whoever names a run wants it
     finished = execute(one, here, settings)
@@ -240,19 +267,50 @@ def run_of_cell(
     mode: str | None,
     device: "torch.device",
     store: "Store | None" = None,
+    label: str | None = None,
 ) -> "Run":
     """The run of an experiment's cell with overrides; ConfigError where it makes no sense.
 
-    A recipe that records choose is chosen by those of `store`.
+    A recipe that records choose is chosen by those of `store`. Its label is by default the cell's.
     """
-    from bench.config import Run
     from bench.experiments.search import Recorded
 
+    recorded = Recorded(store, mode or ("fast" if device.type == "cuda" else "exact"))  # type: ignore[arg-type]
+    return _run_of(label or cell, _config_of_cell(experiment, cell, assignments, recorded), seed, mode, device)
+
+
+def run_of_file(
+    path: Path,
+    label: str | None,
+    assignments: list[str],
+    seed: int | None,
+    mode: str | None,
+    device: "torch.device",
+) -> "Run":
+    """The run of a config in a JSON file, or of a record's config, with overrides; ConfigError as in `run_of_cell`."""
+    from bench.config import override, read_config
+
     try:
-        usual = "fast" if device.type == "cuda" else "exact"
-        config = _config_of_cell(experiment, cell, assignments, Recorded(store, mode or usual))  # type: ignore[arg-type]
-        default_mode = "fast" if device.type == "cuda" and config.training is not None else "exact"
-        return Run(label=cell, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--config {path} cannot be read as JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path} holds no config: write a group of keys, as `config` of a record is")
+    is_record = "run_id" in content and isinstance(content.get("config"), dict)
+    named = label or (str(content.get("label")) if is_record else path.stem)
+    try:
+        config = override(read_config(content["config"] if is_record else content), assignments)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    return _run_of(named, config, seed, mode, device)
+
+
+def _run_of(label: str, config: "RunConfig", seed: int | None, mode: str | None, device: "torch.device") -> "Run":
+    from bench.config import Run
+
+    default_mode = "fast" if device.type == "cuda" and config.training is not None else "exact"
+    try:
+        return Run(label=label, config=config, seed=seed, mode=mode or default_mode)  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -266,7 +324,10 @@ def _config_of_cell(
     cells = {one.label: one for one in find_experiment(experiment, recorded).cells}
     if cell not in cells:
         raise ConfigError(f"no cell {cell!r} in {experiment}; its cells are {', '.join(cells)}")
-    return override(cells[cell].config, assignments)
+    try:
+        return override(cells[cell].config, assignments)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _show(finished: "Record") -> None:

@@ -261,5 +261,10 @@ def _deadline(text: str | None, cluster: str | None) -> Deadline | None:
     return Deadline(seconds, time.monotonic())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """What the installed program `kops-jobs` calls."""
     run_guarded(app)
+
+
+if __name__ == "__main__":
+    main()
