@@ -86,7 +86,8 @@ def run(
             raise ConfigError("give --config, or --experiment and --cell, not both")
         one = run_of_file(config, label, assignments or [], seed, mode, settings.device)
     elif experiment is None or cell is None:
-        raise ConfigError("name a cell with --experiment and --cell (`python -m bench list`), or a file with --config")
+        there = typed("bench", "list", *([] if experiment is None else [experiment]), store=store)
+        raise ConfigError(f"name a cell with --experiment and --cell, or a file with --config; cells: {there}")
     else:
         one = run_of_cell(experiment, cell, assignments or [], seed, mode, settings.device, here, label)
     here.check_could_be_written()

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from bench.errors import ConfigError, DeviceError
+from bench.errors import ConfigError, DeviceError, typed
 from bench.limits import cpu_limit, host_bytes
 from bench.process import count_cores
 
@@ -18,6 +18,7 @@ HOST_BYTES_PER_RUN = 5 * 2**30  # of the machine: torch with CUDA's libraries, a
 # A run that trains keeps one core busy; those that start and compile, and the launcher, need the rest.
 RUNS_PER_CORE = 9 / 16
 MOST_PER_GPU = 9  # three runs of K-Operators' size keep a GPU busy while others start and compile; more only wait
+LOOK = f"see `{typed('jobs', 'doctor')}`, or use --device cpu"
 EXCLUSIVE = "Exclusive_Process"  # the compute mode in which a GPU takes one process at a time
 
 
@@ -90,9 +91,13 @@ def _count_gpus() -> int:
         n_gpus = torch.cuda.device_count()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DeviceError(f"CUDA does not start: {reason}; see `python -m jobs doctor`, or use --device cpu") from error
+        raise DeviceError(
+            f"CUDA does not start: {reason}; see `{typed('jobs', 'doctor')}`, or use --device cpu"
+        ) from error
     if n_gpus == 0:
-        raise DeviceError("torch finds no GPU once CUDA has started; see `python -m jobs doctor`, or use --device cpu")
+        raise DeviceError(
+            f"torch finds no GPU once CUDA has started; see `{typed('jobs', 'doctor')}`, or use --device cpu"
+        )
     return n_gpus
 
 

@@ -18,6 +18,7 @@ from jobs.layout import LOG_FILE
 from jobs.local import Ended
 from tests.command_line import call
 from tests.conftest import tiny_config
+from tests.merging import put, record_of, run_of
 from tests.records import make_record
 from tests.stores import make_store
 
@@ -49,6 +50,8 @@ def of_kind(store: Store, status: str) -> Record:
     ("program", "words", "hinted"),
     [
         ("bench", ["table"], "table"),
+        ("bench", ["list"], "list"),
+        ("bench", ["run", "--experiment", "smoke"], "list"),
         ("bench", ["verify"], "verify"),
         ("bench", ["verify", "--verbose"], "launch"),
         ("jobs", ["logs", "nobody-s1"], "status"),
@@ -63,14 +66,27 @@ def of_kind(store: Store, status: str) -> Record:
 def test_a_hinted_command_runs_as_it_stands(program, words, hinted, store, capsys, data_dir):
     call(APPS[program], *words, "--store", store.root)
     printed = capsys.readouterr()
-    *_, (program, *command) = hints(printed.out + printed.err)
-    assert command[0] == hinted
+    found = hints(printed.out + printed.err)
+    assert found[-1][1] == hinted
     if hinted == "rerun":
-        assert command[1:] == [str(path) for path in store.files_of(of_kind(store, "done").run_id)]
+        assert found[-1][2:] == [str(path) for path in store.files_of(of_kind(store, "done").run_id)]
         return
-    assert command[-2:] == ["--store", str(store.root)]
-    only_list = ["--dry-run", "--device", "cpu"] if hinted == "launch" else []
-    assert call(APPS[program], *command, *only_list) in (0, 3), capsys.readouterr().err  # 3: incomplete
+    for program, *command in found:
+        assert command[-2:] == ["--store", str(store.root)]
+        only_list = ["--dry-run", "--device", "cpu"] if command[0] == "launch" else []
+        assert call(APPS[program], *command, *only_list) in (0, 3), capsys.readouterr().err  # 3: incomplete
+
+
+@pytest.mark.met("U16")
+def test_what_a_merge_and_a_resized_cell_hint_at_can_be_typed(tmp_path, capsys):
+    made = put(tmp_path / "made", record_of(run_of()))
+    assert call(bench_app, "merge", made, "--into", tmp_path / "Ann's copy") == 0, capsys.readouterr()
+    call(bench_app, "size", "--experiment", "smoke", "--cell", "transformer", "--target", 15_000)
+    found = hints(capsys.readouterr().out)
+    assert [words[1] for words in found] == ["table", "run"]
+    for program, *command in found:
+        to = ["--store", tmp_path / "trained", "--device", "cpu"] if command[0] == "run" else []
+        assert call(APPS[program], *command, *to) == 0, capsys.readouterr().err
 
 
 @pytest.mark.met("U16")

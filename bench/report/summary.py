@@ -21,7 +21,7 @@ def summary(made: Tables, root: str) -> str:
         lines += [*textwrap.wrap(f"{one.question} {one.short}", WIDTH), *_indented(one.numbers)]
     lines += ["", *textwrap.wrap(status(ours, verdicts), WIDTH)]
     lines += ["", "Runs done:", *_indented(", ".join(f"{one.name} {runs_text(ours, one)}" for one in ours.experiments))]
-    lines += textwrap.wrap(" ".join(made.notes), WIDTH)
+    lines += [line for note in made.notes for line in _unless_a_command(note)]
     store = None if root == "results" else Path(root)
     lines += [
         "",
@@ -42,3 +42,8 @@ def runs_text(ours: StoreResults, experiment: Results) -> str:
 
 def _indented(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _unless_a_command(note: str) -> list[str]:
+    """Folded lines; a note that names a command stays one line, so that it can be copied."""
+    return [note] if " -m " in note else textwrap.wrap(note, WIDTH)
