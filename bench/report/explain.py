@@ -1,11 +1,9 @@
 """The runs of one arm, the differences of its config to another arm's, and the commands that repeat the runs."""
 
-import shlex
-
 from tabulate import tabulate
 
 from bench.dotted import config_differences
-from bench.errors import UserError, clean
+from bench.errors import UserError, clean, typed
 from bench.record import Record
 from bench.report.mixing import seed_text
 from bench.report.notes import number
@@ -79,16 +77,16 @@ def _against_neighbour(experiment: Results, cell: CellResults) -> str:
 
 
 def _remake(store: Store, experiment: Results, cell: CellResults, *, name_mode: bool) -> str:
-    words = ["python", "-m", "jobs", "launch", "--experiment", experiment.name, "-k", cell.label]
+    words = ["launch", "--experiment", experiment.name, "-k", cell.label]
     words += ["--mode", experiment.mode] if name_mode else []
     of = f" in mode {experiment.mode}" if name_mode else ""
     lines = [
         f"Train the missing runs{of} (-k selects every run whose name contains these words):",
-        f"  {clean(shlex.join([*words, '--store', str(store.root)]))}",
+        f"  {clean(typed('jobs', *words, store=store.root))}",
     ]
     if cell.records:
         lines.append("Repeat one run, and compare:")
     for record in cell.records:
         path = store.root / "runs" / record.file_name
-        lines.append(f"  {clean(shlex.join(['python', '-m', 'bench', 'rerun', str(path)]))}")
+        lines.append(f"  {clean(typed('bench', 'rerun', path))}")
     return "\n".join(lines)

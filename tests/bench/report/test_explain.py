@@ -65,8 +65,8 @@ def test_explain_ends_with_the_commands_that_remake_the_cell(tmp_path):
     record = make_record()
     store = make_store(tmp_path / "a store", [record])
     text = explain(store, "laptop", "k_operators")
-    assert f"python -m jobs launch --experiment laptop -k k_operators --store '{store.root}'" in text
-    assert f"python -m bench rerun '{store.root / 'runs' / record.file_name}'" in text
+    assert f" -m jobs launch --experiment laptop -k k_operators --store '{store.root}'" in text
+    assert f" -m bench rerun '{store.root / 'runs' / record.file_name}'" in text
 
 
 def test_an_arm_that_has_not_run_is_explained_without_a_config(tmp_path):
@@ -75,7 +75,7 @@ def test_an_arm_that_has_not_run_is_explained_without_a_config(tmp_path):
     text = explain(make_store(tmp_path, [record], manifest), "laptop", "later")
     assert "later has no record, so its config cannot be compared with k_operators's." in text
     assert "0 of 1 runs done (missing: seed 42)." in text
-    assert "python -m jobs launch --experiment laptop -k later" in text
+    assert " -m jobs launch --experiment laptop -k later" in text
 
 
 def test_the_command_explains_a_row_of_a_table(tmp_path, capsys):
