@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.report.figures.best_of_k import best_of_k
@@ -9,7 +10,7 @@ from bench.report.figures.claims import claims
 from bench.report.figures.cost import cost
 from bench.report.figures.curves import curves
 from bench.report.figures.differences import ablation, differences
-from bench.report.figures.drawing import Drawn, of_one_mode, small_style
+from bench.report.figures.drawing import Drawn, of_one_mode, small_style, stacked
 from bench.report.figures.eta import eta
 from bench.report.figures.frontier import frontier
 from bench.report.figures.growth import growth_figure
@@ -54,18 +55,33 @@ def all_figures(
     }
 
 
-def draw_all(aggregate: StoreResults, measurements: Sequence[Measurements], published: Published) -> list[Drawn]:
-    """Every figure with its words: of the store, experiment by experiment, of throughput."""
+def draw_all(
+    aggregate: StoreResults, measurements: Sequence[Measurements], published: Published, *, narrow: bool = False
+) -> list[Drawn]:
+    """Every figure with its words: of the store, by experiment, of throughput; with `narrow` each also stacked."""
+
+    def draws(draw: Callable[..., Iterable[Drawn]], *of: object) -> list[Drawn]:
+        found = list(draw(*of))
+        if not narrow or all(len(one.figure.axes) == 1 for one in found):
+            return found
+        with stacked():
+            return [replace(one, narrow=below) for one, below in zip(found, draw(*of), strict=True)]
+
     drawn: list[Drawn] = []
     with small_style():
-        first = [one for draw in OF_A_STORE.values() for one in draw(aggregate, published)]
+        first = [one for draw in OF_A_STORE.values() for one in draws(draw, aggregate, published)]
         for experiment in aggregate.experiments:
             if not experiment.manifest.superseded and any(len(record.curve) > 1 for record in experiment.done):
                 one_mode = aggregate.other(experiment.name) is None
-                found = [one for draw in FIGURES.values() for one in draw(experiment, published)]
+                found = [one for draw in FIGURES.values() for one in draws(draw, experiment, published)]
                 drawn += found if one_mode else [of_one_mode(one, experiment.mode) for one in found]
     drawn = [one for i, one in enumerate(drawn) if not _repeated(one, drawn[:i], drawn[i + 1 :])]
-    return first + drawn + [growth_figure(measured) for measured in measurements if measured.grows]
+    growth = [one for measured in measurements if measured.grows for one in draws(_growth, measured)]
+    return first + drawn + growth
+
+
+def _growth(measured: Measurements) -> list[Drawn]:
+    return [growth_figure(measured)]
 
 
 def _repeated(one: Drawn, before: Sequence[Drawn], after: Sequence[Drawn]) -> bool:

@@ -34,8 +34,8 @@ def cost(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
     few = seeds_text((len(cell.done) for cell in cells), "bar: minimum to maximum")
     machines = sorted({drawing.plain(record.environment.device_name) for cell in cells for record in cell.done})
     looks = [line_style(index) for index in range(len(names))]
-    figure = drawing.new_figure(3.3)
-    for axes, (title, unit, values) in zip(drawing.panels_of(figure, len(panels)), panels, strict=True):
+    figure, grid = drawing.figure_of(len(panels), len(panels), row=2.8, around=0.5)
+    for axes, (title, unit, values) in zip(grid, panels, strict=True):
         for by_context, one in zip(values, looks, strict=True):
             drawing.draw_spread(axes, list(by_context), list(by_context.values()), one)
         drawing.context_axis(axes, title, contexts)

@@ -1,9 +1,11 @@
 """What all figures share: style, axes, legends, and how they become files."""
 
 import io
+import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -51,10 +53,12 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.4  # inches: at 400 pixels a letter of 9 points is still 9 pixels high
 WIDE = 7.4  # of the figures of a store, with letters of 10 points
+NARROW = 4.2  # of a figure whose panels stand below each other
 PNG_DPI = 160
 BARS: dict[str, Any] = {"capsize": 3, "elinewidth": 1}
 LEGEND: dict[str, Any] = {"loc": "outside upper center", "handlelength": 4}
 N_TICKS, ROUND = 5, (1, 2, 2.5, 5, 10)
+NOTE_LETTER = 0.062  # inches: the mean width of a letter of 8 points
 LONGEST_LABEL = 34  # letters: two such side by side fill a legend
 
 
@@ -69,6 +73,7 @@ class Drawn:
     figure: Figure = field(repr=False)
     kind: str = ""  # of the figure of an experiment
     shown: frozenset[tuple[str, int | None]] = frozenset()  # config and seed of each run in the figure of an experiment
+    narrow: "Drawn | None" = None  # the same with one panel in a row, where there are several
 
     def repeats(self, other: "Drawn") -> bool:
         """Whether `other` is of the same kind and shows all of these runs, in whatever mode."""
@@ -105,14 +110,56 @@ def small_style() -> Any:
     return our_style({"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4, "legend.fontsize": 8.5})
 
 
+_stacked: ContextVar[bool] = ContextVar("stacked", default=False)
+
+
+@contextmanager
+def stacked() -> Iterator[None]:
+    """Figures of several panels have one in each row."""
+    token = _stacked.set(True)
+    try:
+        yield
+    finally:
+        _stacked.reset(token)
+
+
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels_of(figure: Figure, n: int) -> Sequence[Axes]:
-    """`n` panels side by side."""
-    return figure.subplots(1, n, squeeze=False)[0]
+def figure_of(
+    n: int, n_columns: int, row: float, around: float, width: float = WIDTH, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `n` panels in rows, each `row` inches high, `around` for the rest; with `options` of `subplots`."""
+    if _stacked.get() and n_columns > 1:
+        n_columns, width = 1, NARROW
+    n_rows = -(-n // n_columns)
+    figure = new_figure(around + row * n_rows, width)
+    grid = list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
+    for unused in grid[n:]:
+        unused.set_visible(False)
+    return figure, grid[:n]
+
+
+def cut_figure(
+    n: int, upper: float, lower: float, around: float, width: float
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure of `n` panels side by side whose y axis is cut: the upper parts and the lower ones, by column."""
+    below = _stacked.get()
+    n_rows, n_columns = (2 * n, 1) if below else (2, n)
+    figure = new_figure(around + (upper + lower) * (n if below else 1), NARROW if below else width)
+    ratios = (upper, lower) * (n_rows // 2)
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False, height_ratios=ratios).flat)
+    uppers, lowers = (axes[::2], axes[1::2]) if below else (axes[:n], axes[n:])
+    for column in range(n):
+        uppers[column].sharex(lowers[column])
+        uppers[column].tick_params(labelbottom=False)
+        if column and not below:
+            for one, first in ((uppers[column], uppers[0]), (lowers[column], lowers[0])):
+                one.sharey(first)
+                one.tick_params(labelleft=False)
+    return figure, uppers, lowers
 
 
 def drawn_of(
@@ -145,18 +192,21 @@ def finished(figure: Figure, *, name: str, title: str, caption: str, alt: str) -
 
 def of_one_mode(drawn: Drawn, mode: str) -> Drawn:
     """The same figure with the mode of its runs: for an experiment that ran in both modes."""
+    if drawn.narrow is not None:
+        drawn = replace(drawn, narrow=of_one_mode(drawn.narrow, mode))
     drawn.figure.text(0.99, 0.01, f"mode {mode}", fontsize=8, color=INK, ha="right", va="bottom")
     return replace(drawn, caption=f"{drawn.caption} Runs of mode {mode} only.")
 
 
 def legend(figure: Figure, looks: Sequence[dict[str, Any]], labels: Sequence[str], ncols: int = 2) -> None:
-    """Above all panels, with lines long enough to tell dashes apart."""
+    """Above all panels, with lines long enough to tell dashes apart; in as many columns as there is room for."""
     samples = [Line2D([], [], **one) for one in looks]
     names = [short(label) for label in labels]
-    made = figure.legend(samples, names, ncols=min(ncols, len(names)), **LEGEND)
-    if made.get_window_extent().width > figure.bbox.width:
+    for n in range(min(ncols, len(names)), 0, -1):
+        made = figure.legend(samples, names, ncols=n, **LEGEND)
+        if n == 1 or made.get_window_extent().width <= figure.bbox.width:
+            return
         made.remove()
-        figure.legend(samples, names, ncols=1, **LEGEND)
 
 
 def draw_series(axes: Axes, series: Series, looks: dict[str, Any]) -> None:
@@ -211,6 +261,9 @@ def short(text: str, longest: int = LONGEST_LABEL) -> str:
 
 def note(figure: Figure, text: str) -> None:
     """What the lines and the bands are, below all panels: the file itself has no caption."""
+    if _stacked.get():
+        letters = int(figure.get_figwidth() / NOTE_LETTER)
+        text = "\n".join(line for one in text.splitlines() for line in textwrap.wrap(one, letters))
     figure.supxlabel(text, fontsize=8, color=INK)
 
 

@@ -43,8 +43,8 @@ def eta(experiment: Results, published: Published) -> Iterator[drawing.Drawn]:
         arm for arm in at_rates if arm.form == "learned" and over_seeds(scalar(r, "eta") for r in arm.cell.done)
     ]
     few = arms.seeds_text((len(arm.cell.done) for arm in at_rates), "bands and bars: minimum to maximum")
-    figure = drawing.new_figure(3.5)
-    panels = drawing.panels_of(figure, 2 if with_eta else 1)
+    n = 2 if with_eta else 1
+    figure, panels = drawing.figure_of(n, n, row=2.8, around=0.7)
     forms = [form for form in FORMS if any(arm.form == form for arm in at_rates)]
     if with_eta:
         _draw_eta(panels[0], with_eta)

@@ -48,16 +48,15 @@ def frontier(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn
     if not arms:
         return
     points = _points(ours, published)
-    figure = drawing.new_figure(7.0, drawing.WIDE)
-    grid = figure.subplots(2, 2, sharex="col", sharey="row", squeeze=False, height_ratios=(1, 2))
+    figure, uppers, lowers = drawing.cut_figure(len(PANELS), upper=1.9, lower=3.8, around=1.3, width=drawing.WIDE)
     highest = NEAR * max((one.figure.perplexity for one in points), default=1.0)
     values = [arm.summary.mean for arm in arms] + [one.figure.perplexity for one in points]
-    for column, (quantity, unit) in enumerate(PANELS):
-        for axes in grid[:, column]:
+    for upper, lower, (quantity, unit) in zip(uppers, lowers, PANELS, strict=True):
+        for axes in (upper, lower):
             _draw_arms(axes, arms, quantity)
-        _finish(grid[0, column], grid[1, column], unit, highest, values)
-        _draw_points(grid[1, column], points, quantity)
-    for axes in grid[:, 0]:
+        _finish(upper, lower, unit, highest, values)
+        _draw_points(lower, points, quantity)
+    for axes in (uppers[0], lowers[0]):
         axes.set_ylabel("perplexity")
     families = [family for family in FAMILIES if any(arm.family == family for arm in arms)]
     samples = [PUBLISHED | {"marker": marker} for marker in PROTOCOLS.values()]

@@ -6,10 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from bench.report.figures.drawing import Drawn, context_axis, finished, log_ticks, our_style, plain
+from bench.report.figures.drawing import (
+    Drawn,
+    context_axis,
+    figure_of,
+    finished,
+    legend,
+    log_ticks,
+    note,
+    our_style,
+    plain,
+)
 from bench.report.figures.looks import HOLLOW, INK, line_style
 from bench.report.notes import machine_text
 from bench.store import Measurements, NotRun, Timed
@@ -32,8 +40,7 @@ class _Line:
 def growth_figure(measured: Measurements) -> Drawn:
     """Time on the left, memory on the right, a line for each model and backend of the growth phase."""
     lines = _lines(measured)
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    time, memory = figure.subplots(1, 2)
+    figure, (time, memory) = figure_of(2, 2, row=2.9, around=0.9, width=7.2)
     for line in lines:
         _draw_time(time, line)
         _draw_memory(memory, line)
@@ -41,14 +48,13 @@ def growth_figure(measured: Measurements) -> Drawn:
     contexts = sorted({point.context for point in points})
     _finish(time, "time", "µs per token", contexts)
     _finish(memory, "peak memory", "MiB", contexts)
-    samples = [Line2D([], [], **line.line_style) for line in lines]
-    labels = [line.label for line in lines]
+    looks, labels = [line.line_style for line in lines], [line.label for line in lines]
     if any(line.not_run for line in lines):
-        samples.append(Line2D([], [], color=INK, marker="o", linestyle="none", **HOLLOW))
+        looks.append({"color": INK, "marker": "o", "linestyle": "none", **HOLLOW})
         labels.append("does not fit: predicted")
-    figure.legend(samples, labels, loc="outside upper center", ncols=3, handlelength=4.5)
+    legend(figure, looks, labels, ncols=3)
     caption = _caption(measured, lines)
-    figure.supxlabel(caption, fontsize=7, color=INK)
+    note(figure, caption)
     return finished(
         figure,
         name=f"growth-{measured.slug}",

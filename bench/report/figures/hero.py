@@ -36,8 +36,9 @@ def hero(ours: StoreResults, published: Published) -> Iterator[drawing.Drawn]:
     found = next((one for name in SEARCHES if (one := _search(ours, name))), None)
     if not rows and found is None:
         return
-    figure = drawing.new_figure(4.1, drawing.WIDE)
-    panels = iter(drawing.panels_of(figure, bool(rows) + (found is not None)))
+    n = bool(rows) + (found is not None)
+    figure, axes = drawing.figure_of(n, n, row=3.4, around=0.7, width=drawing.WIDE)
+    panels = iter(axes)
     words, alts = [], []
     if rows:
         _draw_rows(next(panels), rows, counts)

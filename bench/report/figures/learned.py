@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -53,9 +52,8 @@ def learned(experiment: Results, published: Published) -> Iterator[drawing.Drawn
     ]
     if full is None or not panels:
         return
-    n_rows = -(-len(panels) // 2)
-    figure = drawing.new_figure(0.9 + 1.8 * n_rows)
-    for axes, (title, _, lines) in zip(_grid(figure, len(panels), 2), panels, strict=True):
+    figure, grid = drawing.figure_of(len(panels), 2, row=1.8, around=0.9)
+    for axes, (title, _, lines) in zip(grid, panels, strict=True):
         for color, of_seeds in zip(of_layers(len(layers)), lines, strict=True):
             for readings in of_seeds:
                 axes.plot(list(readings), list(readings.values()), color=color, linewidth=0.8, alpha=0.8)
@@ -87,8 +85,7 @@ def kernels(experiment: Results, published: Published) -> Iterator[drawing.Drawn
     if full is None or not runs:
         return
     n = max(len(last) for _, last in runs)
-    figure = drawing.new_figure(0.9 + 1.6 * -(-n // N_COLUMNS))
-    grid = _grid(figure, n, min(n, N_COLUMNS if n != 4 else 2))
+    figure, grid = drawing.figure_of(n, min(n, N_COLUMNS if n != 4 else 2), row=1.6, around=0.9)
     for layer, (axes, color) in enumerate(zip(grid, of_layers(n), strict=True)):
         looks: tuple[dict[str, Any], ...] = ({"color": INK, "linestyle": ":"}, {"color": color})
         for ends in runs:
@@ -135,14 +132,6 @@ def _kernels(record: Record) -> tuple[list[list[float]], list[list[float]]]:
 def _rows(kernels: object) -> list[list[float]]:
     rows = [list(map(number, row)) for row in kernels if isinstance(row, list)] if isinstance(kernels, list) else []
     return [[one for one in row if one is not None] for row in rows if row and None not in row]
-
-
-def _grid(figure: Figure, n: int, n_columns: int) -> list[Axes]:
-    """`n` panels in rows."""
-    grid = list(figure.subplots(-(-n // n_columns), n_columns, squeeze=False).flat)
-    for unused in grid[n:]:
-        unused.set_visible(False)
-    return grid[:n]
 
 
 def _legend_of_layers(figure: Figure, n: int) -> None:

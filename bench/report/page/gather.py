@@ -54,7 +54,7 @@ def gather(store: Store) -> Content:
     made = make_tables(store)
     ours = made.results
     verdicts = judge(ours, made.published)
-    pictures = draw_all(made.results, made.measurements, made.published)
+    pictures = draw_all(made.results, made.measurements, made.published, narrow=True)
     sections = tuple(_sections(ours, made.tables, pictures))
     cost = Section(
         id="cost",

@@ -7,7 +7,7 @@ import pytest
 
 from bench.report.claims.verdicts import judge
 from bench.report.families import FAMILIES
-from bench.report.figures import looks
+from bench.report.figures import draw_all, drawing, looks
 from bench.report.published import PUBLISHED, load_published
 from bench.report.statistics import perplexity
 from tests.figures import EXPERIMENTS, draw, marked, of_store, paper, runs
@@ -125,3 +125,24 @@ def test_every_family_has_a_colour_or_marker_of_its_own_and_figures_are_transpar
     assert len(set(found)) == len(FAMILIES)
     for drawn in draw(*(make() for make in EXPERIMENTS)):
         assert mpl_image.imread(io.BytesIO(drawn.png))[0, 0, 3] == 0, drawn.name
+
+
+def test_on_a_narrow_screen_every_panel_has_a_row_of_its_own_and_shows_the_same():
+    aggregate = make_aggregate(*(make() for make in EXPERIMENTS))
+    found = draw_all(aggregate, [], load_published(PUBLISHED), narrow=True)
+    several = [one for one in found if len([axes for axes in one.figure.axes if axes.get_visible()]) > 1]
+    assert {"hero", "frontier", "paper-learned"} <= {one.name for one in several}
+    assert all((one.narrow is not None) == (one in several) for one in found)
+    for wide in several:
+        assert wide.narrow is not None
+        narrow = wide.narrow.figure
+        panels = [axes for axes in narrow.axes if axes.get_visible()]
+        tops = [axes.get_position().y1 for axes in panels]
+        assert sorted(set(tops), reverse=True) == tops, wide.name
+        assert narrow.get_figwidth() == drawing.NARROW
+        drawn = [len(axes.lines) + len(axes.collections) for axes in wide.figure.axes if axes.get_visible()]
+        assert sorted(drawn) == sorted(len(axes.lines) + len(axes.collections) for axes in panels), wide.name
+        assert {axes.get_xlabel() for axes in wide.figure.axes} == {axes.get_xlabel() for axes in narrow.axes}
+        below = [narrow._supxlabel] if narrow._supxlabel else []
+        for artist in (*narrow.legends, *below):
+            assert artist.get_window_extent().width <= narrow.bbox.width + 1, wide.name

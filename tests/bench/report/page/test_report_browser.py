@@ -346,3 +346,16 @@ def test_the_page_is_short_before_anything_is_opened_and_its_contents_stay(commi
 def test_no_column_of_a_table_that_is_not_folded_is_cut(committed, show):
     cut = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.ariaLabel)"
     assert show(committed).page.locator("section > .scroll").evaluate_all(cut) == []
+
+
+def test_panels_stand_side_by_side_on_a_wide_screen_and_below_each_other_on_a_narrow_one(committed, show):
+    taller = {}
+    for width in WIDTHS:
+        page = show(committed, width).page
+        taller[width] = page.evaluate(
+            "Object.fromEntries([...document.querySelectorAll('figure:has(source)')].map("
+            "each => [each.id, each.querySelector('img').naturalHeight > each.querySelector('img').naturalWidth]))"
+        )
+    assert {"figure-hero", "figure-frontier"} <= set(taller[400])
+    assert all(taller[400].values())
+    assert not taller[1400]["figure-hero"]
