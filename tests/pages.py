@@ -88,7 +88,14 @@ def pictured() -> Content:
     """A page with two figures."""
     return with_section(
         pictures=tuple(
-            Picture(name=f"curve-{n}", title="Curves", caption="n = 3.", alt="Two lines fall.", svg=make_drawing())
+            Picture(
+                name=f"curve-{n}",
+                title="Curves",
+                caption="n = 3.",
+                alt="Two lines fall.",
+                svg=make_drawing(),
+                narrow=None,
+            )
             for n in (1, 2)
         )
     )
@@ -106,7 +113,7 @@ def hostile_content(text: str) -> Content:
     )
     claim = ClaimCard(id=text, statement=text, outcome=text, numbers=(text,), at_laptop_size=(text,))
     drawn = clean(text).encode("latin-1", "replace").decode("latin-1")  # only letters of the font, as in figures
-    picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn))
+    picture = Picture(name=text, title=text, caption=text, alt=text, svg=make_drawing(drawn), narrow=None)
     return make_content(
         claims=(claim,),
         bullets=(Bullet(question=text, short=text, numbers=text),),

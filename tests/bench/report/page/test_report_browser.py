@@ -130,7 +130,7 @@ def test_every_figure_is_there_to_be_seen(committed, show):
 
 def test_a_figure_in_the_page_looks_as_its_file_does(show):
     drawn = make_drawing()
-    picture = SimpleNamespace(name="a", title="A", caption="", alt="", svg=drawn)
+    picture = SimpleNamespace(name="a", title="A", caption="", alt="", svg=drawn, narrow=None)
     looks = []
     for content, tag in (
         (render(with_section(pictures=(picture,))), "figure img"),
@@ -296,6 +296,27 @@ def test_paper_shows_what_is_folded_in_seven_sections_and_no_button(committed, s
     assert not page.locator("nav").is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
+
+
+PAPER = 703  # pixels between the margins of A4
+SMALL_LETTERS = """() => {
+    const found = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const inside = texts.currentNode.parentElement, small = parseFloat(getComputedStyle(inside).fontSize) < 12;
+        if (small && texts.currentNode.textContent.trim() && inside.checkVisibility()) found.push(inside.outerHTML);
+    }
+    return found;
+}"""
+
+
+def test_on_paper_letters_have_nine_points_and_no_table_is_cut(committed, show):
+    page = show(committed, width=PAPER).page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(SMALL_LETTERS) == []  # 12 pixels are 9 points
+    for section in page.locator("main > section").all()[:7]:
+        for table in section.locator(".scroll").all():
+            assert table.evaluate("each => each.scrollWidth <= each.clientWidth"), table.inner_text()[:80]
 
 
 def test_without_its_script_the_page_still_reads(browser, committed, tmp_path):
