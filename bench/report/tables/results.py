@@ -35,9 +35,18 @@ def results_table(view: View) -> Table | None:
     return view.table("results", rows, notes)
 
 
+EQUAL = {"live": "equal live parameters", "flops": "equal FLOPs"}  # what arms of these labels share with K-Operators
+
+
 def names_of(cells: list[CellResults]) -> dict[str, str]:
-    """The plain name of each arm by its label; with the label where two arms have one name."""
-    names = {cell.label: name_of(config_of(cell)) for cell in cells}
+    """The plain name of each arm by its label, with what is held equal where that is not all parameters.
+
+    With the label where two arms would have one name.
+    """
+    names = {
+        cell.label: ", ".join(filter(None, (name_of(config_of(cell)), EQUAL.get(cell.label.rpartition("-")[2]))))
+        for cell in cells
+    }
     counts = Counter(names.values())
     return {label: name if counts[name] == 1 else f"{name} ({label})" for label, name in names.items()}
 

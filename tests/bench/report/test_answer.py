@@ -135,8 +135,8 @@ def test_results_are_ranked_with_plain_names(tmp_path):
     ]
     table = table_of(make_store(tmp_path, records, manifest_of(records, reference="transformer")), "results")
     assert [row[:2] for row in table.rows] == [
-        ("Transformer (transformer)", "4.310 ± 0.014"),
-        ("Transformer (transformer-live)", "4.410 ± 0.014"),
+        ("Transformer", "4.310 ± 0.014"),
+        ("Transformer, equal live parameters", "4.410 ± 0.014"),
         ("K-Operators", "4.510 ± 0.014"),
         ("n-gram counts", "4.800"),
     ]
