@@ -8,7 +8,7 @@ from bench.errors import count
 from bench.report.arms import config_of, principal
 from bench.report.claims.finding import Outcome, signed
 from bench.report.claims.verdicts import Verdict
-from bench.report.contrasts import Contrast, primary_contrast
+from bench.report.contrasts import Contrast, contrasts, primary_contrast
 from bench.report.families import family_of
 from bench.report.notes import number
 from bench.report.published import Published
@@ -48,6 +48,8 @@ def status(ours: StoreResults, verdicts: Sequence[Verdict]) -> str:
     """`10 claims: 5 decided (…), 1 inconclusive, …`, and the newest record with its date and commit."""
     tally = Counter(verdict.outcome for verdict in verdicts)
     decided = ", ".join(f"{tally[outcome]} {outcome}" for outcome in DECIDED)
+    if lost := [one.claim.short for one in verdicts if one.outcome == "not reproduced"]:
+        decided += f": {'; '.join(lost)}"
     n_decided = sum(tally[outcome] for outcome in DECIDED)
     others = ", ".join(f"{tally[outcome]} {outcome}" for outcome in UNDECIDED)
     claims = f"Of the preprint's {count(len(verdicts), 'claim')}: {n_decided} decided ({decided}), {others}."
@@ -81,7 +83,7 @@ def gap_text(contrast: Contrast) -> str:
 
 
 def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verdict]) -> Bullet:
-    question = "Are the published figures reproduced?"
+    question = "Are the published perplexities reproduced?"
     experiment = ours.experiment(published.experiment)
     outcomes = {one.claim.id: one.outcome for one in verdicts}
     texts = []
@@ -91,13 +93,13 @@ def _published(ours: StoreResults, published: Published, verdicts: Sequence[Verd
         if cell is not None and cell.done and figures and claim in outcomes:
             figure = figures[0]
             value = best_text(cell, figure.protocol, figure.selection)
-            texts.append(f"{_name(cell)} {value}, published {figure_text(figure)} (n = {cell.n_text})")
+            texts.append(f"{_name(cell)} {value} (n = {cell.n_text}), published {figure_text(figure)}")
     if experiment is None or not texts:
         return Bullet(question=question, short=NOT_RUN)
     gap, primary = "", primary_contrast(experiment)
     if primary is not None:
         reference, full = (cell.done[0].cost.parameters.n_params for cell in (primary.reference, primary.arm))
-        gap = f" By one protocol, {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
+        gap = f" Scored the same way, {_sentence(primary)}, with {reference / full:.1f} times fewer parameters."
     found = [outcomes[claim] for claim in CLAIMED]
     short = "Yes, both." if set(found) == {"reproduced"} else f"K-Operators: {found[0]}; nanoGPT: {found[1]}."
     return Bullet(question=question, short=short, numbers=f"{'; '.join(texts)}.{gap} Mode {experiment.mode}.")
@@ -107,25 +109,33 @@ def _matched(ours: StoreResults) -> Bullet:
     question = "At equal parameters, at the preprint's size?"
     matched, untuned = ours.experiment("matched"), ours.experiment(UNTUNED)
     if matched is not None and (primary := primary_contrast(matched)) is not None:
-        return Bullet(question=question, short=_short(primary), numbers=f"{_sentence(primary)}. {_ranked(matched)}")
-    short = "Undecided. Searched: no."
+        return Bullet(
+            question=question,
+            short=_short(primary),
+            numbers=f"{_sentence(primary)}. {_others(matched, primary)}".strip(),
+        )
+    short = "Not known yet. Searched: no."
     if untuned is None or (primary := primary_contrast(untuned)) is None:
         return Bullet(question=question, short=short, numbers=_search_state(ours, "matched"))
     arms = " and ".join(f"{_name(one)} {best_text(one)} (n = {one.n_text})" for one in (primary.arm, primary.reference))
     numbers = (
-        f"{_search_state(ours, 'matched')} Until then {arms}, mode {untuned.mode}, compare recipes: the one was tuned "
-        "by its author, the other was made for a larger model."
+        f"{_search_state(ours, 'matched')} Until then {arms}, in mode {untuned.mode}, are no fair test: the one recipe "
+        "was tuned by its author, the other was made for a larger model."
     )
     return Bullet(question=question, short=short, numbers=numbers)
 
 
 def _laptop(ours: StoreResults) -> Bullet:
-    question = "At equal parameters, at laptop size?"
     experiment = next((one for name in ("laptop-all", "laptop") if (one := ours.experiment(name)) and one.done), None)
     if experiment is None or (primary := primary_contrast(experiment)) is None:
-        return Bullet(question=question, short=NOT_RUN)
-    numbers = f"{_sentence(primary)}. {_ranked(experiment)} {_search_state(ours, experiment.name)}".strip()
-    return Bullet(question=question, short=_short(primary), numbers=numbers)
+        return Bullet(question="At equal parameters, at laptop size?", short=NOT_RUN)
+    millions = primary.reference.done[0].cost.parameters.n_params / 1e6
+    numbers = f"{_sentence(primary)}. {_others(experiment, primary)} {_search_state(ours, experiment.name)}".strip()
+    return Bullet(
+        question=f"At equal parameters, at laptop size ({millions:.2f}M)?",
+        short=" ".join(filter(None, (_short(primary), _ahead(experiment)))),
+        numbers=numbers,
+    )
 
 
 def _short(primary: Contrast) -> str:
@@ -139,21 +149,40 @@ def _short(primary: Contrast) -> str:
     return f"{ours} are {words.get(verdict, f'{verdict} than')} the {theirs}."
 
 
+def _ahead(experiment: Results) -> str:
+    """`LSTM and modern Transformer are better than it.`: the other models that are, each tested; empty if none is."""
+    principals = principal(experiment)
+    ahead = [one for one in contrasts(experiment) if one.arm in principals and one.question == "baselines"]
+    ahead = [one for one in ahead if not one.partial and one.verdict == "better"]
+    names = [_short_name(one.arm) for one in sorted(ahead, key=lambda one: mean_perplexity(one.arm))]
+    if not names:
+        return ""
+    *most, last = names
+    listed = f"{', '.join(most)} and {last} are" if most else f"{last} is"
+    return f"{listed} better than it."
+
+
+def _short_name(cell: CellResults) -> str:
+    """`modern Transformer` for `Transformer, modern`, inside a list of names."""
+    return " ".join(reversed(_name(cell).split(", ")))
+
+
 def _sentence(primary: Contrast) -> str:
     """`K-Operators (4.434 ± 0.041) against nanoGPT (4.349 ± 0.017): worse by 0.0194 nats per token (…)`."""
     ours, theirs = (f"{_name(cell)} ({best_text(cell)})" for cell in (primary.arm, primary.reference))
-    return f"{ours} against {theirs}: {gap_text(primary)}"
+    return f"{ours} against {theirs}: {gap_text(primary).removeprefix('not distinguishable, ')}"
 
 
-def _ranked(experiment: Results) -> str:
-    """`From best to worst: n-gram counts 4.804; LSTM 4.854; …`: the first arm of each family, the best of counts."""
+def _others(experiment: Results, primary: Contrast) -> str:
+    """`Others: n-gram counts 4.804; LSTM 4.854; …`: the first arm of each family, the best of counts."""
     found: dict[str, float] = {}
     for cell in (*principal(experiment), *(cell for cell in experiment.cells if cell.fitted and cell.done)):
         value = mean_perplexity(cell)
         if _name(cell) not in found or (cell.fitted and value < found[_name(cell)]):
             found[_name(cell)] = value
-    ranked = sorted(found.items(), key=lambda one: one[1])
-    return f"From best to worst: {'; '.join(f'{name} {number(value)}' for name, value in ranked)}."
+    compared = {_name(primary.arm), _name(primary.reference)}
+    ranked = sorted((value, name) for name, value in found.items() if name not in compared)
+    return f"Others: {'; '.join(f'{name} {number(value)}' for value, name in ranked)}." if ranked else ""
 
 
 def _name(cell: CellResults) -> str:
@@ -161,12 +190,12 @@ def _name(cell: CellResults) -> str:
 
 
 def _search_state(ours: StoreResults, experiment: str) -> str:
-    """`Each arm has the best of its 14 trials.`, or how many runs of the search are in."""
+    """`Each has the best of 14 recipes.`, or how many runs of the search are in."""
     search = ours.experiment(SEARCHES.get(experiment, ""))
     if search is None:
-        return f"{SEARCHES[experiment]}, which would choose the recipes, has not run." if experiment in SEARCHES else ""
+        return f"The search for each recipe ({SEARCHES[experiment]}) has not run." if experiment in SEARCHES else ""
     n_trials = {len(cells) for cells in search.trials.values()}
     n_missing = sum(len(cell.missing) for cell in search.cells)
     if n_missing or len(n_trials) != 1:
         return f"The search, {search.name}, lacks {count(n_missing, 'run')}."
-    return f"Each arm has the best of its {n_trials.pop()} trials."
+    return f"Each has the best of {n_trials.pop()} recipes."

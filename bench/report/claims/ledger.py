@@ -13,6 +13,8 @@ from bench.report.table import NOTHING, Table
 
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "inconclusive", "pending", "not started")
 WIDTHS = (5, 32, 16, 16, 11)  # letters of a line's columns: 80 in all
+TITLE = "The preprint's claims about K-Operators, each judged by a rule on the runs here."
+HEADINGS = ("", "claim", "verdict", "measured", "runs")
 OTHER_MODE_NOTE = (
     "A claim is judged on the mode whose smallest arm has the most seeds, exact where both have as many. in the other "
     "mode: what the rule gives on the runs of that one, which decides nothing."
@@ -32,7 +34,8 @@ def text(verdicts: Sequence[Verdict], store: Path = Path("results"), *, verbose:
 
     With `verbose` each claim's numbers are below it, then rules that changed since the launch and what `store` lacks.
     """
-    lines = [part for one in verdicts for part in (_line(one), *(_details(one) if verbose else ()))]
+    lines = [TITLE, "", _columns(*HEADINGS)]
+    lines += [part for one in verdicts for part in (_line(one), *(_details(one) if verbose else ()))]
     tally = Counter(verdict.outcome for verdict in verdicts)
     lines += ["", ", ".join(f"{tally[outcome]} {outcome}" for outcome in OUTCOMES) + "."]
     if not verbose:
@@ -98,6 +101,10 @@ def _with_registered(verdict: Verdict) -> str:
 def _line(verdict: Verdict) -> str:
     effect, n = ("", "") if verdict.effect is None else (str(verdict.effect), verdict.effect.n)
     columns = (verdict.claim.id, verdict.claim.short, verdict.outcome, effect, n)
+    return _columns(*columns)
+
+
+def _columns(*columns: str) -> str:
     return "".join(f"{column:<{width}}" for column, width in zip(columns, WIDTHS, strict=True)).rstrip()
 
 

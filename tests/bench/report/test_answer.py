@@ -40,7 +40,7 @@ def answers(root: Path, **experiments: list[Record]) -> list[Bullet]:
 def test_without_a_run_every_answer_says_so(tmp_path):
     first, second, third = answers(tmp_path)
     assert first.short == third.short == "Not run yet."
-    assert second.short == "Undecided. Searched: no."
+    assert second.short == "Not known yet. Searched: no."
 
 
 def test_published_figures_are_reproduced_or_said_not_to_be(tmp_path):
@@ -48,7 +48,7 @@ def test_published_figures_are_reproduced_or_said_not_to_be(tmp_path):
     nanogpt = arm("nanogpt_2023", *[4.348 + 0.001 * i for i in range(10)])
     first = answers(tmp_path / "both", paper=[*arm("k_operators", *close), *nanogpt])[0]
     assert first.short == "Yes, both."
-    assert first.numbers.startswith("K-Operators 4.434 ± 0.003, published 4.43 ± 0.05 (n = 10); ")
+    assert first.numbers.startswith("K-Operators 4.434 ± 0.003 (n = 10), published 4.43 ± 0.05; ")
     far = answers(tmp_path / "one", paper=[*arm("k_operators", *[5 + one for one in close]), *nanogpt])[0]
     assert far.short == "K-Operators: not reproduced; nanoGPT: reproduced."
 
@@ -56,7 +56,7 @@ def test_published_figures_are_reproduced_or_said_not_to_be(tmp_path):
 def test_an_unsearched_comparison_is_undecided_until_matched_has_run(tmp_path):
     untuned = [*arm("k_operators", 4.4, 4.41), *arm("transformer-params", 4.9, 4.91)]
     second = answers(tmp_path / "untuned", matched_untuned=untuned)[1]
-    assert second.short == "Undecided. Searched: no."
+    assert second.short == "Not known yet. Searched: no."
     assert "K-Operators 4.405 ± 0.007 (n = 2) and Transformer 4.905 ± 0.007 (n = 2)" in second.numbers
     second = answers(tmp_path / "matched", matched_untuned=untuned, matched=untuned)[1]
     assert second.short == "K-Operators are better than the Transformer."
@@ -78,14 +78,13 @@ def test_laptop_size_says_who_is_better_and_ranks_all(ours, words, tmp_path):
     records = [
         *arm("k_operators", *ours),
         *arm("transformer", 4.5, 4.51, 4.52),
-        *arm("lstm", 4.1, 4.3, architecture="lstm"),
+        *arm("lstm", 4.1, 4.3, 4.2, architecture="lstm"),
         *counts,
     ]
     third = answers(tmp_path, laptop_all=records)[2]
-    assert third.short == words
+    assert third.short == f"{words} LSTM is better than it."
     if len(ours) == 3 and ours[0] == 5.0:
-        ranked = "LSTM 4.200; Transformer 4.510; n-gram counts 4.800; K-Operators 5.010."
-        assert f"From best to worst: {ranked}" in third.numbers
+        assert "Others: LSTM 4.200; n-gram counts 4.800." in third.numbers
 
 
 def test_the_status_counts_claims_and_dates_the_newest_record(tmp_path):
@@ -123,7 +122,7 @@ def test_make_table_prints_a_screen_and_says_where_the_rest_is(tmp_path, capsys)
 def test_each_answer_from_the_committed_records_is_a_short_paragraph():
     ours, published = read_results(Store(ROOT / "results")), load_published()
     found = bullets(ours, published, judge(ours, published))
-    assert all(len(one.markdown) < 500 for one in found)
+    assert [len(one.markdown) for one in found if len(one.markdown) > 500] == []
 
 
 def test_results_are_ranked_with_plain_names(tmp_path):

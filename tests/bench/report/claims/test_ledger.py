@@ -52,7 +52,9 @@ def test_an_open_claim_is_incomplete_and_one_that_is_not_reproduced_counts_once_
 def test_each_claim_is_one_aligned_line_within_80_letters(verdicts):
     effect = Effect(what="gap", value=-0.12345, unit="nats", n="10 and 10")
     known = [replace(one, effect=effect) for one in with_outcomes(verdicts, *["not reproduced"] * 10)]
-    lines = ledger.text(known).splitlines()
+    title, _, headings, *lines = ledger.text(known).splitlines()
+    assert "K-Operators" in title
+    assert headings.index("verdict") == lines[0].index("not reproduced")
     assert [line.split()[0] for line in lines[:10]] == [f"C{i}" for i in range(1, 11)]
     assert max(map(len, lines)) <= 80
     start = lines[0].index("not reproduced")
@@ -80,8 +82,8 @@ def test_the_command_prints_the_ledger_and_ends_with_its_code(tmp_path, capsys):
     store = make_store(tmp_path, five_seeds(), manifest_of(five_seeds(), "paper"))
     assert call(app, "verify", "--store", str(store.root)) == 3
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0].startswith("C1")
-    assert "pending" in printed.splitlines()[0]
+    assert printed.splitlines()[3].startswith("C1")
+    assert "pending" in printed.splitlines()[3]
     assert call(app, "verify", "--store", str(store.root), "--verbose") == 3
     assert "changed since paper" in capsys.readouterr().out  # its manifest carries no hash
     assert call(app, "verify", "--store", str(store.root), "--json") == 3
