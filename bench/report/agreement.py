@@ -1,7 +1,7 @@
 """Whether runs made again have the committed numbers, and whether what they say of the comparison is the same."""
 
 from bench.errors import count
-from bench.record import Record
+from bench.record import Record, Result, run_name
 from bench.report.answer import gap_text
 from bench.report.claims.finding import signed
 from bench.report.contrasts import Contrast, primary_contrast
@@ -29,7 +29,7 @@ def _records(both: list[tuple[Record, Record]], n_done: int) -> list[str]:
     """How many records are equal bit for bit; of the others the range of the differences, and the machines."""
     if not both:
         return ["None of these runs is among the committed ones: nothing to compare bit for bit."]
-    differing = [(mine, theirs) for mine, theirs in both if mine.result != theirs.result]
+    differing = [(mine, theirs) for mine, theirs in both if not _equal(mine.result, theirs.result)]
     n_equal = len(both) - len(differing)
     lines = [f"{n_equal} of {count(len(both), 'record')} equal the committed ones, bit for bit."]
     if len(both) < n_done:
@@ -38,12 +38,20 @@ def _records(both: list[tuple[Record, Record]], n_done: int) -> list[str]:
         return lines
     gaps = [(mine.nats() or 0.0) - (theirs.nats() or 0.0) for mine, theirs in differing]
     named = ", ".join(
-        f"{mine.label}-s{mine.seed} {signed(gap)}" for (mine, _), gap in zip(differing, gaps, strict=True)
+        f"{run_name(mine.label, mine.seed)} {signed(gap)}" for (mine, _), gap in zip(differing, gaps, strict=True)
     )
     lines.append(f"The others, yours minus committed, in nats per token: {named}.")
     unlike = {text for mine, theirs in differing for text in _machines(mine, theirs)}
     what = "; ".join(sorted(unlike)) or "nothing that a record names"
     return [*lines, f"What differs between the machines (yours, theirs): {what}."]
+
+
+def _equal(mine: Result | None, theirs: Result | None) -> bool:
+    """Whether every number that both measured is the same; an older record lacks some of today's."""
+    if mine is None or theirs is None:
+        return mine is theirs
+    pairs = ((getattr(mine, name), getattr(theirs, name)) for name in Result.model_fields)
+    return all(one == other for one, other in pairs if one is not None and other is not None)
 
 
 def _machines(mine: Record, theirs: Record) -> list[str]:

@@ -59,6 +59,17 @@ def test_the_last_lines_say_whether_the_records_are_the_committed_ones_and_what_
     assert same == "The committed difference is +0.0362 nats: the same sign, and within your 95 % interval."
 
 
+def test_a_committed_record_that_lacks_what_is_measured_now_is_equal_where_both_have_a_number(tmp_path, capsys):
+    committed = at_laptop_size(tmp_path / "committed")
+    mine, newer = Store(tmp_path / "mine"), {"permuted_rise": [0.5, 0.25]}
+    for record in committed.records()[0]:
+        assert record.result is not None
+        mine.write_record(record.model_copy(update={"result": record.result.model_copy(update=newer)}))
+    mine.write_manifest(committed.manifests()[0][0])
+    show_outcome(mine, committed, "laptop")
+    assert "6 of 6 records equal the committed ones, bit for bit." in capsys.readouterr().out
+
+
 def test_what_differs_is_named_with_what_differs_between_the_machines(tmp_path, capsys):
     committed = at_laptop_size(tmp_path / "committed")
     environment = make_environment(instructions="AVX2")
