@@ -29,4 +29,5 @@ Output
     agreement       whether runs made again have the committed numbers
     summary         what the terminal shows of it
     explain         the runs of an arm
+    export          curves and results in long form, for other programs
 """

@@ -46,6 +46,14 @@ def name_of(config: dict[str, Any]) -> str:
     return family_of(config)
 
 
+EQUAL = {"live": "equal live parameters", "flops": "equal FLOPs"}  # what arms of these labels share with K-Operators
+
+
+def arm_name(cell: CellResults) -> str:
+    """`name_of`, with what is held equal where that is not all parameters: `Transformer, equal FLOPs`."""
+    return ", ".join(filter(None, (name_of(config_of(cell)), EQUAL.get(cell.label.rpartition("-")[2]))))
+
+
 def _transformer(model: dict[str, Any]) -> str:
     if model.get("norm") == "rms":
         return "Transformer, modern"
@@ -64,9 +72,12 @@ def headline(experiment: Results) -> dict[str, CellResults]:
 
 
 def arm_names(experiment: Results) -> dict[str, str]:
-    """The name of each arm with a record, by its label: of the first arm of a family its name, of others the label."""
+    """The name of each arm with a record, by its label: of the first arm of a family and of those of equal budgets the
+    plain one, of others the label.
+    """
     first = {cell.label: family for family, cell in headline(experiment).items()}
-    return {cell.label: first.get(cell.label, cell.label) for cell in experiment.cells if cell.records}
+    equal = {cell.label: arm_name(cell) for cell in principal(experiment) if cell.label.rpartition("-")[2] in EQUAL}
+    return {one.label: (first | equal).get(one.label, one.label) for one in experiment.cells if one.records}
 
 
 def searched(experiment: Results) -> dict[str, list[CellResults]]:

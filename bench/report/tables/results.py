@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from bench.report.arms import config_of, learning_rate, principal
+from bench.report.arms import learning_rate, principal
 from bench.report.contrasts import Contrast
-from bench.report.families import name_of
+from bench.report.families import arm_name
 from bench.report.notes import MEAN_OF_EXP, state_notes
 from bench.report.runs import CellResults, sweep_nats
 from bench.report.statistics import perplexity, summarise
@@ -35,18 +35,9 @@ def results_table(view: View) -> Table | None:
     return view.table("results", rows, notes)
 
 
-EQUAL = {"live": "equal live parameters", "flops": "equal FLOPs"}  # what arms of these labels share with K-Operators
-
-
 def names_of(cells: list[CellResults]) -> dict[str, str]:
-    """The plain name of each arm by its label, with what is held equal where that is not all parameters.
-
-    With the label where two arms would have one name.
-    """
-    names = {
-        cell.label: ", ".join(filter(None, (name_of(config_of(cell)), EQUAL.get(cell.label.rpartition("-")[2]))))
-        for cell in cells
-    }
+    """The plain name of each arm by its label; with the label where two arms would have one name."""
+    names = {cell.label: arm_name(cell) for cell in cells}
     counts = Counter(names.values())
     return {label: name if counts[name] == 1 else f"{name} ({label})" for label, name in names.items()}
 
