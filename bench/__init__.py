@@ -36,8 +36,9 @@ Resuming after a kill
     portable        first losses whose bits are the same on every x86 CPU
     repeat          `bench rerun`: a run again, from its record
 Processes and programs
-    __main__        `python -m bench`: commands that read records
-    commands        `python -m bench`: commands that train or measure
+    __main__        `python -m bench`
+    app             its commands that read records
+    commands        its commands that train or measure
     cli             what both command lines share
     listing         `bench list`
     errors          errors, exit codes and the parts that messages share

@@ -1,7 +1,8 @@
 """Where runs execute. The files, by concept:
 
-    __main__        `python -m jobs`: launch, reproduce
-    watching        `python -m jobs`: status, why, logs, cancel, retry, gc, doctor
+    __main__        `python -m jobs`
+    app             its commands launch and reproduce
+    watching        its commands status, why, logs, cancel, retry, gc, doctor
 Launching
     launch          from an experiment to its missing runs, and the pool that does them
     grid            which runs are missing or wanted

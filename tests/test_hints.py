@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app as bench_app
+from bench.app import app as bench_app
 from bench.config import to_json
 from bench.experiments import smoke
 from bench.record import Record
 from bench.store import Store
-from jobs.__main__ import app as jobs_app
+from jobs.app import app as jobs_app
 from jobs.launch import summary
 from jobs.layout import LOG_FILE
 from jobs.local import Ended

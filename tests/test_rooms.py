@@ -13,8 +13,8 @@ ALLOWED = {"models": set(), "bench": {"models"}, "jobs": {"bench"}}
 MODEL_PACKAGES = {"torch", "einops", "numpy", "fla"}  # fla: only inside the function of the backend of that name
 OF_REPORTS = {f"bench.{name}" for name in ("record", "store", "files", "errors", "sources", "dotted", "corpora")}
 USERS = {
-    "bench.report": {"bench.__main__", "jobs.outcome"},
-    "jobs.slurm": {"jobs.__main__", "jobs.control", "jobs.doctor", "jobs.status", "jobs.why"},
+    "bench.report": {"bench.app", "jobs.outcome"},
+    "jobs.slurm": {"jobs.app", "jobs.control", "jobs.doctor", "jobs.status", "jobs.why"},
 }
 FORBIDDEN_CALLS = ("weights_only=False", "pickle.load", "eval(", "exec(", "yaml.load")
 MAX_LINES = {"file": 400, "class": 200, "function": 60}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import checkpoint
-from bench.__main__ import app as bench_app
+from bench.app import app as bench_app
 from bench.cli import parse_seeds, run_guarded
 from bench.config import Run
 from bench.corpus import load_corpus
@@ -20,7 +20,7 @@ from bench.fetch import find_text
 from bench.process import Interrupted, count_cores
 from bench.run import execute, identity
 from bench.store import RUNS_DIR_VARIABLE, Store
-from jobs.__main__ import app as jobs_app
+from jobs.app import app as jobs_app
 from models import build
 from tests.command_line import call, finish, mistake, start
 from tests.conftest import SELDOM

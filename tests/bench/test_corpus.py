@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench import fetch, synthetic
-from bench.__main__ import app
+from bench.app import app
 from bench.corpora import CORPORA, CorpusFacts
 from bench.corpus import decode, encode, load_corpus
 from bench.errors import CorpusError

@@ -266,7 +266,7 @@ LAUNCH = """
 from bench.cli import run_guarded
 from bench.experiments import EXPERIMENTS
 from jobs import attempt, launch
-from jobs.__main__ import app
+from jobs.app import app
 from tests.bench.test_faults import grid
 from tests.faults import WORKER
 

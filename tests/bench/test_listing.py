@@ -7,11 +7,11 @@ import tomllib
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.config import to_json
 from bench.experiments import EXPERIMENTS, FROM_RECORDS, smoke
 from bench.store import Store
-from jobs.__main__ import app as jobs_app
+from jobs.app import app as jobs_app
 from tests.command_line import ROOT, call, mistake
 from tests.records import make_record
 from tests.stores import make_store

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.errors import ConfigError
 from bench.memory import BYTES_PER_PARAMETER, check_memory
 from bench.run import execute

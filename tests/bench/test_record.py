@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import record
-from bench.__main__ import app as bench_app
+from bench.app import app as bench_app
 from bench.errors import AlreadyDone, RecordError
 from bench.files import write_atomically, write_once
 from bench.record import Manifest, Record, to_bytes
 from bench.store import Store
-from jobs.__main__ import app as jobs_app
+from jobs.app import app as jobs_app
 from tests.command_line import call
 from tests.records import make_manifest, make_record
 from tests.stores import make_store

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import environment
-from bench.__main__ import app
+from bench.app import app
 from bench.record import Environment, Measurement, Permuted, Record
 from bench.repeat import record_differences
 from bench.run import execute

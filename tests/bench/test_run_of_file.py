@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.config import read_config, to_json
 from bench.record import Record, read
 from bench.store import Store

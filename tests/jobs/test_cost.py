@@ -18,7 +18,7 @@ from bench.store import Store
 from bench.train import Trainer
 from bench.workload import n_evaluated_tokens, step_flops
 from jobs import launch as launching
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.cost import (
     COMPILE_SECONDS,
     EVALUATION_SHARE,

@@ -11,7 +11,7 @@ from bench.experiments import find_experiment, smoke
 from bench.experiments.grid import Experiment
 from bench.store import Store
 from jobs import launch as launching
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.cost import Estimate
 from jobs.deadline import Deadline, headline_first, parse_deadline, same_command
 from jobs.forecast import expected_cells

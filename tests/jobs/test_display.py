@@ -6,7 +6,7 @@ import pytest
 
 from bench.process import PROGRESS_FILE
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.display import Display
 from tests.command_line import call
 from tests.records import make_record

@@ -8,7 +8,7 @@ import pytest
 
 from bench.store import Store
 from jobs import doctor
-from jobs.__main__ import app
+from jobs.app import app
 from tests.command_line import call
 
 

@@ -20,7 +20,7 @@ from bench.lease import hold
 from bench.record import Status
 from bench.store import Store
 from jobs import launch as launching
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.cost import schedule_seconds
 from jobs.grid import missing, select, set_aside
 from jobs.launch import launch_missing, summary

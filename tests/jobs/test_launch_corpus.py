@@ -8,7 +8,7 @@ from bench.errors import CorpusError
 from bench.experiments import EXPERIMENTS
 from bench.experiments.grid import Experiment
 from bench.fetch import DATA_DIR_VARIABLE, DownloadError
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.launch import prepare
 from tests.command_line import call
 

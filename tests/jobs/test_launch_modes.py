@@ -16,7 +16,7 @@ from bench.record import Manifest
 from bench.repeat import run_of
 from bench.report.claims.registered import rules_sha256
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.launch import Todo, find_todo, write_plan
 from jobs.layout import CANCEL_FILE
 from jobs.worker import find_run

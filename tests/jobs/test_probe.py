@@ -149,7 +149,7 @@ LAUNCHER = """
 import subprocess, sys
 from bench.cli import run_guarded
 from jobs import launch, probe
-from jobs.__main__ import app
+from jobs.app import app
 
 class Noted(subprocess.Popen):
     def __init__(self, *arguments, **options):

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.lease import hold
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.slurm.scheduler import TaskState, read_queues, tasks_by_run
 from jobs.slurm.submission import note_job, submissions
 from tests.command_line import call

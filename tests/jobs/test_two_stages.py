@@ -22,7 +22,7 @@ from bench.experiments.search import Recorded, points, with_point
 from bench.record import Manifest, Record
 from bench.run import execute
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.launch import Todo, write_plan
 from jobs.local import Ended, LocalPool
 from jobs.slurm.arrays import submit_missing

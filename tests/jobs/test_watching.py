@@ -14,7 +14,7 @@ from bench.files import wait_for
 from bench.lease import Holder, boot_id, hold, read_holder
 from bench.process import CANCEL_FILE
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.control import leftovers, remove
 from jobs.launch import Todo, write_plan
 from jobs.layout import CAUSE_FILE, LAUNCHER_GONE, LOG_FILE

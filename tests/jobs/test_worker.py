@@ -15,7 +15,7 @@ from bench.process import read_progress
 from bench.run import Settings, execute
 from bench.store import Store
 from jobs import status
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.launch import summary
 from jobs.layout import LOG_FILE, RUN_FILE
 from jobs.local import LocalPool

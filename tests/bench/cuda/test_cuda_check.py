@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.__main__ import app
+from bench.app import app
 from bench.child import ChildEnded
 from bench.cuda import check as cuda_check
 from bench.cuda import numbers as cuda_numbers

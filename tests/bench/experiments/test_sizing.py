@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.__main__ import app
+from bench.app import app
 from bench.budget import count_parameters
 from bench.config import override
 from bench.errors import ConfigError

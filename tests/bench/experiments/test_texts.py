@@ -25,7 +25,7 @@ from bench.run import Settings, execute
 from bench.store import Store
 from bench.transfer import manifests
 from bench.transfer.merge import merge
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.launch import find_todo, prepare, write_plan
 from tests.command_line import call
 from tests.conftest import tiny_config

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.recheck.check import stale, summary
 from bench.record import SCHEMA_VERSION, Recheck, Record, read
 from bench.report.explain import explain

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.record import Record
 from bench.report.answer import Bullet, bullets, status
 from bench.report.claims.evidence import PLANNED_SEEDS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.dotted import config_differences
 from bench.errors import UserError
 from bench.record import Record

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.record import Attempt
 from bench.store import Store
 from tests.command_line import call, mistake

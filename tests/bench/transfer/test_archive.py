@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.__main__ import app
+from bench.app import app
 from bench.record import to_bytes
 from bench.store import Store
 from bench.transfer import archive

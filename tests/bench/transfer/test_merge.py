@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.experiments import noise, paper, smoke
 from bench.record import Record, to_bytes
 from bench.report.claims.registered import rules_sha256

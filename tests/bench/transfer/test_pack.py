@@ -11,7 +11,7 @@ from bench.store import Store
 from bench.transfer import pack as packs
 from bench.transfer.merge import merge
 from bench.transfer.pack import pack, packing
-from jobs.__main__ import app
+from jobs.app import app
 from tests.command_line import call, wait_until
 from tests.merging import content_of, put, record_of, run_of
 from tests.records import make_manifest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.record import SCHEMA_VERSION, Recheck, Record, read, to_bytes
 from bench.store import Store
 from bench.transfer.merge import merge

@@ -25,7 +25,7 @@ from bench.process import STOP_SIGNALS
 from bench.record import Record
 from bench.run import execute
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.cost import Estimate, known_estimates
 from jobs.slurm import arrays as submitting
 from jobs.slurm.arrays import Array, submit_missing

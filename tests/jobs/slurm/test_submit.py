@@ -12,7 +12,7 @@ import pytest
 
 from bench.experiments import smoke
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.layout import JOBS_FOLDER, PLAN_FILE
 from jobs.slurm import arrays as slurm
 from jobs.slurm.arrays import make_arrays, script, submit, submit_missing

@@ -10,7 +10,7 @@ import pytest
 from bench.errors import ConfigError
 from bench.experiments import smoke
 from bench.store import Store
-from jobs.__main__ import app
+from jobs.app import app
 from jobs.control import cancel_runs
 from jobs.slurm import arrays as slurm
 from jobs.slurm.arrays import submit_missing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.errors import EXIT_FAILED
 from bench.report.claims import ledger
 from bench.report.claims.finding import Effect, Outcome

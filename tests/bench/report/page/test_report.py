@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import app
+from bench.app import app
 from bench.errors import clean
 from bench.record import Record
 from bench.report.deviations import DEVIATIONS, DeviationsError, load_deviations

@@ -76,6 +76,6 @@ def test_a_figure_goes_when_growth_is_no_longer_measured(tmp_path):
 
 def test_the_command_prints_the_table_and_writes_the_figure(tmp_path):
     write(tmp_path, growth())
-    code = "import sys; sys.argv = ['bench', 'table', '--store', sys.argv[1]]\nfrom bench.__main__ import app; app()"
+    code = "import sys; sys.argv = ['bench', 'table', '--store', sys.argv[1]]\nfrom bench.app import app; app()"
     assert f"## throughput: {SLUG}" in run_python(code, str(tmp_path))
     assert (tmp_path / "figures" / f"growth-{SLUG}.png").exists()
