@@ -13,7 +13,7 @@ from bench.report.published import Published
 from bench.report.runs import Results
 from bench.report.statistics import MARGIN_NATS, Comparison
 
-LONGEST_LABEL = 34  # letters: it takes its room from the plot
+LONGEST_LABEL = 26  # letters: it takes its room from the plot
 FEWEST = 2  # of rows: one difference is a sentence
 
 Row = tuple[Contrast, Comparison]
