@@ -26,30 +26,31 @@ class Listed:
         return sum(self.statuses.get(run_id) == "done" for run_id in ids)
 
     @property
-    def done(self) -> str:
-        """`5 of 6 runs done`, with the mode where there is a choice."""
+    def summary(self) -> str:
+        """`laptop: 5 of 6 runs done`, with the mode where there is a choice, and the question."""
         cells = self.experiment.cells
         mode = "" if self.experiment.only_mode else f" in mode {self.mode}"
         n_runs = sum(len(cell.seeds) for cell in cells)
-        return f"{self.n_done(*cells):,} of {count(n_runs, 'run')} done{mode}, {count(len(cells), 'cell')}"
+        done = f"{self.n_done(*cells):,} of {count(n_runs, 'run')} done{mode}, {count(len(cells), 'cell')}"
+        return f"{self.experiment.name}: {done}\n{INDENT}{self.experiment.question}"
 
 
 def listing(store: Store, name: str | None = None) -> str:
     """Every experiment in two lines; of one that is named, its cells as well."""
+    statuses = store.statuses() if store.root.is_dir() else {}
     if name is None:
-        lines = [_summary(one, store) for one in (*EXPERIMENTS, *FROM_RECORDS)]
+        lines = [_lines(one, store, statuses) for one in (*EXPERIMENTS, *FROM_RECORDS)]
         return "\n".join([*lines, f"The cells of one: {typed('bench', 'list', 'laptop', store=store.root)}"])
-    found = _find(name, store)
+    found = _find(name, store, statuses)
     width = max(len(cell.label) for cell in found.experiment.cells)
     cells = (
         f"{INDENT}{cell.label:{width}}  {found.n_done(cell)} of {len(cell.seeds)}  {_seeds(cell)}"
         for cell in found.experiment.cells
     )
-    return "\n".join([_summary(name, store), *cells])
+    return "\n".join([found.summary, *cells])
 
 
-def _find(name: str, store: Store) -> Listed:
-    statuses = store.statuses() if store.root.is_dir() else {}
+def _find(name: str, store: Store, statuses: dict[str, str]) -> Listed:
     found = []
     for mode in MODES:
         experiment = find_experiment(name, Recorded(store, mode))
@@ -58,12 +59,11 @@ def _find(name: str, store: Store) -> Listed:
     return max(found, key=lambda one: one.n_done(*one.experiment.cells))
 
 
-def _summary(name: str, store: Store) -> str:
+def _lines(name: str, store: Store, statuses: dict[str, str]) -> str:
     try:
-        found = _find(name, store)
+        return _find(name, store, statuses).summary
     except ConfigError as error:  # its cells wait for the records of another experiment
         return f"{name}: not yet\n{INDENT}{str(error).partition(', and ')[0]}"
-    return f"{name}: {found.done}\n{INDENT}{found.experiment.question}"
 
 
 def _seeds(cell: Cell) -> str:

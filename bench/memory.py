@@ -27,5 +27,5 @@ def check_memory(config: RunConfig, device: torch.device) -> None:
     if n_params * BYTES_PER_PARAMETER > has:
         raise ConfigError(
             f"{n_params:,} parameters take {n_params * BYTES_PER_PARAMETER:,} bytes with their gradients and optimizer "
-            f"state, and this {device.type} has {has:,}: lower the sizes of the model"
+            f"state, and this {'GPU' if device.type == 'cuda' else 'machine'} has {has:,}: lower the sizes of the model"
         )

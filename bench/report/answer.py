@@ -9,7 +9,7 @@ from bench.report.arms import config_of, principal
 from bench.report.claims.finding import Outcome, signed
 from bench.report.claims.verdicts import Verdict
 from bench.report.contrasts import Contrast, contrasts, primary_contrast
-from bench.report.families import family_of
+from bench.report.families import family_of, headline
 from bench.report.notes import number
 from bench.report.published import Published
 from bench.report.runs import CellResults, Results, StoreResults
@@ -151,9 +151,9 @@ def _short(primary: Contrast) -> str:
 
 def _ahead(experiment: Results) -> str:
     """`LSTM and modern Transformer are better than it.`: the other models that are, each tested; empty if none is."""
-    principals = principal(experiment)
-    ahead = [one for one in contrasts(experiment) if one.arm in principals and one.question == "baselines"]
-    ahead = [one for one in ahead if not one.partial and one.verdict == "better"]
+    models = headline(experiment).values()
+    tested = [one for one in contrasts(experiment) if one.arm in models and one.question == "baselines"]
+    ahead = [one for one in tested if not one.partial and one.verdict == "better"]
     names = [_short_name(one.arm) for one in sorted(ahead, key=lambda one: mean_perplexity(one.arm))]
     if not names:
         return ""
