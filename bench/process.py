@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.files import make_way, replace
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PROGRESS_FILE = "progress.json"
 PROGRESS_SECONDS = 1.0
@@ -40,7 +43,7 @@ def on_signals(handler: Callable[[int, FrameType | None], None], *numbers: signa
 
 
 class StopRequest(threading.Event):
-    """Set by a stop signal, so that a run stops between steps. Within `at_once` it stops where it is."""
+    """Set by a stop signal, so that a run stops between steps; within `between_batches` or `at_once` before that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,8 +61,22 @@ class StopRequest(threading.Event):
             raise Interrupted(self._reason)
 
     @contextmanager
+    def between_batches(self, model: "nn.Module", reason: str) -> Iterator[None]:
+        """Raise Interrupted with `reason` before the next batch of a model, where its parameters can still be restored."""
+
+        def look(*_: object) -> None:
+            if self.is_set():
+                raise Interrupted(reason)
+
+        hook = model.register_forward_pre_hook(look)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
     def at_once(self, reason: str) -> Iterator[None]:
-        """Raise Interrupted with `reason` as soon as a stop is requested: for work that saves nothing on its way."""
+        """Raise Interrupted with `reason` wherever the process is: for work after which nothing of it is saved."""
         self._reason = reason
         try:
             if self.is_set():

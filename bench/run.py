@@ -217,7 +217,7 @@ class TrainingLoop:
         context, n_steps = self.run.config.context, trainer.training.n_steps
         stopped = f"stopped in the evaluation of step {trainer.step} of {n_steps}; the same command evaluates it again"
         try:
-            with self.stop_request.at_once(stopped):
+            with self.stop_request.between_batches(trainer.model, stopped):  # what is saved must be whole
                 losses = sweep(trainer.model, self.corpus.val, context)
                 if not losses.isfinite().all():
                     raise Diverged(trainer.step, "validation loss is not finite")

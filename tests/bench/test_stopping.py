@@ -72,6 +72,30 @@ def test_a_run_stopped_at_any_batch_of_its_evaluations_and_measurements_ends_wit
 
 @pytest.mark.met("U2")
 @pytest.mark.usefixtures("on_little_text")
+def test_a_stop_while_a_part_is_knocked_out_saves_the_whole_model(tiny_run, tmp_path, monkeypatch):
+    run, store, replaced = tiny_run(), Store(tmp_path / "store"), evaluate.replaced
+    expected = measured(execute(run, Store(tmp_path / "whole"), SELDOM))
+
+    @contextmanager
+    def interrupted(replacements: evaluate.Replacements) -> Iterator[None]:
+        knocked_out = replaced(replacements)
+        knocked_out.__enter__()
+        if replacements:
+            interrupt()  # between the change and what would undo it
+        try:
+            yield
+        finally:
+            knocked_out.__exit__(None, None, None)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(evaluate, "replaced", interrupted)
+        with pytest.raises(Interrupted, match="evaluation of step 0"):
+            execute(run, store, SELDOM)
+    assert measured(execute(run, store, SELDOM)) == expected
+
+
+@pytest.mark.met("U2")
+@pytest.mark.usefixtures("on_little_text")
 def test_a_second_ctrl_c_ends_at_once_with_the_state_that_was_saved_before(tiny_run, tmp_path):
     run, store = tiny_run(), Store(tmp_path / "store")
     expected = measured(execute(run, Store(tmp_path / "whole"), SELDOM))
