@@ -62,7 +62,7 @@ class StopRequest(threading.Event):
 
     @contextmanager
     def between_batches(self, model: "nn.Module", reason: str) -> Iterator[None]:
-        """Raise Interrupted with `reason` before the next batch of a model, where its parameters can still be restored."""
+        """Raise Interrupted with `reason` before the next batch of a model, where changes to it can still be undone."""
 
         def look(*_: object) -> None:
             if self.is_set():
